@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from store import _batch, _format, _mark, _wal
-from store._disk import PAGE, held, sync_directory
+from store._disk import PAGE, held, private, sync_directory
 from store._examined import Report, base_of, examined
 from store._ids import Ids, write
 from store._protocols import START, Offset, Record
@@ -43,6 +43,7 @@ def repair(path: Path, into: Path, known: Offset = START) -> Report:
         if into.exists():
             raise Full(f"{into} already exists")
         try:
+            private(into)
             with contextlib.closing(sqlite3.connect(into, isolation_level=None)) as new:
                 report = _written(db, new, known)
             sync_directory(into.parent)

@@ -42,6 +42,11 @@ def config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def port(parser: argparse.ArgumentParser, what: str, default: int | None = None) -> None:
+    """--port."""
+    parser.add_argument("--port", type=bounded(int, 0, 65_535), default=default, help=what)
+
+
 def tags(parser: Any, what: str) -> None:
     """`--tag`, repeatable: a decision has to have all of them."""
     parser.add_argument(

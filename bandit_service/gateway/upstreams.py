@@ -33,10 +33,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from bandit_service import clock
 from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.deployments import calls_of
+from bandit_service.core.errors import Unavailable
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Response, Sent
+from bandit_service.gateway.descriptors import is_lacking, socket_factory
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
@@ -47,6 +49,9 @@ from bandit_service.parsing.inputs import said_json
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _MAX_ERROR = 65_536
+_NO_DESCRIPTOR = (
+    "more calls are under way than there are descriptors for (ulimit -n); retry in a moment"
+)
 _LARGE = 1 << 20
 """Bytes from which a body is written in pieces, so that other calls go on meanwhile."""
 
@@ -73,7 +78,9 @@ class Upstreams:
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=60.0, socket_factory=socket_factory()
+            ),
             auto_decompress=True,
             trace_configs=[tracing],
             max_line_size=max_header_bytes,
@@ -196,6 +203,8 @@ class Upstreams:
                 "(gateway.max_header_bytes)"
             ) from None
         except aiohttp.ClientError as error:
+            if is_lacking(error):
+                raise Unavailable(_NO_DESCRIPTOR) from None
             raise Failed(f"no connection ({type(error).__name__})") from None
         if response.status != 200:
             try:

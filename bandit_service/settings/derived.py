@@ -85,7 +85,17 @@ def not_configured(settings: Settings) -> list[str]:
     there = {arm.id for arm in settings.arms}
     named = [(f"judges[{i}].arm", judge.arm) for i, judge in enumerate(settings.judges)]
     named.append(("experiment_rules.holdout_arm", settings.experiment_rules.holdout_arm))
+    named.append(("policy.parameters.arm", _fixed_arm(settings.policy.parameters)))
+    for i, route in enumerate(settings.routes):
+        named.append((f"routes[{i}].parameters.arm", _fixed_arm(route.parameters)))
     for i, experiment in enumerate(settings.experiments):
+        named += [
+            (
+                f"experiments[{i}].variants.{variant.key}.parameters.arm",
+                _fixed_arm(variant.parameters),
+            )
+            for variant in experiment.variants
+        ]
         named += [
             (f"experiments[{i}].variants.{variant.key}.arm", variant.arm)
             for variant in experiment.variants
@@ -96,6 +106,12 @@ def not_configured(settings: Settings) -> list[str]:
         for where, arm in named
         if arm and arm not in there
     ]
+
+
+def _fixed_arm(parameters: Mapping[str, object]) -> str:
+    """The arm that a policy names, as `fixed` does; "" if it names none."""
+    arm = parameters.get("arm", "")
+    return arm if isinstance(arm, str) else ""
 
 
 def following(settings: Settings) -> list[str]:

@@ -66,6 +66,7 @@ async def test_a_running_service_and_its_log_give_the_same_lines(
     status, stopped, told = await _export("--to", str(tmp_path / "out.jsonl"), data=data)
     assert (status, stopped) == (0, b""), told
     assert (tmp_path / "out.jsonl").read_bytes() == running
+    assert (tmp_path / "out.jsonl").stat().st_mode & 0o077 == 0  # on 164cc0c0 it was 0644
     events = [read(line) for line in running.splitlines()]
     assert [offset for offset, _ in events] == list(range(1, len(events) + 1))
     assert sum(isinstance(event, ev.Decided) for _, event in events) == 12

@@ -151,6 +151,7 @@ def test_repaired_it_is_whole_again(data: Path, capsys: pytest.CaptureFixture[st
     _flip(_path(data), 150)
     status, printed, _ = _inspect(data, capsys, "--repair")
     assert status == 0
+    assert _path(data).stat().st_mode & 0o077 == 0  # on 164cc0c0 it was 0640
     assert "repaired: the new log has offsets 1 to 300; those of lost records are empty" in printed
     assert f"the damaged log is kept as {_path(data)}.damaged-1" in printed
     status, found, _ = _inspect(data, capsys, "--json")

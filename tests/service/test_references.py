@@ -107,3 +107,15 @@ async def test_a_signal_that_is_for_nothing_ends_no_service(
     finally:
         if process.popen.poll() is None:
             process.kill()
+
+
+async def test_sigquit_is_an_orderly_end(tmp_path: Path, models: Path) -> None:
+    """On 164cc0c0 it ended the process at once, without its orderly stop."""
+    process = Process(tmp_path / "var", models)
+    try:
+        await process.url()
+        process.popen.send_signal(signal.SIGQUIT)
+        assert process.popen.wait(60) == 0
+    finally:
+        if process.popen.poll() is None:
+            process.kill()

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import aiohttp
 import psutil
 import pytest
+from aiohttp import web
 from yarl import URL
 
 from bandit_service import settings
@@ -28,6 +29,10 @@ from bandit_service.runtime import recovery
 from tests.service.command import command
 from tests.service.running import Client, Process, a_vector, opened, serving
 
+ANSWER = {
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}}],
+    "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+}
 EAGER = {"BANDIT_SNAPSHOTS_EVERY_EVENTS": "100", "BANDIT_LOG_FORMAT": "json"}
 
 
@@ -107,6 +112,72 @@ async def test_without_descriptors_upkeep_goes_on_and_the_log_stays_short(
             each.close()
         process.popen.kill()
         process.popen.wait()
+
+
+async def test_calls_that_find_no_descriptor_blame_no_arm_and_leave_some_for_upkeep(
+    tmp_path: Path, models: Path
+) -> None:
+    """On 164cc0c0 calls took the last ones: no snapshot as long as connections were kept open,
+    and each call that found none was a failure of its arm."""
+    go, seen = asyncio.Event(), list[int]()
+
+    async def slow(request: web.Request) -> web.Response:
+        await request.read()
+        await go.wait()
+        return web.json_response(ANSWER)
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", slow)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    provider = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    arm = {"id": "a", "usd_per_mtok_in": 1, "usd_per_mtok_out": 1, "upstream": "p"}
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        process = Process(
+            tmp_path / "var",
+            models,
+            BANDIT_ARMS=json.dumps([arm]),
+            BANDIT_UPSTREAMS=json.dumps([{"id": "p", "base_url": provider}]),
+            BANDIT_LOG_FORMAT="json",
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    try:
+        url = await process.url()
+        body = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+
+            async def ask() -> None:
+                try:
+                    async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+                        seen.append(answer.status)
+                        if answer.status != 200:
+                            assert "descriptors" in await answer.text()
+                except aiohttp.ClientError:  # the connection itself was one too many
+                    seen.append(503)
+
+            # the client's connections that are answered are kept open, and used again
+            asked = [asyncio.create_task(ask()) for _ in range(170)]
+
+            async def refused() -> bool:
+                return len(seen) > 30
+
+            await _until(refused)
+            client = Client(session, url)
+            status, made = await client.post("/v1/snapshots", {})
+            assert status == 200, made
+            go.set()
+            await asyncio.gather(*asked)
+        assert set(seen) == {200, 503}
+        assert [each for each in _lines(process) if each["message"] == "upstream failed"] == []
+        assert process.stop() == 0
+    finally:
+        process.popen.kill()
+        process.popen.wait()
+        await runner.cleanup()
 
 
 def _read(address: tuple[str, int]) -> bytes:

@@ -225,6 +225,26 @@ def test_config_check_says_what_would_end_the_start(
     path.write_text('[experiment_rules]\nholdout_share = 0.1\nholdout_arm = "mistral-large"\n')
     assert cli.main(["config", "check", "--config", str(path)]) == 0
     assert "did you mean mistral-large-2512?" in capsys.readouterr().err
+    path.write_text('[policy]\nname = "fixed"\nparameters = { arm = "mistral-large" }\n')
+    assert cli.main(["config", "check", "--config", str(path)]) == 0
+    told = capsys.readouterr().err  # on 164cc0c0 nothing, and the cheapest arm answered
+    assert "policy.parameters.arm: 'mistral-large' is no configured arm; did you mean" in told
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["serve", "--port", "99999"], ["upstream", "--port", "70000"], ["export", "--after", "-3"],
+    ],
+)  # fmt: skip
+def test_a_number_out_of_its_range_is_no_traceback(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On 164cc0c0 a port of 99999 was an OverflowError, after the log was opened."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert ended.value.code == 2
+    assert f"argument {words[1]}: must be from 0 to " in capsys.readouterr().err
 
 
 def test_a_recording_is_told_in_a_line(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
@@ -63,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --url: an API key with admin; @FILE reads it from a file; default: BANDIT_KEY",
     )
     add("--ca", type=Path, metavar="FILE", help="with --url https: trust this PEM file")
-    add("--after", type=int, default=0, metavar="OFFSET", help="only events after this offset")
+    offset = options.bounded(int, 0, 2**63 - 1)
+    add("--after", type=offset, default=0, metavar="OFFSET", help="only events after this offset")
     options.route(parser, "export only decisions of this route, and their outcomes")
     options.tags(parser, "export only decisions with this tag, and their outcomes")
     add(
@@ -180,8 +182,12 @@ def _export(source: Source, args: argparse.Namespace) -> str:
         return scan.summary()
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _write(what: Iterable[bytes], to: Path | None) -> None:
-    """To standard output, or to a file that is there when it is whole."""
+    """To standard output, or to a file that is there when it is whole, and is not for others."""
     if to is None:
         for each in what:
             sys.stdout.buffer.write(each)
@@ -189,7 +195,7 @@ def _write(what: Iterable[bytes], to: Path | None) -> None:
         return
     partial = to.with_name(to.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with open(partial, "wb", opener=_private) as file:
             for each in what:
                 file.write(each)
         shutil.move(partial, to)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `serve`."""
     options.config(parser)
     parser.add_argument("--host", help="overrides [server] host")
-    parser.add_argument("--port", type=int, help="overrides [server] port; 0 uses a free port")
+    options.port(parser, "overrides [server] port; 0 uses a free port")
     parser.add_argument(
         "--from-file",
         action="store_true",

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from bandit_service.cli import options
 from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,
@@ -31,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--data", default=PARETOBANDIT, help=f"a recording, {SPECIALISTS} or {PARETOBANDIT}"
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument(
-        "--port", type=int, default=8090, help="port to listen on; 0 uses a free one"
-    )
+    options.port(parser, "port to listen on; 0 uses a free one", 8090)
     parser.add_argument(
         "--speed", type=float, default=10.0, help="speed relative to the recorded times"
     )
