@@ -26,7 +26,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check first-minutes clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -291,6 +291,9 @@ dist: $(VENV)/.build sbom ## dist/: wheels of the service, the client and the mo
 
 dist-check: $(VENV)/.build ## dist/ installed in an empty environment: hashes, size, a start, a decision, and a second build of the same bytes
 	@$(BIN)/python -m loadtest.installed dist
+
+first-minutes: $(VENV)/.build ## dist/ in an empty environment, timed: install, a decision by the client, a reward in the browser, a route on the page
+	@$(BIN)/python -m loadtest.first_minutes dist
 
 clean: ## remove the environment, the state and every result
 	rm -rf $(VENV) var build dist bandit_model/files bandit_client_ts/node_modules bandit_client_ts/dist bandit_client_ts/build demo-results evaluate-results bench-results .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ import time
 import urllib.request
 import venv
 from pathlib import Path
+
+from loadtest.ports import free_port
 
 LIMIT_MB = 250
 _START_S = 120.0
@@ -60,11 +61,12 @@ def check_hashes(dist: Path) -> int:
     return len(lines)
 
 
-def installed(dist: Path, directory: Path) -> Path:
-    """The interpreter of an environment with the wheels of the service and of the model."""
+def installed(dist: Path, directory: Path, *more: str) -> Path:
+    """The interpreter of an environment with the wheels of the service, the model and `more`."""
     venv.create(directory, with_pip=False, symlinks=True)
     python = directory / "bin" / "python"
-    wheels = [str(_one(dist, f"{name}-*.whl")) for name in ("bandit_service", "bandit_model*")]
+    names = ("bandit_service", "bandit_model*", *more)
+    wheels = [str(_one(dist, f"{name}-*.whl")) for name in names]
     subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *wheels],
         check=True,
@@ -86,16 +88,14 @@ def check_size(python: Path) -> None:
 
 def decided(python: Path, directory: Path) -> str:
     """What the service of this environment answers to a text, without a file or a key."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     url, log = f"http://127.0.0.1:{port}", directory / "log"
     environ = {"BANDIT_SERVER_PORT": str(port)}
     command = [str(python.parent / "bandit-service"), "serve"]
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=directory, env=environ, stdout=out, stderr=out)
     try:
-        _wait(f"{url}/readyz", process, log)
+        wait_for(f"{url}/readyz", process, log)
         body = json.dumps({"query": "What is 17 * 23?"}).encode()
         with urllib.request.urlopen(f"{url}/v1/decide", body) as answer:  # noqa: S310
             told = json.load(answer)
@@ -145,7 +145,7 @@ def _bytes(path: Path) -> int:
     return sum(each.stat().st_size for each in files)
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until it answers; Wrong where it ended, or takes too long."""
     end = time.monotonic() + _START_S
     while process.poll() is None and time.monotonic() < end:

@@ -80,6 +80,8 @@ async function load(id, form = null) {
     form ??= rewardForm(id, decision.arm, () => load(id, form));
     panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, form));
   } catch (error) {
-    if (id === open) panel.replaceChildren(el("h3", {}, "Why this decision?"), el("p", { class: "note" }, error.message));
+    if (id !== open) return;
+    open = null; // so that it is asked for again, as with a key
+    panel.replaceChildren(el("h3", {}, "Why this decision?"), el("p", { class: "note" }, error.message));
   }
 }

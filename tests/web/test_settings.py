@@ -183,9 +183,14 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(
     ring = Keyring(ops={"scopes": ["decide", "reward", "read", "admin"]})
     process = Process(tmp_path / "var", models, **ring.environ)
     closed = Service(await process.url())
-    page = await opened(f"{closed.url}/#settings", failures=True)
+    bearer = f"Bearer {ring['ops']}"
+    asked = {"embedding": a_vector(1)}
+    made = closed.call("POST", "/v1/decide", asked, Authorization=bearer)["decision_id"]
+    page = await opened(f"{closed.url}/#decisions={made}", failures=True)
     await page.fill("#dialog-key", ring["ops"])
     await page.click('#dialog button[type="submit"]')
+    await page.wait_for_selector("#why .reward")  # what the address names, once there is a key
+    await page.click('nav a[href="#settings"]')
     await page.get_by_role("button", name="Make a key").click()
     await page.fill("#dialog-id", "app")
     await page.fill("#dialog-why", "an app")
