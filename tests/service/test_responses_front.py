@@ -308,5 +308,5 @@ def test_a_chat_is_answered_by_a_provider_of_the_responses_api(
     said = answered()
     assert "Oslo" in said.choices[0].message.content
     assert said.choices[0].finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match="stop: this provider has nothing like it"):
+    with pytest.raises(openai.BadRequestError, match="stop: this provider does not support it"):
         client.chat.completions.create(model="resp", messages=turns, stop="x")
