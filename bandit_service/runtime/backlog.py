@@ -1,4 +1,4 @@
-"""Decisions that were answered while the disk was full, which wait to be appended."""
+"""Answered decisions that wait to be appended because the disk was full."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CATCH_UP = 500
 
 
 class Backlog:
-    """The oldest is given up where there are more than `most`. full: why nothing can be written."""
+    """If there are more than `most`, the oldest is dropped. full: why nothing can be written."""
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self.full: Full | None = None
@@ -29,23 +29,23 @@ class Backlog:
         return len(self._waiting)
 
     def filled(self, error: Full) -> None:
-        """From here on nothing can be written."""
+        """From now on nothing can be written."""
         if self.full is None:
             self.full = error
             _log.error("the log cannot be written", extra={"why": str(error)})
 
     def emptied(self, offset: int) -> None:
-        """Nothing waits any more, and the log, now at this offset, can be written again."""
+        """Nothing waits any more; the log, now at this offset, can be written again."""
         self.full = None
         _log.warning("the log can be written again", extra={"offset": offset})
 
     def holds(self, decision_id: str, tenant: str | None) -> bool:
-        """Whether this decision waits, and is of this tenant if one is named."""
+        """Whether this decision waits, and belongs to this tenant if one is given."""
         waiting = self._waiting.get(decision_id)
         return waiting is not None and tenant in (None, waiting.tenant)
 
     def put(self, event: ev.Decided) -> None:
-        """One more that waits."""
+        """Add one."""
         self._waiting[event.id] = event
         if len(self._waiting) > self._most:
             self._waiting.popitem(last=False)
@@ -53,7 +53,7 @@ class Backlog:
         self.count()
 
     def oldest(self) -> Iterator[Sequence[ev.Decided]]:
-        """Some at a time, in their order, until all are `written`."""
+        """Some of them at a time, in order, until all are `written`."""
         while self._waiting:
             yield list(islice(self._waiting.values(), _CATCH_UP))
 
@@ -62,5 +62,5 @@ class Backlog:
         del self._waiting[event.id]
 
     def count(self) -> None:
-        """Tell how many wait."""
+        """Report how many wait."""
         self._metrics.log_backlog.set(len(self._waiting))

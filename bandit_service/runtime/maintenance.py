@@ -1,7 +1,7 @@
-"""What is done with the log beside serving: snapshots, retention, erasure, another policy.
+"""Maintenance of the log while serving: snapshots, retention, erasure, another policy.
 
-All of it goes on while the service decides. Folding is done by a child process; what is left for
-the event loop is to read the log in chunks of some tens of events.
+The service decides meanwhile. A child process applies the events; the event loop only reads the log
+in chunks of some tens of events.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ _SWITCHES = 5
 
 
 class Maintenance:
-    """Keeps the log short to recover from, and the states right. `start` it, then `close`.
+    """Keeps recovery short, and deletes old and erased records.
 
-    announce: how a change of the policy begins where several processes share the log, else None.
+    `start` it, then `close`. announce: starts a change of the policy if several processes share the
+    log, otherwise None.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Maintenance:
         telemetry.snapshot(recovered_at, made=made)
 
     def start(self) -> None:
-        """Begin to make snapshots and to delete what is too old."""
+        """Begin to make snapshots and to delete old records."""
         self._looking = self._writer.tasks.keep("upkeep", self._look_forever)
 
     async def close(self) -> None:
-        """Stop; the last snapshot is made of the world as it stands, where anything is new."""
+        """Stop; if anything is new, a last snapshot of the present world is made."""
         for task in (self._looking, self._changing):
             if task is not None:
                 await task.end()
@@ -99,7 +100,7 @@ class Maintenance:
     # --- snapshots and retention ----------------------------------------------------------
 
     async def snapshot(self) -> Folded:
-        """Make a snapshot of everything up to now; StoreError or FoldFailed when it cannot be."""
+        """Make a snapshot of everything up to now. Raises StoreError or FoldFailed."""
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
         await self.tried("shared snapshot", self._shared(Offset(folded.at)))
@@ -117,7 +118,7 @@ class Maintenance:
         await self._writer.share_snapshot(key, at, read)
 
     async def _snapshot(self, upto: Offset) -> Folded:
-        """A snapshot of what is on the disk: never of an event that a power cut may take back."""
+        """A snapshot of durable events: never of an event that a power cut may undo."""
         log = self._writer.log
         task = Task(
             **task_arguments(self.serving, self._settings),
@@ -144,7 +145,7 @@ class Maintenance:
                 await self.tried("snapshots", self.snapshot())
             owners = self._writer.world.erasures.owners
             for owner in [one for one in owners if one not in self._erasing]:
-                # begun before a restart, or when it failed
+                # begun before a restart, or failed before
                 await self.tried("erasure", self.erase(owner))
             if not owners:
                 self._writer.tasks.well("erasure")
@@ -152,7 +153,7 @@ class Maintenance:
             self._writer.tasks.well("upkeep")
 
     async def tried(self, name: str, work: Awaitable[object]) -> bool:
-        """One piece of upkeep; whatever goes wrong is told, and it is tried again later."""
+        """One piece of upkeep; an error is reported, and it is tried again later."""
         tasks = self._writer.tasks
         try:
             await work
@@ -173,10 +174,12 @@ class Maintenance:
             raise
 
     async def _retain(self) -> None:
-        """Delete what is too old or too much, up to the oldest snapshot that may be needed."""
+        """Delete records beyond the limits of age and size, up to the oldest snapshot that may be
+        needed.
+        """
         log, rules = self._writer.log, self._settings.retention
         if not can_trim(log):
-            return  # a start refuses rules of retention then
+            return  # a start refuses rules of retention in this case
         upto = 0
         if rules.max_age_s:
             upto = int(log.offset_at(clock.now() - rules.max_age_s))
@@ -196,11 +199,11 @@ class Maintenance:
     # --- erasure --------------------------------------------------------------------------
 
     async def erase(self, owner: str) -> int:
-        """Erase the records of an owner that the world has forgotten; how many.
+        """Erase the records of an owner that the world has forgotten; returns how many.
 
-        In this order: a snapshot without the owner, the records, the older snapshots. So that at
-        any moment a valid snapshot stands before every record that cannot be folded any more.
-        Raises Unsupported where the log cannot erase.
+        In this order: a snapshot without the owner, the records, the older snapshots. So at any
+        moment a valid snapshot covers every record that can no longer be applied. Raises
+        Unsupported if the log cannot erase.
         """
         log = self._writer.log
         if not can_erase(log):
@@ -220,10 +223,10 @@ class Maintenance:
     # --- another policy -------------------------------------------------------------------
 
     def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
-        """Begin to fold the past for another policy, or other parameters; it serves when done.
+        """Begin to train another policy, or other parameters, on the past; it serves when done.
 
-        Raises Refused for what is no policy, Conflict while another is folded, and Unavailable
-        where others on the log cannot read of it.
+        Raises Refused for an unknown policy, Conflict while another is in training, and Unavailable
+        if another process on the log cannot read its events.
         """
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
@@ -241,7 +244,7 @@ class Maintenance:
         self._changing = self._writer.tasks.keep("policy", partial(change, wanted, source))
 
     async def _announced(self, wanted: PolicySettings, source: str) -> None:
-        """All that share the log fold it, and switch together."""
+        """All that share the log train it, and switch together."""
         assert self.announce is not None
         try:
             await self.announce(wanted, source)
@@ -251,7 +254,7 @@ class Maintenance:
             _log.error("the policy was not changed", extra={"why": error.message})
 
     async def _change(self, wanted: PolicySettings, source: str) -> None:
-        """Fold and switch; tried some times, since what is in the way may be gone soon."""
+        """Train and switch; tried several times, since the obstacle may be temporary."""
         try:
             for i in range(_SWITCHES):
                 if i:
@@ -268,18 +271,20 @@ class Maintenance:
         self._switch(wanted, built, source)
 
     async def folded_to_serve(self, wanted: PolicySettings) -> Learner:
-        """The same of one that is to serve: its progress is told, and a snapshot is kept for it."""
+        """The same for a policy that will serve: its progress is reported, and a snapshot is kept
+        for it.
+        """
         return await self.folded(wanted, self._note_progress)
 
     async def folded(self, wanted: PolicySettings, progress: Progress | None = None) -> Learner:
-        """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.
+        """A policy trained on the whole log by a child process, up to the present event.
 
-        What is taught meanwhile it learns at the end. Whoever awaits this must put the learner
-        where it belongs before awaiting anything else. progress: also keep a snapshot for it, since
-        it is to serve.
+        It learns the lessons of the meantime at the end. The caller must put the learner in its
+        place before awaiting anything else. progress: also keep a snapshot for it, since it will
+        serve.
         """
         policy, log = load_policy(wanted), self._writer.log
-        await asyncio.to_thread(policy.init)  # may import a library
+        await asyncio.to_thread(policy.init)  # this may import a library
         with ExitStack() as until_learned:
             async with self._folding:
                 queue = until_learned.enter_context(self._writer.lessons())
@@ -308,9 +313,9 @@ class Maintenance:
             return built
 
     async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
-        """What each policy would have learned of the whole log so far, and up to which event.
+        """What each policy would have learned from the whole log so far, and up to which event.
 
-        All of one moment; the serving policy's own state is taken as it is.
+        All are of one moment; the serving policy's own state is taken as it is.
         """
         async with self._folding:
             await self._writer.synced()
@@ -340,7 +345,7 @@ class Maintenance:
         return events, states
 
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
-        """The event, and the new learner in the old one's place, with no decision in between."""
+        """Append the event and replace the old learner, with no decision in between."""
         key = policy_key(wanted.name, wanted.parameters)
         changed = ev.PolicyChanged(
             ts=self._writer.now(),
@@ -367,7 +372,7 @@ class Maintenance:
 
 
 def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
-    """Propose once, so that the first decision by it waits for no cache."""
+    """Propose once, so that its first decision does not wait for caches."""
     if not ids or not dim:
         return
     nothing = Context(np.zeros(dim, np.float32), 1, 1.0)

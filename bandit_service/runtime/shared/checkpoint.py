@@ -1,4 +1,4 @@
-"""What a replica knows of itself: its name, and a place where its copy is that of the log."""
+"""A replica's own record: its name, and a place where its copy equals the log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Place:
 
 
 class Checkpoint:
-    """A small file beside the copy. A lost one costs a comparison of the whole copy."""
+    """A small file next to the copy. If it is lost, the whole copy is compared."""
 
     def __init__(self, path: Path, log: str) -> None:
         self._path, self._log = path, log
@@ -35,7 +35,7 @@ class Checkpoint:
             self.name, of = str(found["name"]), str(found["log"])
             self.place = Place(int(found["place"]["offset"]), str(found["place"]["chain"]))
         except (ValueError, LookupError, TypeError):
-            return  # as if it were lost
+            return  # like a lost one
         if of != self._log:
             raise StoreError(
                 f"{self._path} is of the log {of!r}, and log.name is {self._log!r}; "
@@ -43,13 +43,13 @@ class Checkpoint:
             )
 
     def save(self, place: Place) -> None:
-        """Write it down, if it is another one."""
+        """Write it, if it has changed."""
         if place != self._written:
             self.place = place
             self.write()
 
     def write(self) -> None:
-        """A reader finds the file of before or this one."""
+        """A reader finds the earlier file or this one."""
         partial = self._path.with_name(self._path.name + ".partial")
         text = json.dumps({"name": self.name, "log": self._log, "place": asdict(self.place)})
         partial.write_text(text, encoding="utf-8")
