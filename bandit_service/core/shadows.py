@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration, proposed
+from bandit_service.core.decide import proposed
 from bandit_service.core.experiments.assignment import invited, running
 from bandit_service.core.experiments.spec import label_of
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import context_of
 from bandit_service.core.resolved import Pending

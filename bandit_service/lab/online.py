@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recall import Recall

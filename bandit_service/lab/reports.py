@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.lab.change import SCENARIOS
 from bandit_service.lab.data import Labelled, split
 from bandit_service.lab.equal import EqualRow, equal_rows

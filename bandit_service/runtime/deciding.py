@@ -17,17 +17,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import (
-    Exploration,
-    Lot,
-    Query,
-    Recalled,
-    Weighed,
-    drawn,
-    lot_of,
-    one_by_one,
-    weigh,
-)
+from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, weigh
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.together import weigh_many
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.writer import Writer

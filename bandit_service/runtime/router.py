@@ -22,15 +22,8 @@ from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core import prior as prior_of
 from bandit_service.core.conversations import Sent
-from bandit_service.core.decide import (
-    Exploration,
-    Query,
-    Recalled,
-    Weighed,
-    decide,
-    left_out,
-    weigh,
-)
+from bandit_service.core.decide import Weighed, decide, weigh
+from bandit_service.core.eligibility import left_out
 from bandit_service.core.errors import (
     Busy,
     Expired,
@@ -42,7 +35,9 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.experiments.assignment import forget_units
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import Reported, RewardRule
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending
 from bandit_service.core.session_outcomes import CreditRule
 from bandit_service.core.sessions import groups_of

@@ -10,7 +10,7 @@ import asyncio
 from itertools import islice
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.shadows import cast, seen
 from bandit_service.core.world import World

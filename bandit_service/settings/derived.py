@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 import policies
-from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments.spec import Rules
+from bandit_service.core.exploration import Exploration
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings.sections import (
     ExperimentSettings,

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World

@@ -29,7 +29,7 @@ import psutil
 
 import policies
 from bandit_service.cli import main as command
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
 from bandit_service.embedding import open_backend

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.cli.options import USAGE_ERROR, bounded, tell_skipped
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
     PARETOBANDIT,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import bandit_service
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.lab.offline import OfflineRow
 from bandit_service.lab.summary import OnlineRow
 from bandit_service.lab.tables import Table, with_half

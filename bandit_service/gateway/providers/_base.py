@@ -157,6 +157,13 @@ def typed(value: Any, kind: type, field: str, allowed: str) -> Any:
     return value
 
 
+def objects(value: Any, field: str) -> list[Json]:
+    """The value, if it is a list of objects. Raises Refused."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise refused(field, "must be a list of objects")
+    return value
+
+
 def event(said: Json, name: bool = True) -> bytes:
     """A server-sent event, named by its type."""
     named = f"event: {said['type']}\n".encode() if name else b""

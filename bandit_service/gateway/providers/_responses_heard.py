@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.providers._base import Heard, Json, refused, typed
+from bandit_service.gateway.providers._base import Heard, Json, objects, refused, typed
 from bandit_service.gateway.providers._schemas import is_strict
 
 OURS = "_bandit_"
@@ -229,11 +229,8 @@ class _Request:
     def declare(self, own: Json, body: Json) -> None:
         """The tools, and which of them are to be called."""
         tools = own.get("tools")
-        if tools is not None:
-            if not isinstance(tools, list) or not all(isinstance(each, dict) for each in tools):
-                raise refused("tools", "must be a list of objects")
-            if functions := [*self._functions(tools)]:
-                body["tools"] = functions
+        if tools is not None and (functions := [*self._functions(objects(tools, "tools"))]):
+            body["tools"] = functions
         match own.get("tool_choice"):
             case None:
                 return

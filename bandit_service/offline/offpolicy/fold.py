@@ -19,7 +19,8 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core import exclusions
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.decide import Exploration, proposed
+from bandit_service.core.decide import proposed
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners

@@ -13,7 +13,7 @@ import pytest
 import policies
 from bandit_service.cli import options
 from bandit_service.cli.commands import replay as replay_cli
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline import report
 from tests.tools import needed

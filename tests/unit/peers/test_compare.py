@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline.simulate import simulate
 from loadtest.peers import __main__ as command
