@@ -17,7 +17,7 @@ from tqdm import tqdm
 import policies
 from bandit_service import settings
 from bandit_service.cli import options
-from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
+from bandit_service.cli.options import Usage, bounded, key_for
 from bandit_service.core import events as ev
 from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
@@ -127,24 +127,18 @@ def check_none_given(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 done, 1 the log cannot be read, 2 usage."""
+    if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
+        raise Usage("--bounds: LOW must be below HIGH")
+    candidates = candidates_of(args.policy)
+    chosen = settings.read(args.config)
     try:
-        if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
-            raise Usage("--bounds: LOW must be below HIGH")
-        candidates = candidates_of(args.policy)
-        chosen = settings.read(args.config)
         with _opened(args, chosen) as (source, snapshots):
             found = evaluated(source, _asked(args, candidates, chosen, source), snapshots, args)
-    except Usage as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return USAGE_ERROR
     except Locked as error:
         print(
             f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
             file=sys.stderr,
         )
-        return 1
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
         return 1
     print(json.dumps(found) if args.json else shown(found))
     return 0

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.cli import options
-from bandit_service.cli.options import USAGE_ERROR, Usage, key_for
+from bandit_service.cli.options import USAGE_ERROR, key_for
 from bandit_service.data import dsjson, jsonl, open_bandit
-from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
+from bandit_service.data.log_source import LogSource, ServiceSource, Source
 from bandit_service.data.scan import Scan
 from bandit_service.parsing.extras import install
 
@@ -91,15 +91,8 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _wrong(args):
         print(f"bandit-service: {wrong}", file=sys.stderr)
         return USAGE_ERROR
-    try:
-        with _source(args) as source:
-            print(f"bandit-service: {_export(source, args)}", file=sys.stderr)
-    except Usage as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return 1
+    with _source(args) as source:
+        print(f"bandit-service: {_export(source, args)}", file=sys.stderr)
     return 0
 
 
