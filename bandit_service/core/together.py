@@ -11,7 +11,22 @@ from typing import cast
 import numpy as np
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Lot, Offers, Posed, Pot, conversing, lot_of, noted, one_by_one, pose, steps_of, switch_usd_of, untried_of, weigh_posed, who_decides
+from bandit_service.core.decide import (
+    Lot,
+    Offers,
+    Posed,
+    Pot,
+    conversing,
+    lot_of,
+    noted,
+    one_by_one,
+    pose,
+    steps_of,
+    switch_usd_of,
+    untried_of,
+    weigh_posed,
+    who_decides,
+)
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.lessons import view_of
 from bandit_service.core.query import Query, Recalled
