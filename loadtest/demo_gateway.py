@@ -109,9 +109,23 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
 def recorded_upstream(data: str, speed: float, scratch: Path, *more: str) -> Iterator[str]:
     """The URL of a `bandit-service upstream`; the service's configuration is gateway.toml there."""
     ready = scratch / "upstream.json"
-    command = [sys.executable, "-m", "bandit_service.cli", "upstream", "--data", data,
-               "--port", "0", "--speed", str(speed), "--ready-file", str(ready),
-               "--write-config", str(scratch / "gateway.toml"), *more]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "upstream",
+        "--data",
+        data,
+        "--port",
+        "0",
+        "--speed",
+        str(speed),
+        "--ready-file",
+        str(ready),
+        "--write-config",
+        str(scratch / "gateway.toml"),
+        *more,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _START_S

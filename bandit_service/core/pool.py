@@ -18,8 +18,16 @@ class Pool:
     """
 
     __slots__ = (
-        "dearest", "family", "first_price", "ids", "kin", "price", "prices", "records", "room",
-    )  # fmt: skip
+        "dearest",
+        "family",
+        "first_price",
+        "ids",
+        "kin",
+        "price",
+        "prices",
+        "records",
+        "room",
+    )
 
     def __init__(self, records: list[ArmRecord], every: Iterable[ArmRecord] = ()) -> None:
         self.records = records

@@ -115,8 +115,11 @@ class Clients:
         return Metrics(texts)
 
     def _cpu_s(self) -> float:
-        times = [psutil.Process(each.process.pid).cpu_times() for each in self._replicas
-                 if each.process is not None]  # fmt: skip
+        times = [
+            psutil.Process(each.process.pid).cpu_times()
+            for each in self._replicas
+            if each.process is not None
+        ]
         return float(sum(one.user + one.system for one in times))
 
     async def load(self, seconds: float, clients: int, per_s: float = 0.0) -> Measured:
@@ -124,9 +127,11 @@ class Clients:
         found, before, cpu = Measured(), await self.metrics(), self._cpu_s()
         begun = time.monotonic()
         await asyncio.gather(
-            *(self._client(found, begun + seconds, clients / per_s if per_s else 0.0)
-              for _ in range(clients))
-        )  # fmt: skip
+            *(
+                self._client(found, begun + seconds, clients / per_s if per_s else 0.0)
+                for _ in range(clients)
+            )
+        )
         found.seconds, found.cpu_s = time.monotonic() - begun, self._cpu_s() - cpu
         after = await self.metrics()
         name = "bandit_log_shared_append_seconds_count"
@@ -276,12 +281,16 @@ async def bench_appends(dsn: str, seconds: float) -> list[dict[str, Any]]:
         await made._writing.execute(flushed.replace("CREATE PROC", "CREATE OR REPLACE PROC"))
         await made.close()
         under = await _appended(under_dsn, "under", f"u{writers}-{batch}", writers, batch, seconds)
-        rows.append({
-            "writers x batch": f"{writers} x {batch}",
-            "beside the head, events/s": beside[0], "p50 ms": beside[1],
-            "under the head, events/s": under[0], "p50 ms ": under[1],
-            "ratio": beside[0] / under[0],
-        })  # fmt: skip
+        rows.append(
+            {
+                "writers x batch": f"{writers} x {batch}",
+                "beside the head, events/s": beside[0],
+                "p50 ms": beside[1],
+                "under the head, events/s": under[0],
+                "p50 ms ": under[1],
+                "ratio": beside[0] / under[0],
+            }
+        )
     return rows
 
 
@@ -323,9 +332,12 @@ async def bench_join(
     environ = dict(os.environ) | _shared(dsn, "join")  # noqa: TID251 - passed on
     environ |= {"BANDIT_POLICY_NAME": policy, "BANDIT_LOG_LEVEL": "info"}
     migrating = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", command.__module__.rpartition(".")[0], "migrate",
+        sys.executable,
+        "-m",
+        command.__module__.rpartition(".")[0],
+        "migrate",
         env=environ | {"BANDIT_DATA_DIR": str(source)},
-    )  # fmt: skip
+    )
     if await migrating.wait():
         raise RuntimeError("migrate failed")
     log, begun, at = PostgresLog(dsn, "join"), time.perf_counter(), Offset(0)
@@ -345,9 +357,10 @@ async def bench_join(
             async with session.post(first.url + "/v1/snapshots") as answer:
                 size = (await answer.json())["bytes"]
             found.append(
-                _joined(f"a second one: from a snapshot of {size / 1e6:.1f} MB",
-                        await _begun(second))
-            )  # fmt: skip
+                _joined(
+                    f"a second one: from a snapshot of {size / 1e6:.1f} MB", await _begun(second)
+                )
+            )
         finally:
             first.end(signal.SIGTERM)
             second.end(signal.SIGTERM)
@@ -407,11 +420,13 @@ def bench_delay(name: str, queries: int, seeds: int, policy: str) -> list[dict[s
     for delay, each in regret.items():
         more = each - regret[0]
         error = float(np.std(more, ddof=1)) / seeds**0.5 if seeds > 1 else float("nan")
-        found.append({
-            "decisions late": delay,
-            "regret": float(each.mean()),
-            "added": f"{more.mean():+.1f} ± {error:.1f}" if delay else "",
-        })  # fmt: skip
+        found.append(
+            {
+                "decisions late": delay,
+                "regret": float(each.mean()),
+                "added": f"{more.mean():+.1f} ± {error:.1f}" if delay else "",
+            }
+        )
     return found
 
 

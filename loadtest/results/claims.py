@@ -22,8 +22,18 @@ EAGLE_PAPER = {"kNN": 0.040, "MLP": 0.036, "SVM": 0.222}
 
 def eagle(found: Sequence[Found]) -> str:
     """Eagle's areas and its times against the routers of its tables, by data set."""
-    cells, wins = [("paper (figure 3b)", *(_signed(EAGLE_PAPER[name]) for name in EAGLE_AGAINST),
-                    "–", "–", "–")], []  # fmt: skip
+    cells, wins = (
+        [
+            (
+                "paper (figure 3b)",
+                *(_signed(EAGLE_PAPER[name]) for name in EAGLE_AGAINST),
+                "–",
+                "–",
+                "–",
+            )
+        ],
+        [],
+    )
     updates = {each.name: each.updates for each in found}
     for data, rows in updates.items():
         last = {row.router: row for row in rows if row.share == 1.0}
@@ -162,9 +172,15 @@ def pickllm(found: Sequence[Found]) -> str:
     if not cells:
         return ""
     headings = (
-        "data, setting", "sessions that converged", "median queries", "on the best arm",
-        "regret of the arm", "quality", "cost against the dearest", "latency against random",
-    )  # fmt: skip
+        "data, setting",
+        "sessions that converged",
+        "median queries",
+        "on the best arm",
+        "regret of the arm",
+        "quality",
+        "cost against the dearest",
+        "latency against random",
+    )
     return "\n\n".join(
         [
             "### PickLLM",
