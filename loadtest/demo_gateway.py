@@ -56,7 +56,7 @@ def main() -> int:
     made.add_argument("--speed", type=float, default=_SPEED, help="times faster than recorded")
     args = parsed(made, sys.argv[1:])
     if not policies.exists(args.policy):
-        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
+        print(f"demo: --policy: expected one of {policies.there_are()}", file=sys.stderr)
         return options.USAGE_ERROR
     settings = Settings()
     try:

@@ -192,7 +192,9 @@ def evaluated(
         along.take(event)
     if asked.route and asked.route not in along.routes:
         there_are = ", ".join(sorted(each or AUTO for each in along.routes)) or "none"
-        raise Usage(f"--route: no decision is of the route {asked.route!r}; there are {there_are}")
+        raise Usage(
+            f"--route: no decision is of the route {asked.route!r}; the log has {there_are}"
+        )
     _check_metric(asked.metric, along.measured)
     bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
     how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
@@ -209,7 +211,7 @@ def _check_metric(metric: str, measured: Collection[str]) -> None:
         there_are = ", ".join(known)
         raise Usage(
             f"--metric {metric}: no reward of these decisions has it{did_you_mean(metric, known)}; "
-            f"there are {there_are}"
+            f"expected one of {there_are}"
         )
 
 

@@ -57,7 +57,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model that may be chosen, as it is configured.
 
-    It stands in the log, so its bounds are told here and checked where an arm is configured.
+    The log has it, so its bounds are stated here and checked when an arm is configured.
     """
 
     id: Annotated[

@@ -70,7 +70,7 @@ class Weighed:
 
 
 Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
-"""The eligible arms with what they cost, by all of a query that they hang on, in one world."""
+"""The eligible arms with their costs, by the parts of a query that they depend on, in one world."""
 
 
 class Posed(msgspec.Struct, gc=False):
@@ -209,8 +209,8 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
 
 
 def conversing(turn: Turn, posed: Posed) -> tuple[Stay | None, Floats]:
-    """What a switch costs, None where there is no arm to stay with, and (K,) USD of the turn as the
-    policy is to see it.
+    """The cost of a switch, None if there is no arm to stay with, and (K,) USD of the turn for the
+    policy.
     """
     records, arms, prompt = posed.records, posed.arms, posed.query.prompt
     stay = stay_of(turn, prompt, records, arms)
@@ -286,13 +286,15 @@ def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
 
 
 def unknown_policy(world: World, name: str, param: str) -> Unknown | Unavailable:
-    """What a query is told that names a policy which decides nothing here, or not yet."""
+    """The error for a query that names a policy which does not decide here, or not yet."""
     if name in world.learners.awaited:
         return Unavailable(
             f"{param}: {name!r} is still learning from the log; retry in a few seconds"
         )
     there_are = ", ".join(world.deciding())
-    return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
+    return Unknown(
+        f"{param}: no policy {name!r} decides here; expected one of {there_are}", param=param
+    )
 
 
 def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
@@ -309,7 +311,7 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
 def _context(
     world: World, query: Query, recalled: Recalled, learner: Learner, shown: bool
 ) -> Context:
-    """What the policy sees. shown: neighbours are wanted also where it does not look at any."""
+    """The policy's context. shown: include neighbours even if the policy reads none."""
     near: tuple[Neighbour, ...] = ()
     if shown or reads_neighbours(learner.policy):
         near = world.history.neighbours(
@@ -394,7 +396,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
 
 
 def _reason(lot: Lot, arm: ArmId) -> str:
-    """Why this arm answers, of `staying.REASONS`; nothing where it was merely drawn."""
+    """Why this arm answers, of `staying.REASONS`; empty if it was only drawn."""
     query, turn = lot.query, lot.query.turn
     if query.reason:
         return query.reason
@@ -417,7 +419,7 @@ def noted(world: World, posed: Posed) -> dict[ArmId, str]:
 
 
 def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
-    """What the policy proposes, with `fallback`; uniform, with the failure, where it fails."""
+    """The policy's proposal, with `fallback`; uniform, with the failure, if it fails."""
     try:
         proposal = learner.policy.propose(learner.state, context, arms)
         if _proper(proposal, len(arms)):

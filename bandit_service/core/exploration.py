@@ -12,8 +12,8 @@ from policies import Floats, Proposal, floor, lift, mix
 class Exploration:
     """The probability floor that every decision gets, and the seed of all chance.
 
-    share: of the probability, in all, given to the eligible arms evenly. floor: where it is set, so
-    much for each arm takes the place of that, and all together no more than floor_share.
+    share: of the probability, given to the eligible arms evenly. floor: if set, it replaces the
+    share: this much for each arm, and for all together at most floor_share.
     """
 
     seed: int = 0

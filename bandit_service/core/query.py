@@ -11,20 +11,20 @@ from policies import ArmId, Vector
 
 
 class Query(msgspec.Struct, gc=False):
-    """What is asked: features of the query and its hard constraints.
+    """A query to decide: its features and its hard constraints.
 
-    embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
-    surface: what the text's surface tells, as `events.surface_of` reads it.
-    prompt: tokens of all that is sent, where the service sends it; 0 if that is not known. turn: of
-    which conversation it is the next turn.
-    reason: why it is asked so, of `staying.REASONS`, where the one who asks knows.
+    embedding: (d,) unit norm, or zeros with `fallback` saying why it is missing.
+    surface: the text's surface features, as `events.surface_of` reads them.
+    prompt: tokens of everything that is sent, if the service sends it; 0 if unknown. turn: the next
+    turn of its conversation.
+    reason: why it is requested in this way, of `staying.REASONS`, if the caller knows.
     outside: the query takes part in no experiment, since its arm or its policy was named.
-    policy: the one that is to decide, the serving one where none is named.
+    policy: the one that must decide, the serving one by default.
     masked: why arms are not in `arms` though the request allows them.
-    tags: the client's own words, which go into the record and change nothing.
+    tags: the client's labels, which are recorded and change nothing.
     effort_asked, efforts: as of `conversations.Sent`.
-    route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
-    query names none itself.
+    route: its route; `arms` are then the route's arms. all_of_route: all of them, since the query
+    itself names none.
     groups, request_key, request_digest: as of `events.Decided`.
     """
 
@@ -60,12 +60,12 @@ class Query(msgspec.Struct, gc=False):
 
     @property
     def named(self) -> tuple[ArmId, ...] | None:
-        """The arms that the query itself names; None where it names none."""
+        """The arms that the query itself names; None if it names none."""
         return None if self.all_of_route else self.arms
 
 
 class Recalled(msgspec.Struct, frozen=True, gc=False):
-    """What the history index gave for a query, nearest first."""
+    """The result of the history index for a query, nearest first."""
 
     ids: Sequence[int] = ()
     similarities: Sequence[float] = ()

@@ -47,7 +47,7 @@ from policies import (
 def weigh_many(
     world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
 ) -> list[Lot | Exception]:
-    """All of each decision but the draw, or what was wrong with its query."""
+    """Everything of each decision except the draw, or the error of its query."""
     found: list[Lot | Exception | None] = [None] * len(asked)
     together: dict[tuple[int, tuple[ArmId, ...], int], list[tuple[int, Posed]]] = {}
     offers: Offers = {}
@@ -94,7 +94,7 @@ def _weighed(world: World, some: Sequence[Posed], explore: Exploration) -> list[
 def _in_one(
     world: World, some: Sequence[Posed], policy: ManyAtOnce[object], explore: Exploration
 ) -> list[Lot]:
-    """One proposal for all; raises where it is none."""
+    """One proposal for all. Raises an error if it is not one."""
     first = some[0]
     learner, k = first.learner, len(first.arms)
     vectors = np.array([one.query.embedding for one in some], "<f4")

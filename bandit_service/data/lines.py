@@ -87,7 +87,7 @@ def check_columns(
     for name in needed:
         if name not in there:
             raise BadRecording(
-                f"{path}: no column {name!r}{did_you_mean(name, there)}; there are "
+                f"{path}: no column {name!r}{did_you_mean(name, there)}; it has "
                 f"{', '.join(there)}{parted}"
             )
         if there.count(name) > 1:

@@ -266,7 +266,7 @@ def _routing(
     if not direct and policy not in ("", *deciding):
         there_are = ", ".join(deciding)
         raise Unknown(
-            f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
+            f"model: no policy {policy!r} decides here; expected one of {there_are}", param="model"
         )
     given = dict(parse_qsl(query, keep_blank_values=True)) if query and not direct else {}
     for name, named in _PREFERENCES.items():
@@ -274,7 +274,9 @@ def _routing(
             given.setdefault(name, value)
     if unknown := given.keys() - _PREFERENCES.keys():
         allowed = ", ".join(_PREFERENCES)
-        raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
+        raise Refused(
+            f"model: no preference {min(unknown)!r}; expected one of {allowed}", param="model"
+        )
     user = unit or body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
     return RoutingRequest(

@@ -250,7 +250,7 @@ class ArmSelector:
             if named[0] not in specs:
                 routes = self._resources.router.world.routes.specs
                 there_are = ", ".join([AUTO, *routes, *specs])
-                raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+                raise Unknown(f"model: no {named[0]!r}; expected one of {there_are}", param="model")
             if refused := unsuited.get(named[0]):
                 raise refused
             _, vendor = self._signer(request, turn, specs)
@@ -268,7 +268,7 @@ class ArmSelector:
                     f"arms: {unknown!r} is chosen by no policy (routed = false); name it as model",
                     param="arms",
                 )
-            raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
+            raise Unknown(f"arms: no {unknown!r}; expected one of {there_are}", param="arms")
         if not ids:
             raise Unavailable("no callable arm has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()

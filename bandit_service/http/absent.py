@@ -1,7 +1,7 @@
 """Calls of providers' APIs that are not supported: status 501.
 
-A proxy in front would take a 404 for a deployment that is gone, and stop using it; 501 says that
-only this call is missing.
+A proxy in front would read a 404 as a deleted deployment, and stop using it; 501 says that only
+this call is missing.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ABSENT = (
 
 
 async def absent(request: web.Request) -> web.Response:
-    """Any of them; the body is read, so that the connection can go on."""
+    """Answers any of them; the body is read, so that the connection can be reused."""
     await body_of(request, "gateway.max_body_bytes")
     path = request.path.rstrip("/")
-    error = NotThere(f"{path} is not there; docs/gateway.md says which calls are")
+    error = NotThere(f"{path} is not supported; docs/gateway.md lists the calls that are")
     request.app[TELEMETRY].rejected(error)
     return failed(error, request)

@@ -71,7 +71,8 @@ class PairRow:
 def load_pairs(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Pairs:
     """Votes, one JSON object a line: text, model_a, model_b and winner ("a", "b" or "tie").
 
-    A line that is not so is left out and told. BadRecording where the whole cannot be used.
+    An invalid line is skipped and reported. Raises BadRecording if the file as a whole cannot be
+    used.
     """
     votes = []
 

@@ -162,7 +162,9 @@ class RecordedUpstream:
         arm = body.get("model")
         if arm not in self._answers.arms:
             there_are = ", ".join(self._answers.arms)
-            raise _refused(404, f"model: no {arm!r} was recorded; there are {there_are}", "model")
+            raise _refused(
+                404, f"model: no {arm!r} was recorded; expected one of {there_are}", "model"
+            )
         number = next(self._numbers)
         if chance.uniform(self._seed, str(number)) < self._fail_rate:
             raise _refused(503, "this failure was asked for", None)

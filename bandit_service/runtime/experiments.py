@@ -246,7 +246,8 @@ class Experiments:
         if arm not in offered:
             there_are = ", ".join(sorted(offered))
             raise Refused(
-                f"{at}: no arm {arm!r} is offered; there are {there_are}", param=at.split(".")[0]
+                f"{at}: no arm {arm!r} is offered; expected one of {there_are}",
+                param=at.split(".")[0],
             )
 
     def _check_policies(self, spec: Experiment) -> None:
@@ -303,7 +304,7 @@ def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
     for key in weights:
         if key not in known:
             raise Refused(
-                f"weights: no variant {key!r}; there are {', '.join(sorted(known))}",
+                f"weights: no variant {key!r}; expected one of {', '.join(sorted(known))}",
                 param="weights",
             )
 
@@ -311,4 +312,6 @@ def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
 def _check_winner(spec: Experiment, winner: str) -> None:
     keys = [one.key for one in spec.served]
     if winner and winner not in keys:
-        raise Refused(f"winner: no variant {winner!r}; there are {', '.join(keys)}", param="winner")
+        raise Refused(
+            f"winner: no variant {winner!r}; expected one of {', '.join(keys)}", param="winner"
+        )

@@ -230,7 +230,9 @@ class Maintenance:
         """
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
-            raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")
+            raise Refused(
+                f"name: no policy {wanted.name!r}; expected one of {there_are}", param="name"
+            )
         try:
             load_policy(wanted)
         except (ValueError, TypeError) as error:

@@ -340,7 +340,7 @@ class Router:
             arms = self.world.routes.arms_of(route.id, there)
         elif route.arms and arms is not None and (other := set(arms) - set(route.arms)):
             raise Refused(
-                f"arms: {min(other)!r} is no arm of the route {route.id!r}; there are "
+                f"arms: {min(other)!r} is no arm of the route {route.id!r}; expected one of "
                 f"{', '.join(route.arms)}",
                 param="arms",
             )

@@ -189,7 +189,7 @@ def _check_arm(strict: ArmSpec) -> None:
 def check_upstream_of(named: str, upstreams: Collection[str]) -> None:
     """ValueError where an arm names an upstream that there is not."""
     if named and named not in upstreams:
-        there_are = f"there are {', '.join(upstreams)}" if upstreams else "none is configured"
+        there_are = f"expected one of {', '.join(upstreams)}" if upstreams else "none is configured"
         meant = did_you_mean(named, upstreams)
         raise ValueError(f"upstream: there is no [[upstreams]] {named!r}{meant}; {there_are}")
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     unknown = [policy for policy in args.policy if not policies.exists(policy)]
     if unknown:
-        return _refuse(f"--policy {unknown[0]}: there are {policies.there_are()}")
+        return _refuse(f"--policy {unknown[0]}: expected one of {policies.there_are()}")
     try:
         from loadtest.peers import summary  # reads scipy
     except ImportError as error:

@@ -89,7 +89,11 @@ class Calls:
         """The metric that is meant. BadRecording where that is not clear."""
         there = ", ".join(f"{name} ({n})" for name, n in self._names.most_common())
         if metric and metric not in self._names:
-            more = f"{did_you_mean(metric, list(self._names))}; there are {there}" if there else ""
+            more = (
+                f"{did_you_mean(metric, list(self._names))}; expected one of {there}"
+                if there
+                else ""
+            )
             raise BadRecording(f"{path}: --metric: there are no scores of {metric!r}{more}")
         if not metric and not there:
             raise BadRecording(

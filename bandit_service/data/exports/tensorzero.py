@@ -24,7 +24,7 @@ def read(row: Row, calls: Calls) -> None:
     elif "target_id" in row or ("inference_id" in row and "value" in row):
         raise Repeated("feedback: a comment or a demonstration is no score")
     else:
-        raise Malformed("a row of no known table; there are inferences, model inferences, feedback")
+        raise Malformed("a row of no known table; expected inferences, model inferences, feedback")
 
 
 def end(calls: Calls) -> None:

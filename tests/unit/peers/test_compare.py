@@ -140,7 +140,7 @@ def test_the_command_tells_what_is_missing_and_writes_what_it_found(
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--policy", "nope"], "--policy nope: there are "),
+        (["--policy", "nope"], "--policy nope: expected one of "),
         (["--data", "absent.jsonl"], "absent.jsonl: no such file"),
     ],
 )
