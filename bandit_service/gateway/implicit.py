@@ -33,14 +33,16 @@ class Whose:
 
 class Turn:
     """One request of a conversation. talk: the conversation. before, last: hashes of the messages
-    before the last one, and of the last one. ended: whether its answer was complete; None while it
-    is running.
+    before the last one, and of the last one. answers: whether earlier answers are among them.
+    ended: whether its answer was complete; None while it is running. only_newest: the client seems
+    to send only the newest message of the conversation.
     """
 
-    __slots__ = ("at", "before", "decision_id", "ended", "last", "talk")
+    __slots__ = ("answers", "at", "before", "decision_id", "ended", "last", "only_newest", "talk")
 
-    def __init__(self, talk: str, before: str, last: str, at: float) -> None:
+    def __init__(self, talk: str, before: str, last: str, at: float, answers: bool) -> None:
         self.talk, self.before, self.last, self.at = talk, before, last, at
+        self.answers, self.only_newest = answers, False
         self.decision_id = ""
         self.ended: bool | None = None
 
@@ -64,7 +66,10 @@ class ImplicitSignals:
         if _role(messages[-1]) != "user":
             return None  # a tool's result is not a message of the user
         talk = _talk(messages, by, whose)
-        return Turn(talk, _hashed(messages[:-1]), _hashed([messages[-1]]), at) if talk else None
+        if not talk:
+            return None
+        answers = any(_role(each) == "assistant" for each in messages)
+        return Turn(talk, _hashed(messages[:-1]), _hashed([messages[-1]]), at, answers)
 
     def said(self, turn: Turn) -> tuple[str, str] | None:
         """The signal that a turn gives about the previous one, and the previous one's decision."""
@@ -75,12 +80,18 @@ class ImplicitSignals:
             return None
         again = REGENERATE if before.ended else RETRY
         signal = again if turn.last == before.last else EDIT
+        if signal == REGENERATE and before.only_newest:
+            return None  # "go on", and "go on"
+        if signal == EDIT and not turn.answers:
+            return None  # nor is it known whether it is the next question of one who sends no more
         return (signal, before.decision_id) if signal in self._wanted else None
 
     @contextmanager
     def under_way(self, turn: Turn) -> Iterator[None]:
         """Remember the turn; its `ended` says whether its answer was complete."""
-        self._talks.pop(turn.talk, None)
+        before = self._talks.pop(turn.talk, None)
+        if before is not None and not turn.answers and turn.before == before.before:
+            turn.only_newest = before.only_newest or turn.last != before.last
         self._talks[turn.talk] = turn
         if len(self._talks) > MOST_TALKS:
             self._talks.popitem(last=False)

@@ -32,6 +32,7 @@ LEFT_OUT = {
     "/v1/live", "/v1/live/map", "/v1/drift",  # the page's
     "/v1/replicas",  # who operates them
     "/v1/events",  # `bandit-service export`
+    "/v1/history",  # the page's, and `bandit-service history`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`
 }  # fmt: skip

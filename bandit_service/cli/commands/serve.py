@@ -56,10 +56,16 @@ def run(args: argparse.Namespace) -> int:
     return asyncio.run(_serve_until_stopped(dataclasses.replace(chosen, server=server), args))
 
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_NOT_USED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Sent to reload, or to open files anew; by default they end the process at once."""
+
+
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed ends no service
+    for number in _NOT_USED:
+        signal.signal(number, signal.SIG_IGN)  # a terminal that is closed ends no service
     signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
     why = ""
     bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
@@ -70,13 +76,11 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
 
     async with service.serving(chosen, progress) as (url, running):
         bar.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(
-            signal.SIGHUP,
-            _log.warning,
-            "SIGHUP: nothing is read again; restart to take a changed configuration",
-        )
+        for number in _NOT_USED:
+            what = f"{number.name}: nothing is read again; restart to take a changed configuration"
+            loop.add_signal_handler(number, _log.warning, what)
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -89,7 +93,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         stopping.cancel()
         if broken.done():
             why = broken.result()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
         _end_after(chosen.server.drain_s + chosen.server.shutdown_s)
