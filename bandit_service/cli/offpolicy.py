@@ -175,7 +175,7 @@ def candidates_of(texts: list[str] | None) -> tuple[Candidate, ...]:
 def evaluated(
     source: Source, asked: Asked, snapshots: Path | None, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Fold the source past the candidates, with a bar on stderr, and what comes of it."""
+    """Run the candidates along the source, with a bar on stderr; returns the results."""
     after, world = beginning(source.first, asked, snapshots)
     if source.first > 1:
         print(

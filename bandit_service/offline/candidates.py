@@ -38,7 +38,7 @@ def split(text: str) -> tuple[str, list[str]]:
 
 
 def parsed(text: str) -> Candidate:
-    """NAME[:PARAMETER=VALUE...], values as JSON or as they are; ValueError says what is wrong.
+    """NAME[:PARAMETER=VALUE...], values as JSON or as they are. Raises ValueError.
 
     >>> parsed("epsilon_greedy:epsilon=0.25").parameters
     {'epsilon': 0.25}

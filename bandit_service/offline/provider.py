@@ -70,7 +70,7 @@ class Answers:
         return self._order[int(np.argmax(near))], "nearest"
 
     def answer(self, arm: str, text: str) -> Answer | None:
-        """What this arm answered; None where it has no answer to this query."""
+        """This arm's answer; None if it has none to this query."""
         column, spec = self.arms[arm]
         row, found = self.find(text)
         quality = float(self._recorded.quality[row, column])

@@ -1,4 +1,4 @@
-"""What follows from settings: the policy that they name, and where it is safe to listen."""
+"""Values derived from settings: the policy that they name, and where it is safe to listen."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def experiment_rules(settings: ExperimentSettings) -> Rules:
 
 
 def exposure(settings: Settings) -> str:
-    """Why the service may not listen where it is told to; empty when it may."""
+    """Why the service must not listen at the configured address; empty if it may."""
     server = settings.server
     if bool(server.tls_cert) != bool(server.tls_key):
         return "server.tls_cert: must be set together with server.tls_key"

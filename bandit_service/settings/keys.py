@@ -78,7 +78,7 @@ def hash_of(key: str) -> str:
 
 
 def expiry_of(key: ApiKey) -> float:
-    """Seconds since the epoch at which the key ends; infinity where it does not."""
+    """Seconds since the epoch at which the key expires; infinity if it does not."""
     if not key.expires:
         return float("inf")
     try:

@@ -28,7 +28,7 @@ from bandit_service.settings.whole import DEFAULT_ARMS
 
 
 class BesideSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy that learns beside the serving one, and decides where a query names it."""
+    """A policy that learns beside the serving one, and decides if a query names it."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def _check_experiment(spec: Experiment) -> None:
 
 
 def experiments_of(items: Any, mistakes: list[str]) -> tuple[Experiment, ...]:
-    """The experiments of `[[experiments]]`, each possible by itself and beside the others."""
+    """The experiments of `[[experiments]]`, each valid by itself and together with the others."""
     if isinstance(items, list):
         items = [respelled(each) for each in items]
     written = listed("experiments", items, PublicExperiment, _check_experiment, mistakes)

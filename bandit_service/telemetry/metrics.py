@@ -17,7 +17,9 @@ MOST_ARMS = 50
 """Arms with a label of their own."""
 
 MOST_ESTIMATED = 15
-"""Arms with estimates beside their mean reward: those of most outcomes lately."""
+"""How many arms have estimates in addition to their mean reward: those with the most recent
+outcomes.
+"""
 
 MOST_PROBABILITIES = 30
 """Probabilities of arms, of all policies together."""
@@ -76,7 +78,7 @@ class Declared:
 
 
 class Maker:
-    """Makes metrics in one registry, and remembers what was declared."""
+    """Creates metrics in one registry, and records the declared ones."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry

@@ -224,7 +224,7 @@ def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
 
 
 def _of_a_log(args: argparse.Namespace) -> bool:
-    """Whether what is evaluated is a log, not a recording of every model's outcome."""
+    """Whether the input is a log, not a recording of every model's outcome."""
     given = (args.data, args.from_log, args.from_dsjson, args.from_obd)
     if sum(each is not None for each in given) != 1:
         raise Usage("evaluate needs one of --data, --from-log, --from-dsjson and --from-obd")

@@ -119,7 +119,7 @@ def _wrong(args: argparse.Namespace) -> str:
 
 
 def _is_table(args: argparse.Namespace) -> bool:
-    """Whether the Open Bandit table is to be Parquet."""
+    """Whether to write the Open Bandit table as Parquet."""
     return args.format == "obd" and args.to is not None and args.to.suffix == ".parquet"
 
 
@@ -136,7 +136,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
 
 
 def _export(source: Source, args: argparse.Namespace) -> str:
-    """Write it; what was written and left out."""
+    """Write it; returns what was written and left out."""
     if args.after < source.first - 1 and source.first > 1:
         print(
             f"bandit-service: events up to {source.first - 1} were deleted by retention",

@@ -99,7 +99,9 @@ def _check(source: ForeignSource, chosen: settings.Settings) -> None:
 
 
 def _end(source: ForeignSource, chosen: settings.Settings) -> Iterator[ev.AnyEvent]:
-    """No decision waits for a reward any more, and what is not configured is offered no more."""
+    """The closing events: no decision waits for a reward, and arms that are not configured are
+    retired.
+    """
     ts = max(event.ts for event in source.all)
     ids = iter([event.id for event in source.all if isinstance(event, ev.Decided)])
     while some := tuple(islice(ids, ITEMS_PER_EVENT)):

@@ -196,7 +196,7 @@ def replay(
 
 
 def chosen_policies(texts: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
-    """The policies by their labels; Usage where there is none such.
+    """The policies by their labels. Raises Usage for an unknown one.
 
     By the old notation, `params`, a policy is called by its name, whatever its parameters.
     """

@@ -139,7 +139,7 @@ class Tools:
             raise ToolError(f"{url} answered what this version does not understand") from None
 
     async def _perhaps(self, ask: Callable[..., Any], *arguments: str) -> Any:
-        """The answer, or why there is none: a part of an answer that the rest can do without."""
+        """The answer, or why there is none, for an optional part of an answer."""
         try:
             return await self._asked(ask, *arguments)
         except ToolError as error:
