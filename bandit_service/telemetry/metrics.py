@@ -205,12 +205,12 @@ class Metrics:
         )
         self.metric_mean = make.gauges(
             "bandit_metric_mean",
-            "Mean of a named metric's values on an arm, of all that the log tells.",
+            "Mean of a named metric's values on an arm, over the whole log.",
             ("metric", "arm"),
         )
         self.metric_values = make.gauges(
             "bandit_metric_values",
-            "Values of a named metric on an arm that the mean is of; a session counts as one.",
+            "Values behind bandit_metric_mean of a metric and an arm; a session counts as one.",
             ("metric", "arm"),
         )
         self.reward_delay = make.histogram(
