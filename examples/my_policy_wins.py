@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import policies
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import embed_all, open_recording
 from bandit_service.embedding import open_backend

@@ -24,8 +24,10 @@ from bandit_service.cli.options import bounded
 from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import new_world
 from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
 from bandit_service.embedding import open_backend

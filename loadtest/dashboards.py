@@ -153,8 +153,10 @@ def _curves(panel: Panel, made: timeseries.Panel) -> timeseries.Panel:
 def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
     steps = [Threshold(value=None, color="green")]
     if panel.alarm_below is not None:
-        steps = [Threshold(value=None, color="red"),
-                 Threshold(value=panel.alarm_below, color="green")]  # fmt: skip
+        steps = [
+            Threshold(value=None, color="red"),
+            Threshold(value=panel.alarm_below, color="green"),
+        ]
     if panel.alarm is not None:
         steps.append(Threshold(value=panel.alarm, color="red"))
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)

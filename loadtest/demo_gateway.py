@@ -56,7 +56,7 @@ def main() -> int:
     made.add_argument("--speed", type=float, default=_SPEED, help="times faster than recorded")
     args = parsed(made, sys.argv[1:])
     if not policies.exists(args.policy):
-        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
+        print(f"demo: --policy: expected one of {policies.there_are()}", file=sys.stderr)
         return options.USAGE_ERROR
     settings = Settings()
     try:
@@ -109,9 +109,23 @@ def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:
 def recorded_upstream(data: str, speed: float, scratch: Path, *more: str) -> Iterator[str]:
     """The URL of a `bandit-service upstream`; the service's configuration is gateway.toml there."""
     ready = scratch / "upstream.json"
-    command = [sys.executable, "-m", "bandit_service.cli", "upstream", "--data", data,
-               "--port", "0", "--speed", str(speed), "--ready-file", str(ready),
-               "--write-config", str(scratch / "gateway.toml"), *more]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "bandit_service.cli",
+        "upstream",
+        "--data",
+        data,
+        "--port",
+        "0",
+        "--speed",
+        str(speed),
+        "--ready-file",
+        str(ready),
+        "--write-config",
+        str(scratch / "gateway.toml"),
+        *more,
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + _START_S

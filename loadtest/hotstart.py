@@ -21,7 +21,7 @@ from tqdm import tqdm
 import policies
 from bandit_service.cli.options import bounded
 from bandit_service.core import chance
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recall import Recall

@@ -33,28 +33,70 @@ def config(recorded: Recorded, upstream: str, own: Path) -> str:
     """
     cheapest = min(recorded.arms, key=lambda arm: arm.usd_per_mtok_out).id
     lines = [
-        f"data_dir = {json.dumps(str(own.absolute()))}", 'log_level = "error"',
-        "[server]", "port = 0",
-        "[gateway]", "sticky = true",
-        "[duels]", "share = 0.5", 'judge = "score"',
-        "[experiment_rules]", "holdout_share = 0.05", f"holdout_arm = {json.dumps(cheapest)}",
-        "[[judges]]", 'id = "score"', 'kind = "regex"', r"pattern = 'quality of (1|0\.[6-9])'",
-        "[[budgets]]", 'scope = "service"', 'per = "hour"', "usd = 10.0",
-        "[[experiments]]", 'id = "router-trial"', "min_units = 20",
-        "[[experiments.guardrails]]", 'metric = "quality"', "least = 0.3",
-        "[[experiments.variants]]", 'key = "today"', "weight = 0.4",
+        f"data_dir = {json.dumps(str(own.absolute()))}",
+        'log_level = "error"',
+        "[server]",
+        "port = 0",
+        "[gateway]",
+        "sticky = true",
+        "[duels]",
+        "share = 0.5",
+        'judge = "score"',
+        "[experiment_rules]",
+        "holdout_share = 0.05",
+        f"holdout_arm = {json.dumps(cheapest)}",
+        "[[judges]]",
+        'id = "score"',
+        'kind = "regex"',
+        r"pattern = 'quality of (1|0\.[6-9])'",
+        "[[budgets]]",
+        'scope = "service"',
+        'per = "hour"',
+        "usd = 10.0",
+        "[[experiments]]",
+        'id = "router-trial"',
+        "min_units = 20",
+        "[[experiments.guardrails]]",
+        'metric = "quality"',
+        "least = 0.3",
+        "[[experiments.variants]]",
+        'key = "today"',
+        "weight = 0.4",
         f"arm = {json.dumps(cheapest)}",
-        "[[experiments.variants]]", 'key = "linear"', "weight = 0.3", 'policy = "metallm"',
-        "[[experiments.variants]]", 'key = "network"', "weight = 0.3", 'policy = "forc"',
-        "[[experiments.variants]]", 'key = "shadow"', "shadow = true", 'policy = "epsilon_greedy"',
-        "[[routes]]", 'id = "support"', "willingness_to_pay = 0.2", 'policy = "metallm"',
+        "[[experiments.variants]]",
+        'key = "linear"',
+        "weight = 0.3",
+        'policy = "metallm"',
+        "[[experiments.variants]]",
+        'key = "network"',
+        "weight = 0.3",
+        'policy = "forc"',
+        "[[experiments.variants]]",
+        'key = "shadow"',
+        "shadow = true",
+        'policy = "epsilon_greedy"',
+        "[[routes]]",
+        'id = "support"',
+        "willingness_to_pay = 0.2",
+        'policy = "metallm"',
         f"arms = {json.dumps([str(arm.id) for arm in recorded.arms])}",
-        "[[metrics]]", 'name = "graded"', "[[metrics]]", 'name = "vote"', 'kind = "boolean"',
-        "[[upstreams]]", 'id = "recorded"', f"base_url = {json.dumps(upstream)}",
-        "[[upstreams]]", 'id = "down"', f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
-        "[[arms]]", f"id = {json.dumps(DOWN)}", 'upstream = "down"',
-        "usd_per_mtok_in = 0.1", "usd_per_mtok_out = 0.1",
-    ]  # fmt: skip
+        "[[metrics]]",
+        'name = "graded"',
+        "[[metrics]]",
+        'name = "vote"',
+        'kind = "boolean"',
+        "[[upstreams]]",
+        'id = "recorded"',
+        f"base_url = {json.dumps(upstream)}",
+        "[[upstreams]]",
+        'id = "down"',
+        f'base_url = "http://127.0.0.1:{_nobody_listens()}/v1"',
+        "[[arms]]",
+        f"id = {json.dumps(DOWN)}",
+        'upstream = "down"',
+        "usd_per_mtok_in = 0.1",
+        "usd_per_mtok_out = 0.1",
+    ]
     for arm in recorded.arms:
         lines += [
             "[[arms]]",
@@ -132,9 +174,10 @@ class _Users:
 
     async def _decide(self, row: int, i: int) -> None:
         asked = {
-            "query": self._recorded.texts[row], "arms": self._arms,
+            "query": self._recorded.texts[row],
+            "arms": self._arms,
             "unit": f"user-{self._chance.integers(_USERS)}",
-        }  # fmt: skip
+        }
         if i % 6 == 1:
             asked["route"] = "support"
         if i % 10 == 1:
@@ -146,8 +189,9 @@ class _Users:
         arm = self._arms.index(decided["arm"])
         quality, cost = self._recorded.quality[row], self._recorded.cost[row]
         report: dict[str, Any] = {
-            "decision_id": decided["decision_id"], "cost_usd": float(cost[arm]),
-        }  # fmt: skip
+            "decision_id": decided["decision_id"],
+            "cost_usd": float(cost[arm]),
+        }
         if i % 3 == 1:
             report["metrics"] = {"graded": float(quality[arm])}
         else:

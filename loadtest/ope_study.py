@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
     PARETOBANDIT,
@@ -134,17 +134,30 @@ def _worth(recorded: Recorded, past: LogEvaluation, seed: int) -> Floats:
 
 def table(rows: Sequence[Judged]) -> str:
     """Root mean squared errors in thousandths, and how often the truth was within."""
-    heads = ["log", "policy", "truth", "effective size", "n·ε/K", "refused",
-             *(TITLES[name] for name in SHOWN), "SNIPS within", "DR within", "sequence within",
-             "sequence's width"]  # fmt: skip
+    heads = [
+        "log",
+        "policy",
+        "truth",
+        "effective size",
+        "n·ε/K",
+        "refused",
+        *(TITLES[name] for name in SHOWN),
+        "SNIPS within",
+        "DR within",
+        "sequence within",
+        "sequence's width",
+    ]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for key in dict.fromkeys((row.log, row.candidate) for row in rows):
         mine = [row for row in rows if (row.log, row.candidate) == key]
         kept = [row for row in mine if not row.refused]
-        cells = [*key, f"{np.mean([row.truth for row in mine]):.4f}",
-                 f"{np.mean([row.ess for row in mine]):.0f}",
-                 f"{np.mean([row.explored for row in mine]):.0f}",
-                 f"{len(mine) - len(kept)} of {len(mine)}"]  # fmt: skip
+        cells = [
+            *key,
+            f"{np.mean([row.truth for row in mine]):.4f}",
+            f"{np.mean([row.ess for row in mine]):.0f}",
+            f"{np.mean([row.explored for row in mine]):.0f}",
+            f"{len(mine) - len(kept)} of {len(mine)}",
+        ]
         if kept:
             for name in SHOWN:
                 errors = [row.estimates[name][0] - row.truth for row in kept]

@@ -50,8 +50,12 @@ def draw(title: str, panels: Sequence[Drawn], file: Path) -> None:
         for one in panels:
             at = one.panel["gridPos"]
             below = _TOP + (at["y"] + at["h"]) * _UNIT_H
-            box = (at["x"] / 24 + 0.004, 1.0 - below / height, at["w"] / 24 - 0.008,
-                   at["h"] * _UNIT_H / height)  # fmt: skip
+            box = (
+                at["x"] / 24 + 0.004,
+                1.0 - below / height,
+                at["w"] / 24 - 0.008,
+                at["h"] * _UNIT_H / height,
+            )
             _panel(figure, one, box, height)
         figure.savefig(file, facecolor=_BACK)
     plt.close("all")
@@ -110,8 +114,12 @@ def _panel(
         _stat(figure, one, (x, y + gap, width, tall - 2 * gap))
         return
     legend_width = 0.0 if kind == "heatmap" else 0.36 * width
-    inner = (x + 0.04, y + gap + 0.34 / height, width - 0.05 - legend_width,
-             tall - 2 * gap - 0.75 / height)  # fmt: skip
+    inner = (
+        x + 0.04,
+        y + gap + 0.34 / height,
+        width - 0.05 - legend_width,
+        tall - 2 * gap - 0.75 / height,
+    )
     axes = figure.add_axes(inner, facecolor=_PANEL)
     _plain(axes)
     if kind == "heatmap":

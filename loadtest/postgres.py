@@ -45,8 +45,18 @@ class Postgres:
         secret = directory / "password"
         secret.write_text(self._password)
         self._own(directory, secret)
-        self._run("initdb", "-D", str(self._data), "-U", "bandit", "--auth=scram-sha-256",
-                  f"--pwfile={secret}", "--no-sync", "--encoding=UTF8", "--locale=C")  # fmt: skip
+        self._run(
+            "initdb",
+            "-D",
+            str(self._data),
+            "-U",
+            "bandit",
+            "--auth=scram-sha-256",
+            f"--pwfile={secret}",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+        )
         self.start()
 
     @property
@@ -58,12 +68,27 @@ class Postgres:
         """Start it, and wait until it takes connections."""
         with (self._directory / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(self._bin / "postgres"), "-D", str(self._data), "-p", str(self.port),
-                 "-c", "listen_addresses=127.0.0.1",
-                 "-c", f"unix_socket_directories={self._directory}",
-                 "-c", "shared_buffers=32MB", "-c", "max_connections=50"],
-                stdout=log, stderr=log, cwd=self._directory, start_new_session=True, **_user(),
-            )  # fmt: skip
+                [
+                    str(self._bin / "postgres"),
+                    "-D",
+                    str(self._data),
+                    "-p",
+                    str(self.port),
+                    "-c",
+                    "listen_addresses=127.0.0.1",
+                    "-c",
+                    f"unix_socket_directories={self._directory}",
+                    "-c",
+                    "shared_buffers=32MB",
+                    "-c",
+                    "max_connections=50",
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self._directory,
+                start_new_session=True,
+                **_user(),
+            )
         last = time.monotonic() + _STARTS_S
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > last:

@@ -207,9 +207,14 @@ async def _upstream(request: web.Request) -> web.StreamResponse:
     for i in range(WORDS + 2):
         delta: dict[str, Any] = {"content": "word "} if i < WORDS else {}
         choice = {"index": 0, "delta": delta, "finish_reason": "stop" if i == WORDS else None}
-        chunk = {"id": "u", "object": "chat.completion.chunk", "created": 1, "model": "m",
-                 "choices": [choice] if i <= WORDS else [],
-                 "usage": _ANSWER["usage"] if i > WORDS else None}  # fmt: skip
+        chunk = {
+            "id": "u",
+            "object": "chat.completion.chunk",
+            "created": 1,
+            "model": "m",
+            "choices": [choice] if i <= WORDS else [],
+            "usage": _ANSWER["usage"] if i > WORDS else None,
+        }
         await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     await response.write(b"data: [DONE]\n\n")
     return response

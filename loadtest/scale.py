@@ -246,8 +246,9 @@ async def _served(
 ) -> int:
     environ = os.environ | engine.environ | {"BANDIT_POLICY_NAME": args.policy}  # noqa: TID251 - passed on
     environ |= provider.settings(args.paid)
-    replicas = [Replica(directory / f"replica-{i + 1}", args.models, environ)
-                for i in range(args.replicas)]  # fmt: skip
+    replicas = [
+        Replica(directory / f"replica-{i + 1}", args.models, environ) for i in range(args.replicas)
+    ]
     ledger, stop = Ledger(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

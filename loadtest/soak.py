@@ -165,17 +165,21 @@ def rows(told: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("minutes", f"{told['minutes']:g}"),
         ("kept busy, requests/s", f"{told['capacity_per_s']:.0f}"),
-        ("offered and answered, requests/s",
-         f"{told['offered_per_s']:.0f} and {told['answered_per_s']:.0f}"),
+        (
+            "offered and answered, requests/s",
+            f"{told['offered_per_s']:.0f} and {told['answered_per_s']:.0f}",
+        ),
         ("answers (0: none)", statuses),
         ("latency p50, p99, ms", f"{told['p50_ms']:.0f}, {told['p99_ms']:.0f}"),
         ("rewards acknowledged", str(told["rewards_acknowledged"])),
         ("of those not once in the log, or there unasked", str(len(told["rewards_wrong"]))),
-        ("memory when warm and at the end, MB",
-         f"{told['rss_warm_mb']:.0f} and {told['rss_end_mb']:.0f}"),
+        (
+            "memory when warm and at the end, MB",
+            f"{told['rss_warm_mb']:.0f} and {told['rss_end_mb']:.0f}",
+        ),
         ("slope after the warm-up, MB/hour", f"{per_hour:.0f} [{low:.0f}, {high:.0f}]"),
         ("exit code after SIGTERM", str(told["exit_code"])),
-    ]  # fmt: skip
+    ]
 
 
 def plot(told: dict[str, Any], path: Path) -> None:

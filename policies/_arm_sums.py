@@ -1,12 +1,12 @@
-"""A sum and a count of outcomes for each arm: exact, the same in whatever order they came."""
+"""A sum and a count of outcomes for each arm: exact, the same in any order."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from policies._checks import within
+from policies._checks import two_arms, within
 from policies._grid import TARGET, WEIGHT, rounded
-from policies._types import ArmId
+from policies._types import ArmId, Compared
 
 _STEPS = TARGET * WEIGHT
 _MOST = 2.0**20
@@ -30,8 +30,15 @@ class ArmSums:
         self._move(arm, weight * _on_grid(value))
         self.count[arm] = rounded(self.count[arm] + weight, _STEPS)
 
+    def compare(self, event: Compared, weight: float) -> None:
+        """A comparison as two outcomes: 1 for the winner, 0 for the loser, ½ for each of a tie."""
+        two_arms(event)
+        won = 0.5 if event.tie else 1.0
+        self.add(event.winner, won, weight)
+        self.add(event.loser, 1.0 - won, weight)
+
     def revise(self, arm: ArmId, before: float, after: float) -> None:
-        """An outcome that turned out to be another one."""
+        """Replace an outcome by a corrected one."""
         self._move(arm, _on_grid(after) - _on_grid(before))
 
     def fade(self, arm: ArmId, keep: float) -> None:

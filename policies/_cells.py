@@ -1,8 +1,8 @@
-"""Cells of like queries, and groups of these cells: where `nested` counts outcomes.
+"""Cells of similar queries, and groups of cells, in which `nested` counts outcomes.
 
 Features are rounded to whole multiples of 2⁻¹⁰, qualities of 2⁻¹⁶, weights of 2⁻⁴. Sums and dot
-products of such numbers are exact in floating point, so a state is the same bits in whatever order
-they are added, on any processor and with any BLAS.
+products of such numbers are exact in floating point, so a state is the same bits in any order of
+addition, on any processor and with any BLAS.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ EXACT = 2.0**24
 """Squared norm, in steps, up to which they do."""
 _SUM = TARGET * WEIGHT
 _HEAVY = 1000
-"""From so many queries on, a cell's centre forgets half of them, so that it can follow others."""
+"""At this number of queries a cell's centre forgets half of them, so that it can move."""
 _TWICE = np.float32(2.0)
 _SAME = 0.001 * GRID * GRID
-"""Squared distance up to which a query is of a cell even while there is room for another."""
+"""Squared distance up to which a query joins a cell even if a new cell is possible."""
 _DECADES = 1.5
-"""How far from the mean of the pool an arm's price may lie for a prior, in powers of ten."""
+"""The largest distance of an arm's price from the pool's mean for the prior, in powers of ten."""
 
 Int16s: TypeAlias = NDArray[np.int16]
 Int32s: TypeAlias = NDArray[np.int32]
@@ -58,7 +58,7 @@ class GroupSums:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Outcomes of B queries in order. row, group: (B,) where each query belongs.
+    """Outcomes of B queries in order. row, group: (B,) of each query.
 
     Of each outcome: query: of which it is; columns: of its arm; quality; weight; worth: one times
     the other; counted: whether its row is a cell's.
@@ -92,9 +92,9 @@ class Told:
 
 @dataclass
 class Cells:
-    """K arms, M cells, C groups, d features. The last column is of any arm never seen, and the last
-    row but one of queries that are in no cell yet; both stay zero. The last row is of queries
-    without features.
+    """K arms, M cells, C groups, d features. The last column is for any arm never seen, and the
+    last row but one for queries that are in no cell yet; both stay zero. The last row is for
+    queries without features.
 
     columns: arm → its column. n, s: (M + 2, K + 1) outcomes by weight, and the sum of their
     qualities; squares: (K + 1,) of their squares. up, down: (K + 1,) how far an arm's latest
@@ -145,7 +145,7 @@ class Cells:
     def find(self, x: Vector) -> tuple[Int64s, Int64s]:
         """(…) cell and group of each of (…, d) queries on the grid.
 
-        A query of no cell has cell M, whose counts are zero, and the group of the nearest one.
+        A query without a cell has cell M, whose counts are zero, and the group of the nearest cell.
         """
         none = len(self.mass)
         if self.used == 0:
@@ -187,7 +187,7 @@ class Cells:
         return cell, group[: len(cell)]
 
     def place_many(self, row: Int64s, x: Vector) -> None:
-        """Queries of cells that are there, and of none, whose outcomes came."""
+        """Count the outcomes of queries with and without a cell."""
         row, x = row[row < self.used], x[row < self.used]
         if not len(row):
             return
@@ -197,7 +197,7 @@ class Cells:
         self.sums_x[cells] += np.add.reduceat(x[order].astype(np.int32), starts)
 
     def place(self, x: Vector, cell: int, group: int, cells: int, groups: int) -> int:
-        """The row of a query whose outcome came: its cell, which is a new one where it had none."""
+        """The row of a query with an outcome: its cell, which is created if it had none."""
         if not x.any():
             return len(self.mass) + 1
         if not self.centres.size:
@@ -237,7 +237,7 @@ class Cells:
         return self._sums
 
     def changed(self) -> None:
-        """What follows from the sums is to be computed again."""
+        """The values computed from the sums are out of date."""
         self._eased = None
 
     def column(self, arm: ArmId) -> int:
@@ -293,9 +293,9 @@ class Cells:
         self.changed()
 
     def revise(self, row: int, column: int, before: float, after: float) -> None:
-        """An outcome that turned out to be another one."""
+        """Replace an outcome by a corrected one."""
         if row == len(self.mass) or self.n[row, column] == 0.0:
-            row = len(self.mass) + 1  # its cell has moved on: the arm over all stays right
+            row = len(self.mass) + 1  # its cell has moved since: the arm's total stays right
         self._add(row, column, 0.0, after - before)
         self.squares[column] += rounded(after * after, TARGET) - rounded(before * before, TARGET)
 
@@ -327,7 +327,7 @@ class Cells:
     # --- how cells are grouped ---
 
     def regroup(self, groups: int) -> bool:
-        """A slice of grouping the cells again, from where the groups were; True when it is done."""
+        """One slice of regrouping the cells, from the present groups; True when it is done."""
         used = self.used
         if self.draft.stage == 0:
             self._follow()

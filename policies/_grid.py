@@ -86,7 +86,7 @@ def carry(low: Floats, high: Floats, span: float) -> None:
 def faded_parts(
     low: Floats, high: Floats, keep: float, steps: float, span: float
 ) -> tuple[Floats, Floats]:
-    """`faded` of a sum in two parts: low and high anew, of the sum low + high."""
+    """`faded` of a sum in two parts: the new low and high, of the sum low + high."""
     rest, whole = faded(high, keep, steps), np.zeros_like(high)
     carry(rest, whole, span)
     rest += faded(low, keep, steps)

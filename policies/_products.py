@@ -88,7 +88,10 @@ class Products:
 
     @classmethod
     def unfolded(cls: type[S], kept: dict[str, Any]) -> S:
-        """What `folded` gave, also before sums were on a grid; ValueError where it is none."""
+        """The stack of what `folded` returned, also before sums were on a grid.
+
+        Raises ValueError.
+        """
         try:
             order = sorted(kept["rows"])
             k = len(order)
@@ -108,7 +111,7 @@ class Products:
     # --- what is added ---
 
     def observed(self, x: Floats, y: float, weight: float = 1.0) -> Observed:
-        """An observation on the grid; ValueError where it is none that this stack can take."""
+        """An observation on the grid. Raises ValueError if this stack cannot take it."""
         y = target_of(finite("reward", y))
         x = gridded(x)
         if self.rows and x.size != self.A.shape[1]:

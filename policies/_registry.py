@@ -90,7 +90,7 @@ def policy_class(name: str) -> type[Policy[Any]]:
     if not exists(name):
         close = difflib.get_close_matches(name, (*names(), *river_names()), n=1, cutoff=0.7)
         meant = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"policy: no policy named {name!r}{meant}; there are {there_are()}")
+        raise ValueError(f"policy: no policy named {name!r}{meant}; expected one of {there_are()}")
     if name.startswith(RIVER):
         adapted: type[Policy[Any]] = getattr(_adapter(), name.removeprefix(RIVER))
         return adapted
@@ -119,12 +119,10 @@ def load(name: str, **parameters: Any) -> Policy[Any]:
     kinds = typing.get_type_hints(cls)
     for parameter, value in parameters.items():
         if parameter not in allowed:
-            there_are = ", ".join(allowed) or "none"
+            there_are = f"expected one of {', '.join(allowed)}" if allowed else "it has none"
             close = difflib.get_close_matches(parameter, allowed, n=1)
             meant = f"; did you mean {close[0]}?" if close else ""
-            raise ValueError(
-                f"{parameter}: {name} has no such parameter{meant}; there are {there_are}"
-            )
+            raise ValueError(f"{parameter}: {name} has no such parameter{meant}; {there_are}")
         _check_kind(parameter, value, typing.get_args(kinds[parameter]) or (kinds[parameter],))
     return cls(**parameters)
 

@@ -11,13 +11,13 @@ from policies._types import Floats
 from policies._watch import LEAST_COIN
 
 WIDER = 20.0
-"""How many times as wide as set the spreads are where the arms are specialists."""
+"""If the arms are specialists, the spreads are this many times as wide as set."""
 _EVIDENCE = 20.0
-"""How many cells' evidence a spread's setting counts as."""
+"""A spread's setting counts as the evidence of this many cells."""
 _ERRORS = 5.0
 """1/(2s²) at s² = 0.1: what a squared error weighs."""
 _STEPS = 1024.0
-"""The probability of specialists is on a grid, so that the last digits of exp() are in no state."""
+"""The probability of specialists is on a grid, so that no state has the last digits of exp()."""
 
 
 def variance(noise: float, mean: Floats) -> Floats:
@@ -27,7 +27,7 @@ def variance(noise: float, mean: Floats) -> Floats:
 
 
 def shifted(m: Floats, n: Floats, s: Floats, each: Floats, g: float) -> Floats:
-    """m + q: what is believed of all arms, moved by how much harder than expected this cell is.
+    """m + q: the posterior means of all arms, moved by this cell's difficulty.
 
     each: 1/(h·n + s²).
     """
@@ -39,7 +39,7 @@ def shifted(m: Floats, n: Floats, s: Floats, each: Floats, g: float) -> Floats:
 def moments(
     noise: float, parent: Floats, n: Floats, s: Floats, h: float, start: float, g: float
 ) -> tuple[Floats, float]:
-    """What is believed in each cell, and the spread that its deviations from above tell.
+    """The posterior in each cell, and the spread learned from its deviations from the level above.
 
     h ← (E·h₀ + Σ ω(r²/lever − s²/n))/(E + Σ ω),  r = s/n − parent − q,  ω = (n·h/(h·n + s²))²
     """

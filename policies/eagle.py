@@ -97,7 +97,7 @@ class Eagle:
 
     @staticmethod
     def examples() -> list[Eagle]:
-        """Settings that are tried beside the default: the paper's own."""
+        """Settings that the laws test, too: the paper's own."""
         return [Eagle(compare_on="off", trial=0)]
 
     def init(self) -> _Ratings:

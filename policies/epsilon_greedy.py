@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies._arm_sums import ArmSums
-from policies._checks import finite, settled, two_arms, within
+from policies._checks import finite, settled, within
 from policies._explore import greedy, mix
 from policies._grid import weight_of
 from policies._types import (
@@ -87,10 +87,7 @@ class EpsilonGreedy:
             if event.reward is not None:
                 state.add(event.arm, finite("reward", event.reward))
         elif weight := weight_of(self.comparison_weight):
-            two_arms(event)
-            won = 0.5 if event.tie else 1.0
-            state.add(event.winner, won, weight)
-            state.add(event.loser, 1.0 - won, weight)
+            state.compare(event, weight)
         return state
 
     def correct(self, state: ArmSums, before: Rewarded, after: Rewarded) -> ArmSums:

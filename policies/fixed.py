@@ -42,7 +42,7 @@ class Fixed:
 
     @staticmethod
     def examples() -> list[Fixed]:
-        """Settings that are tried beside the default."""
+        """Settings that the laws test, too."""
         return [Fixed(arm="a")]
 
     def init(self) -> _Nothing:

@@ -92,7 +92,7 @@ class FORC:
 
     @staticmethod
     def examples() -> list[FORC]:
-        """Settings that are tried beside the default: the paper's own, and its other strategies."""
+        """Settings that the laws test, too: the paper's own, and its other strategies."""
         return [
             FORC(strategy="threshold", alpha=0.0, prior=0.5, comparison_weight=0.0),
             FORC(strategy="mix", quality_weight=0.7),

@@ -138,7 +138,7 @@ class HybridLLM:
 
     @staticmethod
     def examples() -> list[HybridLLM]:
-        """Settings that are tried beside the default: two of the paper's own, and votes only."""
+        """Settings that the laws test, too: two of the paper's own, and votes only."""
         return [
             HybridLLM(
                 compare_on="quality", label="deterministic", alpha=0.0, comparison_weight=0.0

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from policies._arm_sums import ArmSums
-from policies._checks import finite, one_of, settled, two_arms, within
+from policies._checks import finite, one_of, settled, within
 from policies._explore import WIDEST, greedy
 from policies._grid import weight_of
 from policies._types import (
@@ -101,7 +101,7 @@ class KNN:
 
     @staticmethod
     def examples() -> list[KNN]:
-        """Settings that are tried beside the default: RouterBench's own."""
+        """Settings that the laws test, too: RouterBench's own."""
         return [KNN(weighting="uniform", shrinkage=0.0, alpha=0.0, comparison_weight=0.0)]
 
     def init(self) -> ArmSums:
@@ -148,10 +148,7 @@ class KNN:
             if event.reward is not None:
                 state.add(event.arm, self._taught(event, finite("reward", event.reward)))
         elif weight := weight_of(self.comparison_weight):
-            two_arms(event)
-            won = 0.5 if event.tie else 1.0
-            state.add(event.winner, won, weight)
-            state.add(event.loser, 1.0 - won, weight)
+            state.compare(event, weight)
         return state
 
     def correct(self, state: ArmSums, before: Rewarded, after: Rewarded) -> ArmSums:

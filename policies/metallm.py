@@ -108,7 +108,7 @@ class MetaLLM:
 
     @staticmethod
     def examples() -> list[MetaLLM]:
-        """Settings that are tried beside the default: the paper's own, and others of ours."""
+        """Settings that the laws test, too: the paper's own, and others of ours."""
         return [
             MetaLLM(reward="paper", bias=False),
             MetaLLM(directions=8),

@@ -1,4 +1,4 @@
-"""Nested: what an arm is worth over all, for queries of a kind, and for queries like this one."""
+"""Nested: an arm's value over all queries, for kinds of queries, and for queries like this one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _AT_ONCE = 128
 class Nested:
     r"""A Bayesian tree of the arms' qualities: all queries → groups → cells of like queries.
 
-    m_k, v_k: mean and variance of what is believed of arm k's quality on this query.
+    m_k, v_k: posterior mean and variance of arm k's quality on this query.
     s²(p) = ρ·max(p(1 − p), 0.03): variance of one outcome of mean p, ρ learned.
 
     arm:    the prior mean is on a line in the log of the price, p_k = m₀ + a + b·log₁₀ price,
@@ -57,16 +57,16 @@ class Nested:
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
     specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
             as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
-            is the sum of squared errors when each outcome, also one that was forgotten since, is
-            predicted from the others of its group
-    family: of t₀ and of each h its arms have the share f in common: it is the g of a q of their own
-            at every level, and what is left of t₀ and h is for each arm
+            is the sum of squared errors when each outcome, including forgotten ones, is predicted
+            from the others of its group
+    family: its arms share the part f of t₀ and of each h: it is the g of their own q at every
+            level, and the rest of t₀ and h is for each arm
     "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
     "thompson": score_k = m_k − cost_k / willingness to pay, and
                 p_k = P(k is the best) of independent N(score_k, kappa²·v_k), by quadrature
 
-    So it begins as a bandit without context that knows prices, and turns contextual as cells fill.
-    S_k is the sum of qualities less the difficulty of the groups that arm k was asked in.
+    It starts as a bandit without context that knows prices, and becomes contextual as cells fill.
+    S_k is the sum of qualities minus the difficulty of the groups of arm k's outcomes.
 
     explore: "thompson" or "ucb".
     kappa: width of exploration, >= 0; none means 1 with "ucb" and 0.35 with "thompson".
@@ -85,7 +85,7 @@ class Nested:
         what was expected, all but `keep` of what is known of it is forgotten; 0 for never.
     allowance: how many of them each outcome may deviate before it counts, >= 0.
     keep: share that an alarm leaves, in [0, 1].
-    family: f in [0, 1), how like each other the arms of one family are; 0 takes them as strangers.
+    family: f in [0, 1), how similar the arms of one family are; 0 learns each arm separately.
     comparison_weight: in [0, 1], how much of an outcome a comparison is, the winner's quality
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
 
@@ -134,7 +134,7 @@ class Nested:
     fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
-        "what_fades_is_one_arms_alone": "how hard a group is, and the price line, all arms tell"
+        "what_fades_is_one_arms_alone": "a group's difficulty and the price line come from all arms"
     }
 
     def __post_init__(self) -> None:
@@ -166,7 +166,7 @@ class Nested:
 
     @staticmethod
     def examples() -> list[Nested]:
-        """Settings that are tried beside the default."""
+        """Settings that the laws test, too."""
         return [Nested(explore="ucb"), Nested(surface=0.0, cells=8, groups=2, alarm=0.0)]
 
     def init(self) -> Cells:
@@ -194,7 +194,7 @@ class Nested:
     ) -> tuple[Floats, ...]:
         """The fields of a proposal, of (…, d) features: of one query or of many.
 
-        One is no row of many, since numpy is twice as fast where no shape has to be stretched.
+        One query is not a row of many, since numpy is twice as fast without broadcasting.
         """
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
@@ -263,9 +263,9 @@ class Nested:
         return self.prior + level + slope * price
 
     def _eased(self, state: Cells) -> Floats:
-        """(K + 1,) sums of qualities, less how much easier than others an arm's groups were.
+        """(K + 1,) sums of qualities, minus how much easier an arm's groups were.
 
-        q_g and the arms' means hang on each other; two rounds settle them.
+        q_g and the arms' means depend on each other; two rounds suffice.
         """
         if state._eased is None:
             sums, coin = state.sums, state.noise * COIN
@@ -291,9 +291,9 @@ class Nested:
         return state
 
     def learn_many(self, state: Cells, events: Sequence[Rewarded | Compared]) -> Cells:
-        """`learn` of each: those together between which no cell begins, moves or is grouped anew.
+        """`learn` for each event: together where no cell begins, moves or is regrouped between.
 
-        Sums of numbers on a grid are the same bits in any order, so it is the same state.
+        Sums of numbers on a grid are the same bits in any order, so the state is the same.
         """
         told = [(one.context, found) for one in events if (found := self._outcomes(one))]
         if not told:
@@ -304,7 +304,7 @@ class Nested:
         state.fits(x)
         start = 0
         while start < len(told):
-            # the outcome that a grouping is due with, and those of which each brings a slice of it
+            # the outcome at which a grouping is due, and those that each bring a slice of it
             together = min(state.due - state.outcomes - 1, _AT_ONCE, len(told) - start)
             stop = start + max(together, 1)
             outcomes = [found for _, found in told[start:stop]]
@@ -316,7 +316,7 @@ class Nested:
         return state
 
     def correct(self, state: Cells, before: Rewarded, after: Rewarded) -> Cells:
-        """The difference into the sums; an alarm that the old outcome raised stands."""
+        """Add the difference to the sums; an alarm raised by the old outcome stays."""
         old = self._quality(before, settled(before))
         new = self._quality(after, settled(after))
         x = on_grid(self._features(after.context))
@@ -339,7 +339,7 @@ class Nested:
         return replace(self, alarm=0.0)
 
     def alarms(self, state: Cells) -> dict[ArmId, OwnAlarms]:
-        """How often the alarm of each arm went off, and how many outcomes the arm had since."""
+        """How many alarms each arm had, and how many outcomes since the last one."""
         return {
             arm: OwnAlarms(int(state.alarms[at]), int(state.since[at]))
             for arm, at in state.columns.items()
@@ -348,7 +348,7 @@ class Nested:
 
     @staticmethod
     def _quality(event: Rewarded, reward: float) -> float:
-        """The quality in [0, 1] on the grid; where none came, reward + cost / willingness."""
+        """The quality in [0, 1] on the grid; without one, reward + cost / willingness."""
         quality = event.quality
         if quality is None:
             cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
@@ -356,7 +356,7 @@ class Nested:
         return rounded(min(1.0, max(0.0, finite("quality", quality))), TARGET)
 
     def _outcomes(self, event: Rewarded | Compared) -> list[tuple[ArmId, float, float]]:
-        """What an event says of which arms: quality and weight."""
+        """The arms of an event, each with quality and weight."""
         if isinstance(event, Rewarded):
             if event.reward is None:
                 return []
@@ -387,7 +387,7 @@ class Nested:
     def _observe_many(
         self, state: Cells, x: Vector, outcomes: list[list[tuple[ArmId, float, float]]]
     ) -> int:
-        """The same of (B, d) queries before the next grouping; how many it learned.
+        """The same for (B, d) queries before the next grouping; returns how many it learned.
 
         It stops before a query that begins a cell, and before an outcome that raises an alarm.
         """
@@ -409,7 +409,7 @@ class Nested:
         return Watch(self.prior, self.prior_variance, self.alarm, self.allowance)
 
     def _learn_spreads(self, state: Cells) -> None:
-        """ρ and both h again, by moments, from what is counted."""
+        """Learn ρ and both h again, by moments, from the counts."""
         sums, used = state.sums, state.used
         p = sums.s / np.maximum(sums.n, 1e-9)
         seen = np.add.reduce(np.maximum(state.squares - sums.s * p, 0.0))
@@ -458,7 +458,7 @@ def _down(
     g: float,
     kin: KinOf | None,
 ) -> tuple[Floats, Floats]:
-    """One level down the tree: what is believed of arms above, and their counts in the cell."""
+    """One level down the tree: the arms' posterior above, and their counts in the cell."""
     one, h = variance(noise, m), np.array(spread)
     each = 1.0 / (h * n + one)
     m = shifted(m, n, s, each, g)

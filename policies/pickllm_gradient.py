@@ -83,7 +83,7 @@ class PickLLMGradient:
 
     @staticmethod
     def examples() -> list[PickLLMGradient]:
-        """Settings that are tried beside the default."""
+        """Settings that the laws test, too."""
         return [PickLLMGradient(reward="service"), PickLLMGradient(reward="additive")]
 
     def init(self) -> _Automaton:

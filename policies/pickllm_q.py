@@ -81,7 +81,7 @@ class PickLLMQ:
 
     @staticmethod
     def examples() -> list[PickLLMQ]:
-        """Settings that are tried beside the default."""
+        """Settings that the laws test, too."""
         return [PickLLMQ(reward="service", initial=0.0, epsilon_decay=0.999)]
 
     def init(self) -> _Values:

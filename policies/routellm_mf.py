@@ -119,7 +119,7 @@ class RouteLLMMF:
 
     @staticmethod
     def examples() -> list[RouteLLMMF]:
-        """Settings that are tried beside the default: the paper's own, at its learning rate."""
+        """Settings that the laws test, too: the paper's own, at its learning rate."""
         return [RouteLLMMF(compare_on="off", trial=0, tie_weight=0.0, learning_rate=3e-4)]
 
     def init(self) -> _Learned:

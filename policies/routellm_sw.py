@@ -110,7 +110,7 @@ class RouteLLMSW:
 
     @staticmethod
     def examples() -> list[RouteLLMSW]:
-        """Settings that are tried beside the default: the paper's own."""
+        """Settings that the laws test, too: the paper's own."""
         return [RouteLLMSW(compare_on="off", trial=0, tie_wins=1.0, ridge=1e-6)]
 
     def init(self) -> _Wins:

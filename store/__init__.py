@@ -1,4 +1,4 @@
-"""Keeps bytes in order and vectors in reach; knows no bandit."""
+"""Stores bytes in order and finds near vectors; knows nothing about bandits."""
 
 from store._engines import DEFAULT, ENGINES, open_log, open_to_read
 from store._mark import read as synced

@@ -1,16 +1,15 @@
-"""One row of the log: the records of a batch, one after another, and what proves them whole.
+"""One row of the log: the records of a batch, one after another, and their checksums.
 
-content: of each record its time, lengths, id, kind, owner and body.
-marks: of each record its CRC, and where its body begins and ends in the content. The CRC covers
-    the CRC of the record before it; that of the first covers the row's seed, which is made of its
-    first offset, time and count and of the CRC of the row before.
-crc: covers the seed and the marks. So one CRC of the content and one of the marks prove a row, and
-    the marks say which record it is that is not as it was written.
-gone: of each record four bytes, zero unless it was erased. Then its body is zeros, and the four
-    bytes cover what is left of it: damage is never taken for an erasure.
+content: of each record its time, lengths, id, kind, owner and body. marks: of each record its CRC,
+and where its body begins and ends in the content. The CRC covers the CRC of the record before it;
+that of the first covers the row's seed, which is made of its first offset, time and count and of
+the CRC of the row before. crc: covers the seed and the marks. So one CRC of the content and one of
+the marks verify a row, and the marks show which record is damaged. gone: of each record four bytes,
+zero unless it was erased. Then its body is zeros, and the four bytes cover the rest of it: damage
+is never mistaken for an erasure.
 
-An erasure changes no length. SQLite then writes a row where it is; if it moved others to make room,
-copies of them would be left behind, where a later erasure does not reach.
+An erasure changes no length, so SQLite writes the row in place. If it moved other rows to make
+room, copies of them would be left behind, which a later erasure does not reach.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Row = tuple[int, float, int, int, bytes, bytes, bytes]
 """(first, ts, before, crc, marks, gone, content)."""
 
 MOST, MOST_BYTES = 64, 128 * 1024
-"""So many records or bytes make a row at most; a larger record is one alone."""
+"""The maximum of records and of bytes in a row; a larger record has its own row."""
 
 _HEAD = struct.Struct("<dIIII")  # time, length of the id, the kind, the owner and the body
 _SEED = struct.Struct("<qdII")
@@ -40,7 +39,7 @@ _MISMATCH = "its checksum does not match"
 
 
 class Packed(NamedTuple):
-    """A row as it is to be written, and what its records are to be found by."""
+    """A row to be written, and the entries by which its records are found."""
 
     row: Row
     eids: list[bytes]
@@ -48,7 +47,7 @@ class Packed(NamedTuple):
 
     @property
     def crc(self) -> int:
-        """That of the row, which the next one covers."""
+        """The CRC of the row, which the next one covers."""
         return self.row[3]
 
 
@@ -83,7 +82,7 @@ def pack(first: int, before: int, records: Sequence[Record]) -> Packed:
 
 
 def _pack_one(first: int, before: int, each: Record) -> Packed:
-    """The same in fewer steps: a service that is asked little appends one record at a time."""
+    """The same in fewer steps: a service with little traffic appends one record at a time."""
     eid, kind, owner, body = each.eid.encode(), each.kind.encode(), each.owner.encode(), each.body
     begun = _HEAD.pack(each.ts, len(eid), len(kind), len(owner), len(body)) + eid + kind + owner
     content = begun + body
@@ -111,7 +110,7 @@ def cut(records: Sequence[Record]) -> list[Sequence[Record]]:
 
 
 def count(marks: Any) -> int:
-    """How many records a row has; 0 where all of them were trimmed."""
+    """How many records a row has; 0 if all of them were trimmed."""
     return len(marks) // _MARK if isinstance(marks, bytes) else 0
 
 
@@ -128,9 +127,9 @@ def crc_at(marks: bytes, i: int) -> int:
 
 
 def bodies(row: Row, at: int, before: int | None) -> tuple[list[bytes], Corrupt | None]:
-    """The bodies from offset `at` on, and what is wrong with the record after them, if it is.
+    """The bodies from offset `at` on, and what is wrong with the record after them, if anything.
 
-    before: the CRC of the row before; None where that is not known.
+    before: the CRC of the row before; None if it is unknown.
     """
     first, ts, linked, crc, marks, gone, content = row
     try:
@@ -169,7 +168,7 @@ def _one_by_one(
 
 
 def seal(begun: bytes, crc: int) -> int:
-    """What marks a record as erased: it covers what is left of it, and is never 0."""
+    """The mark of an erased record: it covers the rest of the record, and is never 0."""
     return crc32(begun, crc) or 1
 
 
@@ -187,9 +186,9 @@ class Found:
 
 
 def records(row: Row) -> list[Found]:
-    """All records of a row, of which nothing but the form is checked; Corrupt where that is none.
+    """All records of a row; only their form is checked.
 
-    A record that was trimmed is zeros, and has neither id nor owner.
+    Raises Corrupt if it is wrong. A trimmed record is zeros, and has neither id nor owner.
     """
     first, *_, marks, gone, content = row
     try:
@@ -230,7 +229,7 @@ def times(row: Row) -> list[float]:
 
 
 def proven(row: Row) -> bool:
-    """Whether the marks are as they were written, so that one may write by them."""
+    """Whether the marks are undamaged, so that they may be used for writing."""
     first, ts, linked, crc, marks, *_ = row
     try:
         return crc32(marks, _seed(first, ts, len(marks) // _MARK, linked)) == crc
@@ -239,7 +238,7 @@ def proven(row: Row) -> bool:
 
 
 def well_formed(row: Row) -> bool:
-    """Whether its marks are whole ones."""
+    """Whether its marks have the right length."""
     return len(row[4]) % _MARK == 0
 
 
@@ -249,9 +248,8 @@ def crc_of(row: Row) -> int:
 
 
 def whole(row: Row) -> Iterator[tuple[int, Record | None, bool]]:
-    """Each record of a row with proven marks; None for one that is not as it was written.
-
-    And whether all that is told of it is: what says whether it was erased may be damaged alone.
+    """Each record of a row with verified marks, None for a damaged one; and whether all of it is
+    undamaged, since only the mark of an erasure may be damaged.
     """
     first, ts, linked, _, marks, gone, content = row
     n = count(marks)
@@ -270,9 +268,9 @@ def whole(row: Row) -> Iterator[tuple[int, Record | None, bool]]:
 
 
 def marks_of(row: Row) -> bytes | None:
-    """The marks of a row, made again of its content; None where that has not its form.
+    """The marks of a row, computed again from its content; None if the content is malformed.
 
-    Of an erased record nothing says what its CRC was but the mark itself.
+    The CRC of an erased record is only in its mark.
     """
     first, ts, linked, _, marks, gone, content = row
     n, values, begin = count(marks), list[int](), 0
@@ -291,7 +289,7 @@ def marks_of(row: Row) -> bytes | None:
 
 
 def first_time(content: bytes) -> list[float]:
-    """The time of the first record, as it stands in the content; none where that is too short."""
+    """The time of the first record in the content; None if the content is too short."""
     return [struct.unpack_from("<d", content)[0]] if len(content) >= _HEAD.size else []
 
 

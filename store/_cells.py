@@ -1,7 +1,7 @@
-"""Which vectors are remembered, by cell, and an int8 copy of each where a kernel scans copies.
+"""The remembered vectors by cell, with an int8 copy of each if a kernel scans copies.
 
-A cell is a chain of blocks of 16 slots. A vector itself lies in a row of a matrix that belongs to
-whoever remembers it.
+A cell is a chain of blocks of 16 slots. The vectors themselves are rows of a matrix that belongs to
+the caller.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class Table(ctypes.Structure):
 
 
 class Cells:
-    """Slots of ids and rows. `error` is NaN where a slot is free, and no product is near that.
+    """Slots of ids and rows.
 
-    blocks: the copies, (blocks, width / 4, 16, 4) bytes above 128; empty where none are kept.
-    scale, length, error: what a step of a slot's copy is, how long the copy, how far off.
-    sizes: how many vectors each cell has. cell_of: whose each block is; `used` of them are.
+    `error` is NaN if a slot is free, since no product is near NaN. blocks: the copies, (blocks,
+    width / 4, 16, 4) bytes above 128; empty if there are none. scale, length, error: the step of a
+    slot's copy, the copy's length, its error. sizes: how many vectors each cell has. cell_of: the
+    cell of each block; `used` blocks are in use.
     """
 
     def __init__(self, dim: int, cells: int, copied: bool) -> None:
@@ -58,7 +59,7 @@ class Cells:
         self._point()
 
     def put(self, id: int, row: int, cell: int) -> int:
-        """The slot for an id; its copy is the kernel's to make."""
+        """The slot for an id; the kernel makes its copy."""
         free = self._free[cell]
         if not free:
             free.extend(reversed(range(*self._block(cell))))
@@ -71,7 +72,7 @@ class Cells:
     def put_many(
         self, ids: NDArray[np.int64], rows: NDArray[np.int32], cells: NDArray[np.int32]
     ) -> NDArray[np.int32]:
-        """The slots for many ids, where nothing is kept yet."""
+        """The slots for many ids, in an empty table."""
         counts = np.bincount(cells, minlength=len(self.first))
         needed = -(-counts // LANES)
         self._grow(int(needed.sum()))
@@ -97,7 +98,7 @@ class Cells:
         return slots
 
     def remove(self, id: int) -> int:
-        """Forget an id and wipe its copy; the row that it was in. KeyError when it is not there."""
+        """Forget an id and wipe its copy; returns its row. Raises KeyError for an unknown id."""
         slot = self._slots.pop(id)
         block, lane = divmod(slot, LANES)
         cell = int(self.cell_of[block])
@@ -126,7 +127,7 @@ class Cells:
 
     @property
     def nbytes(self) -> int:
-        """What the arrays take."""
+        """The bytes of the arrays."""
         arrays = (self.blocks, self.scale, self.length, self.error, self.rows, self.ids)
         return sum(each.nbytes for each in (*arrays, self.cell_of, self.next))
 
@@ -156,7 +157,7 @@ class Cells:
         kept, slots, shape = len(self.error), blocks * LANES, (blocks, *self.blocks.shape[1:])
         if not self.copied:
             shape = (0, *shape[1:])
-        # the system moves what is large without copying it; what is new has larger pages
+        # the system moves large arrays without copying; a new array has larger pages
         if kept:
             self.blocks.resize(shape, refcheck=False)
         else:

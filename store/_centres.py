@@ -1,4 +1,4 @@
-"""Where the cells of many vectors are: k-means on a sample of them, the same each time."""
+"""The centres of cells: k-means on a sample of the vectors, with the same result each time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_CELLS = 2048
 
 
 def cells_for(n: int) -> int:
-    """How many cells n vectors are to have: a power of two near four times their square root.
+    """The number of cells for n vectors: a power of two near four times their square root.
 
     >>> [cells_for(n) for n in (50, 30_000, 100_000, 1_000_000)]
     [32, 512, 1024, 2048]
@@ -23,7 +23,7 @@ def cells_for(n: int) -> int:
 
 
 def sampled(n: int) -> NDArray[np.int64]:
-    """Which of n vectors, in their order, the cells are found from: evenly spread."""
+    """The sample of n vectors for k-means: evenly spread over their order."""
     most = min(n, _PER_CELL * cells_for(n))
     return np.linspace(0, n - 1, most).astype(np.int64)
 
@@ -31,7 +31,10 @@ def sampled(n: int) -> NDArray[np.int64]:
 def centres(
     sample: Vector, cells: int, nearest: Callable[[Vector, Vector], NDArray[np.int32]]
 ) -> Vector:
-    """The centres of so many cells, of unit length. nearest: which centre each vector is near."""
+    """The centres of this many cells, of unit length.
+
+    nearest: returns the nearest centre of each vector.
+    """
     found = sample[np.linspace(0, len(sample) - 1, cells).astype(np.int64)]
     for _ in range(_ROUNDS):
         where = nearest(found, sample)

@@ -1,4 +1,4 @@
-"""Making files and their names durable, and what of a database is in use."""
+"""Makes files and their names durable, and counts a database's pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
 
 def sync_data(descriptor: int) -> None:
     """The content of an open file, and its length."""
-    if sys.platform == "darwin":  # has no fdatasync, and its fsync stops short of the disk
+    if sys.platform == "darwin":  # macOS has no fdatasync, and its fsync does not reach the disk
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fdatasync(descriptor)
@@ -37,9 +37,9 @@ def sync_directory(path: Path) -> None:
 
 
 def private(path: Path) -> None:
-    """A file that others may not read: made so if it is not there, else closed to them.
+    """A file that others may not read: created if it is missing, otherwise its rights are reduced.
 
-    Where neither can be done, who uses the file is told by that.
+    If neither is possible, using the file fails with an error.
     """
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
@@ -47,7 +47,7 @@ def private(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Take others' rights of a file; what a group may do with it stays as somebody has set it."""
+    """Remove others' rights to a file; a group's rights stay as they are."""
     with contextlib.suppress(OSError):  # by name: a descriptor of it would end SQLite's locks
         mode = path.stat().st_mode & 0o777
         if mode & 0o007:
@@ -56,9 +56,9 @@ def close_to_others(path: Path) -> None:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keep other processes from opening a SQLite file, without opening it as such.
+    """Prevent other processes from opening a SQLite file, without opening it as a database.
 
-    Must not be used where this process has it open: POSIX locks end with any descriptor.
+    Must not be used if this process has it open: POSIX locks end with any descriptor.
     """
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -74,7 +74,7 @@ def held(path: Path) -> Iterator[None]:
 
 
 def bytes_in_use(db: sqlite3.Connection) -> int:
-    """The pages of a database that hold something."""
+    """The used pages of a database."""
     used, free = (
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count")
     )

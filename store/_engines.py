@@ -1,4 +1,4 @@
-"""The one list of event logs: a new one is a file of this package and a line here."""
+"""The only list of event logs: a new one is a file of this package and a line here."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from store._protocols import EventLog
 
 DEFAULT = "sqlite"
 ENGINES = {DEFAULT: "store.sqlite:SqliteLog"}
-"""By name the class that opens a log at a path. It is imported when it is opened."""
+"""The class of each engine's log, by name. It is imported when a log is opened."""
 _TO_READ = {DEFAULT: "store.sqlite:open_to_read"}
-"""The engines that open a log in another way where nothing is to be appended."""
+"""The engines that open a log in another way for reading only."""
 
 
 def open_log(path: Path, engine: str = DEFAULT) -> EventLog:
-    """The event log at `path`, made if it is not there; ValueError for an unknown engine."""
+    """The event log at `path`, created if it is missing.
+
+    Raises ValueError for an unknown engine.
+    """
     return _called(ENGINES, engine, path)
 
 
 def open_to_read(path: Path, engine: str = DEFAULT) -> EventLog:
-    """The event log at `path`, to be read only: one of an old format stays one."""
+    """The event log at `path`, for reading only: a log of an old format is not converted."""
     return _called(ENGINES | _TO_READ, engine, path)
 
 

@@ -1,8 +1,8 @@
-"""How near two vectors are: the one order in which a product is added up, everywhere.
+"""The similarity of two vectors: the only order in which a product is summed, everywhere.
 
-A matrix product adds up in an order that depends on the processor, and on how many vectors are
-multiplied at once. So it only says which vectors may be the nearest; what tells them apart, and is
-written down, is added up here, or in the same order by `store/_scan.c`.
+A matrix product sums in an order that depends on the processor, and on how many vectors are
+multiplied at once. So it only selects the vectors that may be the nearest. The similarities that
+order them, and that are recorded, are computed here, or in the same order by `store/_scan.c`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from store._protocols import Neighbours, Vector
 
 NOTHING = Neighbours(np.zeros(0, np.int64), np.zeros(0, np.float32))
 BLAS_ERROR = 1e-5
-"""How far a matrix product of unit vectors may be off, at most."""
+"""The maximum error of a matrix product of unit vectors."""
 
 
 def similarities(vectors: Vector, query: Vector) -> NDArray[np.float32]:
-    """The product of each row with the query, added up as halves upon halves.
+    """The product of each row with the query, summed by halving.
 
     >>> similarities(np.eye(3, dtype=np.float32), np.array([1, 2, 4], np.float32)).tolist()
     [1.0, 2.0, 4.0]
@@ -47,7 +47,7 @@ def nearest(
     query: Vector,
     k: int,
 ) -> Neighbours:
-    """The k nearest of some rows, of whose products a matrix product says `about` how much."""
+    """The k nearest of some rows; `about` are their products by a matrix product."""
     likely = slice(None)
     if k < len(about):
         kth = np.partition(about, len(about) - k)[len(about) - k]

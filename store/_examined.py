@@ -1,4 +1,4 @@
-"""What of a damaged log is as it was written. The log is only read, and nothing is guessed."""
+"""Finds the undamaged records of a damaged log. The log is only read, and nothing is guessed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _UNREADABLE = "it cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a log holds and what of it is lost; offsets are those of the damaged log.
+    """What a log has and what of it is lost; offsets are those of the damaged log.
 
-    damaged:       the first offset that is not as it was written; None if all is whole.
+    damaged:       the first damaged offset; None if there is none.
     why:           what is wrong there, or with the row that says where the log ends.
-    first, last:   what the log had: the oldest record kept and the newest one known of.
+    first, last:   the oldest record kept and the newest one known of.
     before, after: how many records are saved, before and after `damaged`.
     lost:          ranges of offsets, both ends included, that cannot be saved.
-    unverifiable:  offsets of `lost` that can be read and follow a hole: what the checksum
-                   covers is missing, so nobody can say whether they are as they were written.
+    unverifiable:  offsets of `lost` that can be read and follow a hole: a part that the checksum
+                   covers is missing, so they cannot be verified.
     erased:        how many of the saved ones had been erased, and stay so.
     """
 
@@ -52,14 +52,14 @@ class Report:
 
 
 def base_of(db: sqlite3.Connection) -> tuple[int, int]:
-    """Up to where the log was trimmed, and the CRC there, by the head or by what is left."""
+    """Up to where the log was trimmed, and the CRC there, by the head or by the records."""
     return _old_saved.base_of(db) if _is_old(db) else _saved.base_of(db)
 
 
 def examined(db: sqlite3.Connection, keep: Keep, known: Offset) -> Report:
     """Read all of a log in order and call `keep` with the records that can be saved.
 
-    known: what was there up to this offset and is not is lost.
+    known: records up to this offset existed, so missing ones are lost.
     """
     of = _old_saved if _is_old(db) else _saved
     head, most = of.head_of(db), pages(db) * MOST_PER_PAGE
@@ -117,13 +117,13 @@ def examined(db: sqlite3.Connection, keep: Keep, known: Offset) -> Report:
 
 
 def _keep_empty(keep: Keep, lost: tuple[int, int], ts: float) -> None:
-    """Empty records in the place of lost ones, of a time at which none goes backwards."""
+    """Empty records in place of lost ones, with a time that keeps times in order."""
     for offset in range(lost[0], lost[1] + 1):
         keep(Record(f"lost-{offset}", "lost", ts, b""))
 
 
 def _is_old(db: sqlite3.Connection) -> bool:
-    """Whether one row is one record; a file in which nothing says so counts as new."""
+    """Whether one row is one record; a file that does not show it counts as new."""
     try:
         return _format.found_format(db, Path("it")) in _format.OLD
     except (*_format.UNREADABLE, Corrupt):

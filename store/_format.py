@@ -1,4 +1,4 @@
-"""What the file of a log holds: its tables, and what its head must agree with.
+"""The file of a log: its tables, and the checks of its head.
 
 Format 3 keeps one row per batch (`store._batch`); 1 and 2 kept one per record (`store._old_rows`).
 """
@@ -18,10 +18,10 @@ from store.errors import Corrupt, WrongFormat
 FORMAT = 3
 OLD = (1, 2)
 
-# What damage that changes the type of a value leads to.
+# The errors after damage that changes the type of a value.
 TYPES = (TypeError, ValueError, AttributeError, struct.error)
 
-# What reading a damaged file leads to; the latter when SQLite puts the damage in its message.
+# The errors of reading a damaged file; the latter if SQLite puts the damage into its message.
 UNREADABLE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
 Head = tuple[int, int, int, int]
@@ -52,7 +52,7 @@ FROM = f"{ROW} WHERE first >= ? ORDER BY first LIMIT ?"
 
 
 def check_record(record: Record) -> None:
-    """ValueError for one that no log takes."""
+    """Raise ValueError for a record that no log accepts."""
     if not math.isfinite(record.ts):
         raise ValueError(f"ts: must be finite, got {record.ts}")
     if not record.body:
@@ -60,9 +60,9 @@ def check_record(record: Record) -> None:
 
 
 def found_format(db: sqlite3.Connection, path: Path) -> int:
-    """The format of the log in this file, that of a new one where there is none.
+    """The format of the log in this file, or of a new one if there is none.
 
-    Nothing may be written into a file that is not ours.
+    Nothing may be written into another program's file.
     """
     names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     if not names:
@@ -78,9 +78,10 @@ def found_format(db: sqlite3.Connection, path: Path) -> int:
 
 
 def prepare(db: sqlite3.Connection, epoch: int) -> None:
-    """Make what is missing, within the caller's transaction, and write the epoch.
+    """Create missing tables, within the caller's transaction, and write the epoch.
 
-    The head of records is never made: if it is missing, it was lost, and `read_head` says so.
+    If there are records, the head is never created: a missing head was lost, and `read_head`
+    reports that.
     """
     for statement in SCHEMA.split(";"):
         if statement.strip():
@@ -95,7 +96,7 @@ def prepare(db: sqlite3.Connection, epoch: int) -> None:
 
 
 def last_of(db: sqlite3.Connection) -> int:
-    """The last offset that the head names, 0 where there is none that can be read."""
+    """The last offset by the head, 0 if it cannot be read."""
     try:
         row = db.execute("SELECT seq FROM head").fetchone()
     except sqlite3.OperationalError:
@@ -104,7 +105,7 @@ def last_of(db: sqlite3.Connection) -> int:
 
 
 def read_head(db: sqlite3.Connection, columns: str = "seq, crc, base, base_crc") -> Head:
-    """What the head says; Corrupt where it says nothing."""
+    """The values of the head. Raises Corrupt if there are none."""
     head = db.execute(f"SELECT {columns} FROM head").fetchone()  # noqa: S608 - ours
     if head is None or not all(isinstance(value, int) for value in head):
         raise Corrupt(0, "the row that holds the end of the log is damaged")
@@ -113,7 +114,7 @@ def read_head(db: sqlite3.Connection, columns: str = "seq, crc, base, base_crc")
 
 
 def checked_head(db: sqlite3.Connection) -> Head:
-    """What the head says, if it agrees with the records there are."""
+    """The values of the head, if they agree with the records."""
     head = read_head(db)
     _, _, base, base_crc = head
     last = db.execute("SELECT first, crc, marks FROM batch ORDER BY first DESC LIMIT 1").fetchone()
@@ -131,7 +132,7 @@ def checked_head(db: sqlite3.Connection) -> Head:
 
 
 def agree(head: Head, found: tuple[Any, Any]) -> None:
-    """Corrupt where the head names another end than (offset, crc)."""
+    """Raise Corrupt if the head has another end than (offset, crc)."""
     seq, crc, _, _ = head
     if found != (seq, crc):
         at = found[0]
@@ -140,7 +141,7 @@ def agree(head: Head, found: tuple[Any, Any]) -> None:
 
 
 def agree_on_base(head: Head, before: object) -> None:
-    """Corrupt where the CRC of the last trimmed record is another than the head's."""
+    """Raise Corrupt if the CRC of the last trimmed record is not the head's."""
     seq, _, base, base_crc = head
     if not 0 <= base <= seq or before != base_crc:
         raise Corrupt(
@@ -151,6 +152,6 @@ def agree_on_base(head: Head, before: object) -> None:
 
 
 def _end(first: int, marks: object, base: int) -> int:
-    """The last offset of a row; an empty one is of trimmed records."""
+    """The last offset of a row; an empty row had only trimmed records."""
     count = _batch.count(marks)
     return first + count - 1 if count else base

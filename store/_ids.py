@@ -1,11 +1,10 @@
-"""That every id is there once, without an index of all ids.
+"""Keeps ids unique, without an index of all ids.
 
-Ids usually ascend. A row whose ids do, above all that came before, needs no entry: `top` says of
-every row up to where they have come, so that halving finds the one row that may have an id.
-
-The ids of another row that ascend make its range, from `low` to `high`, if no other row has ids
-there; an index has the ranges. All other ids are strays, and have an entry each. So an id that is
-in the log is in the row that halving finds, in the one whose range holds it, or among the strays.
+Ids usually ascend. A row whose ids ascend above all earlier ones needs no entry: `top` of every row
+is the largest id so far, so a binary search finds the only row that may have an id. The ascending
+ids of another row are its range, from `low` to `high`, if no other row has ids there; an index has
+the ranges. All other ids are strays, and have an entry each. So an id in the log is in the row that
+the binary search finds, in the row whose range includes it, or among the strays.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class Ids:
         self._read_again()
 
     def undone(self) -> None:
-        """A transaction was: what is there must be read again."""
+        """After an undone transaction: the entries must be read again."""
         self._read = False
 
     def _read_again(self) -> None:
@@ -54,9 +53,9 @@ class Ids:
         return row[0] if row is not None and isinstance(row[0], bytes) else b""
 
     def taken(self, eids: Sequence[bytes]) -> Found:
-        """What is to be written of a row of these ids; Duplicate for one that is known.
+        """The entries of a row of these ids.
 
-        Rows that were taken before must have been written.
+        Raises Duplicate for a known id. Rows that were taken before must have been written.
         """
         if not self._read:
             self._read_again()
@@ -87,7 +86,7 @@ class Ids:
         return self._top, low, high or None, strays
 
     def _known(self, eid: bytes, top: bytes) -> bool:
-        """Whether a record of this id is in the log, of whose rows this is the top."""
+        """Whether a record of this id is in the log; top: the largest top of its rows."""
         if eid <= self._top_stray and self._is_stray(eid, eid):
             return True
         if not eid or eid > top:
@@ -99,7 +98,7 @@ class Ids:
         return above is not None and eid in self._ids_of(above[0])
 
     def _free(self, low: bytes, high: bytes) -> bool:
-        """Whether no id of the log is in this range, nor may be."""
+        """Whether the log has no id in this range, and cannot have one."""
         if low <= self._top_stray and self._is_stray(low, high):
             return False
         return self._meets_none(low, high)
@@ -109,7 +108,7 @@ class Ids:
         return self._db.execute(query, (low, high)).fetchone() is not None
 
     def _meets_none(self, low: bytes, high: bytes) -> bool:
-        """Whether there is no row's range here, and between two rows that ascend there is room."""
+        """Whether no row's range is here, and there is room between two ascending rows."""
         if not low or low > self._top:
             return False  # the empty id is a stray; above all others a row has no range
         if self._gap is None or not self._gap[0] < low <= high < self._gap[1]:
@@ -125,7 +124,10 @@ class Ids:
         return found is None or bool(found[1] > high)
 
     def _row_of(self, eid: bytes) -> tuple[int, bytes, bytes] | None:
-        """The first row whose top is not below this; the top of the one before it, and its own."""
+        """The first row whose top is not below this id;
+
+        the top of the row before it, and its own.
+        """
         low, high = self._db.execute(_ENDS).fetchone()
         if low is None:
             return None  # all were trimmed
@@ -140,7 +142,9 @@ class Ids:
         return low, (below and below[1]) or b"", top
 
     def _ids_of(self, first: int) -> frozenset[bytes]:
-        """Of the row that begins there; ids that come out of order often fall into the same."""
+        """The ids of the row that begins there, cached: ids out of order often fall into the same
+        row.
+        """
         found = self._seen.get(first)
         if found is None:
             row = self._db.execute(AT, (first,)).fetchone()
@@ -151,7 +155,7 @@ class Ids:
         return found
 
     def remove(self, eids: Iterable[bytes]) -> None:
-        """Of records that were trimmed, within the caller's transaction."""
+        """Delete the entries of trimmed records, within the caller's transaction."""
         self._seen.clear()
         self._gap = None
         if self._top_stray:
@@ -159,9 +163,8 @@ class Ids:
 
 
 def write(db: sqlite3.Connection, ids: Ids, packed: _batch.Packed) -> int:
-    """The row and what it is found by, within the caller's transaction; Duplicate for a known id.
-
-    How many entries it is found by. `ids` must be told where the transaction is undone.
+    """Write the row and its entries, within the caller's transaction; returns the number of
+    entries. Raises Duplicate for a known id. `ids` must be told if the transaction is undone.
     """
     try:
         top, low, high, strays = ids.taken(packed.eids)

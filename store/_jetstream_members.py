@@ -1,7 +1,7 @@
-"""Who shares the log: its replicas and who leads what, in a key-value bucket of JetStream.
+"""The replicas of a log and their leases, in a key-value bucket of JetStream.
 
-Each key is written by whoever knows its newest revision, and by nobody else. When a replica was
-last seen is when the server stored its key: so only the server's clock counts.
+A key is written only by a client that knows its newest revision. A replica's last sign of life is
+the time at which the server stored its key, so only the server's clock counts.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Row:
     reads: int = 1
 
     def replica(self, now: float, roles: tuple[str, ...]) -> Replica:
-        """As the others know it."""
+        """The replica as the others see it."""
         return Replica(
             slot=self.slot,
             name=self.name,
@@ -58,11 +58,11 @@ class Row:
 
 
 class Moved(Exception):
-    """Somebody wrote the key first."""
+    """Another client wrote the key first."""
 
 
 class Members:
-    """The bucket. mine: the row of this replica, as it wrote it last."""
+    """The bucket. mine: this replica's row, as it last wrote it."""
 
     def __init__(self, stream: Stream, bucket: str, alive_s: float, lost_after_s: float) -> None:
         self._stream, self._bucket = stream, bucket
@@ -77,7 +77,7 @@ class Members:
         return sorted(rows, key=lambda row: row.slot), state.now
 
     async def join(self, name: str, key: str, reads: int) -> Membership:
-        """Take the slot of this name, one whose replica is gone for a day, or a new one."""
+        """Take the slot of this name, a slot whose replica left a day ago, or a new one."""
         while True:
             rows, now = await self.all()
             _refuse_other_key(rows, now, name, key, self._alive_s)
@@ -109,7 +109,7 @@ class Members:
         return Membership(self.mine.slot, self.mine.epoch, settled)
 
     async def beat(self, settled: float, applied: int, durable: int, mark: Mark) -> None:
-        """Write the row of this replica again; Fenced where somebody closed it."""
+        """Write the row of this replica again. Raises Fenced if it was closed."""
         while True:
             mine = self._own()
             try:
@@ -128,7 +128,7 @@ class Members:
                 await self._read_mine()
 
     async def check(self, lease: Lease | None) -> None:
-        """Fenced where this replica was closed, or another has the lease."""
+        """Raise Fenced if this replica was closed, or another one has the lease."""
         mine = self._own()
         asked = [self._stream.newest(self._key("replica", str(mine.slot)))]
         if lease is not None:
@@ -138,10 +138,10 @@ class Members:
         if lease is not None:
             held = {} if found[1] is None else json.loads(found[1].payload)
             if (held.get("holder"), held.get("epoch")) != (mine.slot, lease.epoch):
-                raise Fenced(f"the role {lease.role!r} is another replica's now")
+                raise Fenced(f"the role {lease.role!r} has moved to another replica")
 
     async def leave(self) -> None:
-        """Close the row of this replica cleanly, and let go of its leases."""
+        """Close the row of this replica cleanly, and release its leases."""
         mine = self._own()
         for lease, holder, epoch, revision in await self._leases():
             if holder == mine.slot:
@@ -164,7 +164,7 @@ class Members:
                     return
 
     async def close_silent(self, ttl_s: float) -> int:
-        """Close who was not seen for so long; how many."""
+        """Close replicas without a sign of life for this long; returns how many."""
         rows, now = await self.all()
         closed = 0
         for row in rows:
@@ -177,7 +177,7 @@ class Members:
         return closed
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
-        """Take or keep a lease; None where another has it."""
+        """Take or keep a lease; None if another replica has it."""
         mine, key = self._own(), self._key("lease", token(role))
         now, found = (await self._stream.state()).now, await self._stream.newest(key)
         epoch, revision = 1, 0
@@ -194,7 +194,7 @@ class Members:
         return Lease(role, epoch)
 
     async def replicas(self) -> list[Replica]:
-        """All, with the roles that they lead."""
+        """All replicas, with their roles."""
         rows, now = await self.all()
         leases = await self._leases(now)
         return [
@@ -203,7 +203,7 @@ class Members:
         ]
 
     async def settled(self) -> tuple[float, float]:
-        """Before which moment all that was answered is durable, and the server's time."""
+        """The time before which all answered decisions are durable, and the server's time."""
         rows, now = await self.all()
         counted = [
             row.settled
@@ -215,7 +215,7 @@ class Members:
     # --- inside ---------------------------------------------------------------------------
 
     async def _leases(self, now: float | None = None) -> list[tuple[str, int, int, int]]:
-        """Role, holder, epoch and revision; with `now` only of those that are not over."""
+        """Role, holder, epoch and revision; with `now` only leases that have not ended."""
         state = await self._stream.state(self._key("lease", "*"))
         found = []
         for subject in state.subjects:
@@ -260,7 +260,7 @@ class Members:
         except Refused as error:
             if error.code in _WRONG_LAST:
                 raise Moved from None
-            raise Unsure(f"JetStream does not write {key}: {error}") from None
+            raise Unsure(f"JetStream refused to write {key}: {error}") from None
 
 
 _TOLD = [name for name in Row.__slots__ if name not in ("slot", "revision", "seen")]
@@ -268,7 +268,9 @@ _TOLD = [name for name in Row.__slots__ if name not in ("slot", "revision", "see
 
 def _row(found: Found) -> Row:
     slot, told = int(found.subject.rpartition(".")[2]), json.loads(found.payload)
-    known = {name: told[name] for name in _TOLD if name in told}  # a newer release says more
+    known = {
+        name: told[name] for name in _TOLD if name in told
+    }  # a newer release may write more fields
     return Row(slot, found.seq, found.ns / 1e9, **known)
 
 

@@ -1,7 +1,7 @@
-"""Reading a stream in its order: an ephemeral consumer that the server pushes from.
+"""Reads a stream in order, by an ephemeral push consumer.
 
-Nothing is acknowledged. Whoever reads looks at the numbers of what comes, and begins anew where one
-is missing, or where nothing came for longer than the server's heartbeat.
+Nothing is acknowledged. The reader checks the numbers of the messages. It starts again if one is
+missing, or if nothing came for longer than the server's heartbeat.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from store.errors import Corrupt
 BEAT_S = 0.5
 _QUIET_S = 3 * BEAT_S
 _ENOUGH = 4096
-"""So many messages wait here at most, before the server is told to go on."""
+"""The maximum number of messages that wait here before the server may send more."""
 
 
 BodyOf = Callable[[bytes], Awaitable[bytes]]
 
 
 class Broken(Exception):
-    """This consumer is to be made anew."""
+    """This consumer must be created again."""
 
 
 class Consumer:
-    """One consumer. `waiting` has what came: offset, headers, payload and nanoseconds.
+    """One consumer.
 
-    left: how many the server had after the newest one that came.
+    `waiting` has the received messages: offset, headers, payload and nanoseconds. left: how many
+    more the server had at the newest one.
     """
 
     def __init__(self, wire: Wire, stream: str) -> None:
@@ -50,7 +51,7 @@ class Consumer:
         self._heard = 0.0
 
     async def start(self, **config: Any) -> None:
-        """Make it; `config` says where it begins."""
+        """Create it; `config` says where it begins."""
         raw = self._wire.raw
         inbox = raw.new_inbox()
         self._heard = asyncio.get_running_loop().time()
@@ -78,24 +79,24 @@ class Consumer:
         except Refused as error:
             await self.stop()
             raise Unsure(f"JetStream cannot read the stream {self._stream}: {error}") from None
-        if not self._number:  # nothing came before this answer
+        if not self._number:  # nothing can come before this answer
             self.left = int(made.get("num_pending", 0))
 
     async def stop(self) -> None:
-        """It is not read any more; the server forgets it."""
+        """End it; the server deletes it."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             with contextlib.suppress(Exception):
                 await subscription.unsubscribe()
 
     def check(self) -> None:
-        """Broken where it is not what it was."""
+        """Raise Broken if the consumer has failed."""
         quiet = asyncio.get_running_loop().time() - self._heard > _QUIET_S
         if self._missing or (quiet and not self.waiting) or self._wire.closed.is_set():
             raise Broken
 
     async def take(self) -> tuple[int, dict[str, str], bytes, int]:
-        """The next one that came before."""
+        """The next received message."""
         one = self.waiting.popleft()
         if self._stalled and len(self.waiting) < _ENOUGH // 2:
             subject, self._stalled = self._stalled, ""
@@ -103,7 +104,7 @@ class Consumer:
         return one
 
     async def wait(self, seconds: float) -> bool:
-        """Whether something is here within so long."""
+        """Whether a message is here within this time."""
         if not self.waiting:
             self.came.clear()
             with contextlib.suppress(TimeoutError):
@@ -143,9 +144,9 @@ def _ends(headers: dict[str, str]) -> bool:
 
 
 class Tail:
-    """All of a stream from some offset on, for as long as it is asked.
+    """Reads a whole stream from some offset on.
 
-    body_of: gives the bodies that are no part of their messages.
+    body_of: returns bodies that are not in their messages.
     """
 
     def __init__(self, wire: Wire, stream: str, body_of: BodyOf) -> None:
@@ -155,8 +156,8 @@ class Tail:
         self._part: list[Message] = []
 
     async def next(self, after: int, most: int, wait_s: float) -> list[Message]:
-        """Whole appends that are after this offset and came within so long, not many more than
-        `most` messages.
+        """Whole appends after this offset that come within this time, not many more than `most`
+        messages.
         """
         consumer = await self._from(after)
         found: list[Message] = []
@@ -180,7 +181,7 @@ class Tail:
         return found[:ended]
 
     async def drop(self) -> None:
-        """Begin anew the next time."""
+        """Start again the next time."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.stop()
@@ -204,7 +205,7 @@ class Tail:
 async def ids_of(
     wire: Wire, stream: str, subjects: Sequence[str], *, after: int = 0, since: float | None = None
 ) -> AsyncIterator[tuple[str, int]]:
-    """The ids of all records of these subjects after an offset, or from a moment on, and where."""
+    """The ids and offsets of all records of these subjects after an offset, or from a time on."""
     consumer = Consumer(wire, stream)
     where: dict[str, Any] = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
     if since is not None:

@@ -1,4 +1,6 @@
-"""A record as one message: its subject says what may clash with it, its payload has the rest."""
+"""A record as one message: its subject tells which records may conflict with it, its payload has
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from store.errors import Corrupt
 SHARDS = 4096
 _HEAD = struct.Struct("<BdIHHHH")  # format, ts, crc of the body, lengths of what stands before it
 _WHOLE, _HELD = 1, 2
-"""Formats: with the body, or with the SHA-256 of one that is larger than a message may be."""
+"""Formats: with the body, or with the SHA-256 of a body that is too large for a message."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_ID = "Nats-Msg-Id"
 BATCH, POSITION, COMMIT = "Nats-Batch-Id", "Nats-Batch-Sequence", "Nats-Batch-Commit"
@@ -34,37 +36,37 @@ def token(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
-    """Where the records of a log stand: what was checked against something, by what that was; what
-    the keeper of a role wrote, by the role; the rest by the replica that wrote it.
+    """The subjects of a log: checked records by what they were checked against, a keeper's records
+    by its role, all others by the replica that wrote them.
     """
 
     log: str
 
     @property
     def all(self) -> str:
-        """Of the stream."""
+        """All subjects of the stream."""
         return f"bandit.{self.log}.>"
 
     def of_replica(self, name: str) -> str:
-        """What no other replica writes."""
+        """Records that only this replica writes."""
         return f"bandit.{self.log}.d.{token(name)}"
 
     @property
     def of_replicas(self) -> str:
-        """Of all replicas."""
+        """The subjects of all replicas."""
         return f"bandit.{self.log}.d.*"
 
     def of_role(self, role: str) -> str:
-        """What only its keeper writes."""
+        """Records that only the keeper of this role writes."""
         return f"bandit.{self.log}.led.{token(role)}"
 
     def of_shard(self, shard: int) -> str:
-        """One of 4,096."""
+        """One of the 4,096 shards."""
         return f"bandit.{self.log}.o.{shard}"
 
 
 def shard_of(subject: bytes) -> int:
-    """The shard of what a record was checked against."""
+    """The shard of a record's subject."""
     return zlib.crc32(subject) % SHARDS
 
 
@@ -79,7 +81,7 @@ def eid_of(message_id: str) -> str:
 
 
 def pack(record: Record, subject: bytes, held: bytes = b"") -> bytes:
-    """The payload of a message. held: by what its body is found elsewhere."""
+    """The payload of a message. held: the key of its body in the object store."""
     eid, kind, owner = record.eid.encode(), record.kind.encode(), record.owner.encode()
     sizes = len(eid), len(kind), len(owner), len(subject)
     head = _HEAD.pack(_HELD if held else _WHOLE, record.ts, zlib.crc32(record.body), *sizes)
@@ -88,8 +90,8 @@ def pack(record: Record, subject: bytes, held: bytes = b"") -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A record as it stands in the stream. ns: when it came there. ends: an append ended here.
-    held: by what its body is found, where it is not here.
+    """A record in the stream. ns: when the server stored it. ends: an append ended here. held: the
+    key of its body, if that is in the object store.
     """
 
     offset: Offset
@@ -102,24 +104,24 @@ class Message:
 
     @property
     def chain(self) -> bytes:
-        """No other past has this: its offset, its id, its body and when it came there."""
+        """A mark that no other past has: its offset, its id, its body and when it was stored."""
         if not self.ends:
             return b""
         said = f"{int(self.offset)}|{self.ns}|{self.crc}|{self.record.eid}"
         return hashlib.sha256(said.encode()).digest()[:16]
 
     def with_body(self, body: bytes) -> Message:
-        """Corrupt where it is another one."""
+        """Raise Corrupt if it is another body."""
         _check(int(self.offset), body, self.crc)
         return replace(self, record=replace(self.record, body=body), held=b"")
 
     def tailed(self) -> Tailed:
-        """As it is given to a replica."""
+        """The record as a replica reads it."""
         return Tailed(self.offset, self.record, self.chain)
 
 
 def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
-    """Corrupt where it is not as it was written."""
+    """Raise Corrupt if it is damaged."""
     try:
         known, ts, crc, *sizes = _HEAD.unpack_from(payload)
         if known not in (_WHOLE, _HELD):
@@ -144,7 +146,7 @@ def _check(offset: int, body: bytes, crc: int) -> None:
 
 
 def made_at(eid: str) -> float | None:
-    """UTC seconds that a UUIDv7 carries; None for another id."""
+    """The UTC seconds in a UUIDv7; None for another id."""
     try:
         value = uuid.UUID(eid)
     except ValueError:

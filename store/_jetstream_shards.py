@@ -1,7 +1,7 @@
-"""What is known of the shards: their last messages, and what was written of each subject.
+"""Cache of the shards: their last messages, and the newest message of each subject.
 
-The server refuses a message whose writer did not know its shard's last one. Which of a shard's
-subjects was written is known here, so that only those that clash are told to.
+The server refuses a message whose writer did not know its shard's last one. This cache knows which
+of a shard's subjects was written, so only real conflicts are reported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _MOST = 200_000
 
 @dataclass(slots=True)
 class _Shard:
-    """All of it after `since` and up to `last` is known."""
+    """All messages after `since` and up to `last` are known."""
 
     since: int
     last: int
 
 
 class Shards:
-    """most: of so many subjects the newest message is kept; of others the server is asked."""
+    """most: the number of subjects whose newest message is kept; for others the server is asked."""
 
     def __init__(self, stream: Stream, subjects: Subjects, most: int = _MOST) -> None:
         self._stream, self._subjects, self._most = stream, subjects, most
@@ -34,16 +34,19 @@ class Shards:
         self._read_from = self._read_to = 0
 
     def last(self, shard: int) -> int:
-        """The last message of a shard that was learned before."""
+        """The last known message of a shard."""
         return self._shards[shard].last
 
     def newer(self, subject: bytes, seen: int) -> int:
-        """The newest message of a subject if it is after `seen`, else 0; the shard was learned."""
+        """The newest message of a subject if it is after `seen`, otherwise 0;
+
+        the shard must be known.
+        """
         found = self._newest.get(subject, 0)
         return found if found > seen else 0
 
     async def learn(self, wanted: dict[int, int]) -> None:
-        """By shard: all of it after this offset is known from here on."""
+        """By shard: all messages after this offset are known from now on."""
         await in_parallel(*(self._learn(shard, seen) for shard, seen in wanted.items()))
 
     async def _learn(self, shard: int, seen: int) -> None:
@@ -61,7 +64,7 @@ class Shards:
         self._shards[shard] = _Shard(seen, found[-1].seq if found else last.seq)
 
     async def look_again(self, shards: Iterable[int]) -> list[Message]:
-        """What was written to these since they were learned."""
+        """The messages in these shards since they were last read."""
         each = await in_parallel(*(self._more(shard) for shard in shards))
         return [message for some in each for message in some]
 
@@ -75,13 +78,13 @@ class Shards:
         return messages
 
     def appended(self, subject: bytes, offset: int) -> None:
-        """A message of this process is there, and nothing stood between it and the last one."""
+        """A message of this process was stored, directly after the last one."""
         self._newest[subject] = max(offset, self._newest.get(subject, 0))
         known = self._shards[shard_of(subject)]
         known.last = max(offset, known.last)
 
     def read(self, after: int, message: Message) -> None:
-        """A message that was read, where all from `after` on were."""
+        """A message was read, as all from `after` on were."""
         offset = int(message.offset)
         if after != self._read_to:
             self._read_from = after
@@ -91,7 +94,7 @@ class Shards:
         shard = shard_of(message.subject)
         known = self._shards.get(shard)
         if known is not None and self._read_from <= known.last < offset:
-            known.last = offset  # otherwise what stands in between was not read
+            known.last = offset  # otherwise the messages in between were not read
         self._note(message)
 
     def _note(self, message: Message) -> None:
@@ -102,7 +105,7 @@ class Shards:
             self._forget()
 
     def _forget(self) -> None:
-        """Half of them, the older ones."""
+        """Drop the older half."""
         offsets = sorted(self._newest.values())
         self._floor = offsets[len(offsets) // 2]
         self._newest = {

@@ -1,5 +1,6 @@
-"""JetStream's object store: the keeper puts its snapshots there, and a new replica begins from one.
-Bodies of records that are larger than a message may be are there, too. `nats object ls` shows them.
+"""JetStream's object store: the keeper stores its snapshots there, and a new replica begins from
+one. It also holds the bodies of records that are too large for a message. `nats object ls` shows
+them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _MOST_S = 120.0
 
 @contextlib.asynccontextmanager
 async def _store(apart: Apart, names: Names, *, made: bool) -> AsyncIterator[tuple[Wire, Any]]:
-    """The bucket; None where there is none and it is not to be made."""
+    """The bucket; None if there is none and it must not be created."""
     wire = await apart()
     try:
         async with asyncio.timeout(_MOST_S):
@@ -33,7 +34,7 @@ async def _store(apart: Apart, names: Names, *, made: bool) -> AsyncIterator[tup
     except TimeoutError:
         raise Unsure(f"the object store did not answer within {_MOST_S:g} s") from None
     except Exception as error:  # noqa: BLE001 - a driver raises many kinds
-        raise Unsure(f"the object store did not do it: {type(error).__name__}: {error}") from None
+        raise Unsure(f"the object store failed: {type(error).__name__}: {error}") from None
     finally:
         await wire.close()
 
@@ -52,7 +53,7 @@ async def _bucket(wire: Wire, names: Names, *, made: bool) -> Any:
 
 
 async def _listed(bucket: Any) -> list[tuple[str, str, int, float]]:
-    """Name, key, offset, and when it was made; of all."""
+    """Name, key, offset and time of every snapshot."""
     from nats.js import errors
 
     try:
@@ -89,7 +90,7 @@ async def save(apart: Apart, names: Names, key: str, at: Offset, state: bytes, k
 async def newest(
     apart: Apart, names: Names, key: str, after: Offset, upto: Offset
 ) -> tuple[Offset, bytes] | None:
-    """The newest of a key between two offsets; Corrupt where it is not as it was put there."""
+    """The newest of a key between two offsets. Raises Corrupt if it is damaged."""
     from nats.js import errors
 
     async with _store(apart, names, made=False) as (_, bucket):
@@ -108,7 +109,7 @@ async def newest(
 
 
 async def hold(apart: Apart, names: Names, body: bytes) -> bytes:
-    """Keep a body; by what it is found."""
+    """Store a body; returns its key."""
     digest = hashlib.sha256(body).digest()
     async with _store(apart, names, made=True) as (_, bucket):
         await bucket.put(_body(digest), body)
@@ -116,7 +117,7 @@ async def hold(apart: Apart, names: Names, body: bytes) -> bytes:
 
 
 async def held(apart: Apart, names: Names, digest: bytes) -> bytes:
-    """A body that was kept; empty where it is not there, or not as it was put there."""
+    """A stored body; empty if it is missing or damaged."""
     from nats.js import errors
 
     async with _store(apart, names, made=True) as (_, bucket):

@@ -1,4 +1,4 @@
-"""The streams of a log: made where they are not there, and refused where they keep too little."""
+"""The streams of a log: created if they are missing, and refused if they keep too little."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _IN_USE = 10058
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What belongs to a log of this name. bucket: of its replicas and leases, as `nats kv` shows
-    it. snapshots: as `nats object` shows them.
+    """The names of a log's parts. bucket: of its replicas and leases, as `nats kv` shows it.
+    snapshots: as `nats object` shows them.
     """
 
     log: str
@@ -50,12 +50,15 @@ class Names:
 
     @property
     def copies(self) -> int:
-        """On so many servers each of them is to be."""
+        """The number of servers that must have a copy."""
         return 1 if self.single else _COPIES
 
 
 async def prepare(wire: Wire, names: Names) -> None:
-    """Both streams are there, and keep what is acknowledged; Unfit where one does not."""
+    """Create both streams if they are missing, and check that they keep acknowledged messages.
+
+    Raises Unfit if one does not.
+    """
     log = {
         "name": names.stream,
         "subjects": [names.subjects.all],
@@ -83,7 +86,7 @@ async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
         return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
     except Refused as error:
         if error.code != _NOT_FOUND:
-            raise Unsure(f"JetStream cannot tell of the stream {name}: {error}") from None
+            raise Unsure(f"JetStream cannot describe the stream {name}: {error}") from None
     try:
         return dict((await wire.ask(f"STREAM.CREATE.{name}", **wanted))["config"])
     except Refused as error:
@@ -93,7 +96,7 @@ async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
                 f"servers ({error.why}); run a cluster of {_COPIES}, or set "
                 "log.insecure_single = true where the log may be lost with its server"
             ) from None
-        if error.code != _IN_USE:  # another replica that starts made it
+        if error.code != _IN_USE:  # another replica that starts has created it
             raise Unsure(f"JetStream cannot make the stream {name}: {error}") from None
     return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
 
@@ -139,7 +142,10 @@ def _check(found: dict[str, Any], wanted: dict[str, Any], names: Names) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StreamState:
-    """As its leader said. now: the server's clock, UTC seconds. subjects: those asked for."""
+    """The state of a stream by its leader.
+
+    now: the server's clock, UTC seconds. subjects: the requested ones.
+    """
 
     last: int
     now: float
@@ -147,13 +153,13 @@ class StreamState:
 
 
 class Stream:
-    """What a stream's leader is asked. No other server's answer is taken: it may be behind."""
+    """Requests to a stream's leader. No other server's answer is used, since it may be behind."""
 
     def __init__(self, wire: Wire, name: str) -> None:
         self.wire, self.name = wire, name
 
     async def state(self, subjects: str = "") -> StreamState:
-        """subjects: a filter of those to be counted."""
+        """subjects: a filter of the subjects to count."""
         given = {"subjects_filter": subjects} if subjects else {}
         found = await self._ask(f"STREAM.INFO.{self.name}", **given)
         state = found["state"]
@@ -170,11 +176,11 @@ class Stream:
         return await self._message(next_by_subj=subject, seq=after + 1)
 
     async def at(self, seq: int) -> Found | None:
-        """The message at this place."""
+        """The message with this number."""
         return await self._message(seq=seq)
 
     async def following(self, subject: str, after: int) -> list[Found]:
-        """All of a subject that are after this one; for a few of them."""
+        """All messages of a subject after this one; for a few of them."""
         found: list[Found] = []
         while (one := await self.next(subject, found[-1].seq if found else after)) is not None:
             found.append(one)
@@ -200,12 +206,12 @@ class Stream:
         except Refused as error:
             if error.code == _NO_MESSAGE:
                 raise _NoMessage from None
-            raise Unsure(f"JetStream cannot tell of the stream {self.name}: {error}") from None
+            raise Unsure(f"JetStream cannot describe the stream {self.name}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A message. ns: when it came. ends: an append ended with it."""
+    """A message. ns: when it was stored. ends: an append ended with it."""
 
     seq: int
     subject: str
@@ -214,7 +220,7 @@ class Found:
     ends: bool
 
     def message(self) -> Message:
-        """With the record that is in it."""
+        """The message with its record."""
         return unpack(self.seq, self.payload, self.ns, self.ends)
 
 

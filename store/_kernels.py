@@ -1,7 +1,7 @@
-"""What finds the nearest in some cells: the compiled scan, or numpy where there is none.
+"""Finds the nearest vectors in some cells: the compiled scan, or numpy without it.
 
-Both give the same bits. The compiled one is plain C, and is called through ctypes: so one build
-serves every version of Python, and a processor's instructions are chosen when it is loaded.
+Both give the same bits. The compiled one is plain C, called through ctypes. So one build works with
+every version of Python, and it chooses the processor's instructions when it is loaded.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from store._protocols import Vector
 LEVELS = ("plain C", "AVX2", "AVX-512 VNNI")
 _VERSION = 1
 _BLOCK = 32
-"""Queries whose products with all vectors are held at once."""
+"""The number of queries whose products with all vectors are held at once."""
 _SOME = 512
-"""Vectors that are gathered at once: more would not fit the processor's cache."""
+"""The number of vectors gathered at once: more would not fit into the processor's cache."""
 
 
 class Which(NamedTuple):
-    """Which cells each query looks at: from starts[i] to starts[i + 1], each of them once."""
+    """The cells of each query: from starts[i] to starts[i + 1], without repetition."""
 
     cells: NDArray[np.int32]
     starts: NDArray[np.int64]
@@ -42,8 +42,8 @@ class Found(NamedTuple):
 
     @classmethod
     def none(cls, n: int, k: int) -> Found:
-        """Nothing yet for any of n queries."""
-        both = np.zeros(n * (2 * k + 1), np.int64)  # in one piece: its address is asked for once
+        """Empty results for n queries."""
+        both = np.zeros(n * (2 * k + 1), np.int64)  # in one piece, so that its address is read once
         near = both[n * (k + 1) :].view(np.float32)[: n * k]
         return cls(both[: n * k].reshape(n, k), near.reshape(n, k), both[n * k : n * (k + 1)])
 
@@ -56,7 +56,7 @@ class Kernel(Protocol):
     """Whether it scans int8 copies."""
 
     def put(self, cells: Cells, slots: NDArray[np.int32]) -> None:
-        """Copy the vectors that these slots are for."""
+        """Make the int8 copies of these slots' vectors."""
         ...
 
     def nearest(
@@ -71,12 +71,12 @@ class Kernel(Protocol):
 
 
 class Numpy:
-    """Products by BLAS with the vectors themselves: no compiler is needed, and more is read."""
+    """Products by BLAS with the vectors themselves: it needs no compiler, but reads more memory."""
 
     name, copied = "numpy", False
 
     def put(self, cells: Cells, slots: NDArray[np.int32]) -> None:
-        """Nothing is copied."""
+        """Does nothing: this kernel has no copies."""
 
     def nearest(
         self,
@@ -85,7 +85,7 @@ class Numpy:
         which: Which | None,
         k: int,
     ) -> Found:
-        """By one product for a block of queries where they look at everything."""
+        """By one product for a block of queries if they compare all vectors."""
         found = Found.none(len(queries), k)
         live = ~np.isnan(cells.error[: cells.used * LANES])
         if which is not None:
@@ -117,7 +117,7 @@ def _told_apart(
     slots: NDArray[np.int64],
     query: Vector,
 ) -> None:
-    """Put down what query i finds in these slots, of whose products `about` says how much."""
+    """Record the results of query i in these slots; `about` are their products by BLAS."""
     if query.any():
         rows, ids = cells.rows[slots], cells.ids[slots]
         best = nearest(about, rows, ids, cells.matrix, query, found.ids.shape[1])
@@ -136,7 +136,7 @@ def _slots(cells: Cells, which: NDArray[np.int32], live: NDArray[np.bool_]) -> N
 
 
 class Native:
-    """`store/_scan.c`; level: which of the processor's instructions it uses."""
+    """`store/_scan.c`; level: the processor's instructions that it uses."""
 
     copied = True
 
@@ -147,7 +147,7 @@ class Native:
         best = int(quick.scan_level())
         self.level = best if level is None else min(level, best)
         self.name = LEVELS[self.level]
-        # A recall is so short that another thread could only take the interpreter away from it.
+        # A recall is short; releasing the interpreter's lock would only delay it.
         self._quick, self._slow = quick.scan_nearest, slow.scan_nearest
         self._put, self._put_many = quick.scan_put, slow.scan_put
         pointer, count = ctypes.c_void_p, ctypes.c_int64
@@ -160,7 +160,9 @@ class Native:
             one.argtypes = (ctypes.POINTER(Table), pointer, count)
 
     def put(self, cells: Cells, slots: NDArray[np.int32]) -> None:
-        """Copy the vectors that these slots are for, without the interpreter's lock for many."""
+        """Make the int8 copies of these slots' vectors, without the interpreter's lock if they are
+        many.
+        """
         put = self._put if len(slots) == 1 else self._put_many
         if put(cells.table, slots.ctypes.data, len(slots)):
             raise MemoryError
@@ -188,12 +190,12 @@ class Native:
 
 
 def library() -> Path:
-    """Where the compiled scan lies, if it was compiled."""
+    """The path of the compiled scan, if it was compiled."""
     return Path(__file__).with_name("_scan.so")
 
 
 def native(level: int | None = None) -> Native | None:
-    """The compiled scan; None where it was not compiled, or not for this machine."""
+    """The compiled scan; None if it was not compiled, or not for this machine."""
     try:
         return Native(library(), level)
     except (OSError, AttributeError):
@@ -202,5 +204,5 @@ def native(level: int | None = None) -> Native | None:
 
 @cache
 def best() -> Kernel:
-    """The fastest that there is here."""
+    """The fastest kernel on this machine."""
     return native() or Numpy()

@@ -1,7 +1,8 @@
-"""How far a log was on the disk, in a small file beside it: evidence if it ends earlier one day.
+"""A small file next to a log with the offset of the last sync: evidence if the log ends earlier one
+day.
 
 It is written after each sync, and is itself never synced: a power cut may leave an older one, or
-none. So it says less than is true, or the truth, and never more.
+none. So its offset may be too small, but never too large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def beside(path: Path) -> Path:
 
 
 def read(path: Path) -> int:
-    """The offset up to which the log at `path` was on the disk; 0 where nothing says so."""
+    """The offset up to which the log at `path` was on the disk; 0 without a mark."""
     try:
         content = beside(path).read_bytes()
     except OSError:
@@ -34,7 +35,10 @@ def read(path: Path) -> int:
 
 
 class Mark:
-    """The file of an open log. What cannot be written is left: it is a help, and no promise."""
+    """The file of an open log.
+
+    If it cannot be written, nothing happens, since nothing depends on it.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = beside(path)
@@ -52,7 +56,7 @@ class Mark:
             self._upto = upto
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

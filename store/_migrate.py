@@ -1,8 +1,9 @@
-"""A log of an old format becomes one of format 3: in a new file, which takes its name when whole.
+"""Converts a log of an old format to format 3: in a new file, which takes its name when it is
+complete.
 
-Until then the old file is only read, whenever the process is killed: it is the log. What is written
-of the new one lies beside it as `...-migrating` and is gone on with at the next opening, if the old
-file is still the one that it was made of. It needs about as much free space as the old log takes.
+Until then the old file is only read, and remains the log whenever the process is killed. The new
+one is written next to it as `...-migrating`. The next opening continues it, if the old file has not
+changed since. It needs about as much free space as the old log takes.
 """
 
 from __future__ import annotations
@@ -25,21 +26,20 @@ from store._protocols import Record
 from store.errors import Corrupt, Full, StoreError
 
 _log = logging.getLogger("bandit.store")
-_AT_ONCE = 8192  # records of a transaction: so much is done again after a kill
+_AT_ONCE = 8192  # records of a transaction: this much is repeated after a kill
 _TOLD_S = 5.0
 _HEAD = "UPDATE head SET seq = ?, crc = ?, base = ?, base_crc = ?"
 
 
 def beside(path: Path) -> Path:
-    """The file in which the new log of the one at `path` is made."""
+    """The file of the new log for the log at `path`."""
     return Path(f"{path}-migrating")
 
 
 def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
-    """Make the log that `db` has open one of this format; a connection to that, `db` is closed.
-
-    Raises Corrupt, naming the record, where one is not as it was written, and Full where there is
-    no space; whatever is raised leaves the old log as it was.
+    """Convert the log that `db` has open to this format; returns a connection to the new one and
+    closes `db`. Raises Corrupt, naming a damaged record, and Full without space; after any error
+    the old log is unchanged.
     """
     with closed_on_failure(path, db):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # so that all of it is in one file
@@ -55,7 +55,7 @@ def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
                 remove(new)  # what an earlier process left of it is damaged
                 _copied(path, old, new)
         except Corrupt:
-            remove(new)  # it is not gone on with: a repair comes first
+            remove(new)  # it is not continued: a repair comes first
             raise
         except (sqlite3.OperationalError, OSError) as error:
             raise Full(
@@ -84,13 +84,13 @@ def migrated(path: Path, db: sqlite3.Connection) -> sqlite3.Connection:
 
 
 def remove(new: Path) -> None:
-    """Whatever there is of a new log that is not gone on with."""
+    """Delete an unfinished new log that is not continued."""
     for each in (new, Path(f"{new}-journal")):
         each.unlink(missing_ok=True)
 
 
 def _copied(path: Path, old: OldLog, new: Path) -> None:
-    """All of the old log in the new file, durably, and as it is to be."""
+    """Copy the whole old log to the new file, durably, and verify it."""
     is_now = path.stat()
     of = (is_now.st_size, is_now.st_mtime_ns, *old.end)
     if not _is_of(new, of):
@@ -111,7 +111,7 @@ def _copied(path: Path, old: OldLog, new: Path) -> None:
 
 
 def _is_of(new: Path, of: tuple[int, ...]) -> bool:
-    """Whether a new log was begun from this very old one, which nobody has written to since."""
+    """Whether an unfinished new log was begun from this old one, which has not changed since."""
     if not new.exists():
         return False
     with contextlib.closing(sqlite3.connect(new, isolation_level=None)) as db:
@@ -123,7 +123,7 @@ def _is_of(new: Path, of: tuple[int, ...]) -> bool:
 
 
 def _verify(db: sqlite3.Connection, old: OldLog) -> None:
-    """Read all of the new log, of which nobody has a copy from now on."""
+    """Read and verify the whole new log, since it will be the only copy."""
     head = checked_head(db)
     seq, crc = old.base
     for row in db.execute(f"{ROW} ORDER BY first"):
@@ -136,7 +136,7 @@ def _verify(db: sqlite3.Connection, old: OldLog) -> None:
 
 
 def _fill(db: sqlite3.Connection, old: OldLog) -> None:
-    """Copy what is not yet there, some records in a transaction."""
+    """Copy the missing records, some in a transaction."""
     seq, crc = db.execute("SELECT seq, crc FROM head").fetchone()
     ids, told = Ids(db), time.monotonic()
     for some in _in_pieces(old, seq):

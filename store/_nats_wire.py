@@ -1,7 +1,7 @@
-"""A connection to one of the servers that an address names, and what it answers as our errors.
+"""A connection to one of the servers of an address; its errors become those of the store.
 
-It is never mended by the driver: whoever uses it makes another one, and knows by then what became
-of what was under way.
+The driver never reconnects it: the caller opens another one, after it has found out the results of
+pending requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from store._shared import Unfit, Unsure
 
 _OLDEST = (2, 12, 1)
-"""The first one whose batches take ids of messages."""
+"""The first version whose batches accept ids of messages."""
 _FILES = ("creds", "tls_ca", "tls_cert", "tls_key")
 _SCHEMES = ("nats", "tls")
 _CANNOT = (10039, 10076)
@@ -29,7 +29,7 @@ _CANNOT = (10039, 10076)
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The servers, and how to be let in. A token is a user without a password."""
+    """The servers, and the credentials. A token is a user without a password."""
 
     servers: tuple[str, ...]
     user: str
@@ -75,7 +75,7 @@ def _has_port(host: str) -> bool:
 
 
 class Refused(Exception):
-    """The server answered that it does not do it, and did nothing. code: its number for why."""
+    """The server refused the request and did nothing. code: the number of its reason."""
 
     def __init__(self, code: int, why: str) -> None:
         super().__init__(f"{why} ({code})")
@@ -114,7 +114,7 @@ class Wire:
                     f"{scheme}://{server}",
                     name="bandit-service",
                     allow_reconnect=False,
-                    max_reconnect_attempts=1,  # of this very start
+                    max_reconnect_attempts=1,  # an error of this very start
                     reconnect_time_wait=0.01,
                     connect_timeout=max(1, int(within_s + 0.999)),
                     error_cb=failed,
@@ -128,7 +128,9 @@ class Wire:
             error = told[-1] if told else error
             why = f"{type(error).__name__}: {error}"
             if "uthorization" in why or "uthentication" in why:
-                raise Unfit(f"the NATS server lets nobody in by this address: {why}") from None
+                raise Unfit(
+                    f"the NATS server rejects the credentials of this address: {why}"
+                ) from None
             raise Unsure(f"no NATS server answers: {why}") from None
         found = self._nc.connected_server_version
         if (found.major, found.minor, found.patch) < _OLDEST:
@@ -150,7 +152,7 @@ class Wire:
         return self._nc
 
     async def publish(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
-        """Send, and wait for nothing."""
+        """Send without waiting for an answer."""
         try:
             await self.raw.publish(subject, body, headers=dict(headers))
         except Exception as error:  # noqa: BLE001 - a driver raises many kinds
@@ -159,7 +161,7 @@ class Wire:
     async def request(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> bytes:
-        """Send, and wait for what is answered."""
+        """Send, and wait for the answer."""
         begun, raw = time.monotonic(), self.raw
         asking = asyncio.ensure_future(
             raw.request(subject, body, timeout=self.timeout_s, headers=headers and dict(headers))
@@ -182,14 +184,14 @@ class Wire:
         return answer
 
     async def ask(self, what: str, **given: Any) -> dict[str, Any]:
-        """A question to JetStream; Refused where it says no."""
+        """A request to JetStream. Raises Refused."""
         answer = await self.request(f"$JS.API.{what}", json.dumps(given).encode() if given else b"")
         return _told(answer)
 
     async def put(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        """Append a message to whatever stream has the subject; Refused where it says no."""
+        """Append a message to the stream of the subject. Raises Refused."""
         return _told(await self.request(subject, body, headers))
 
     def _ours(self, error: Exception, begun: float) -> Exception:
@@ -203,10 +205,10 @@ class Wire:
             return Unsure("no JetStream answers: it is not enabled, or has no leader now")
         if isinstance(error, TimeoutError) or name == "TimeoutError":
             return Unsure(f"the NATS server did not answer within {self.timeout_s:g} s")
-        return Unsure(f"the NATS server did not do it: {name}: {error}")
+        return Unsure(f"the NATS server failed: {name}: {error}")
 
     async def close(self) -> None:
-        """Close it; what is under way fails."""
+        """Close it; pending requests fail."""
         self.closed.set()
         if self._nc is not None:
             with contextlib.suppress(Exception):

@@ -27,7 +27,7 @@ _READ_ONLY = "be written: it is of an old format and was opened to be read"
 def rolling_crc(before: int, seq: int, record: Record) -> int:
     """CRC-32 over the previous CRC, the offset and the whole record.
 
-    An owner is covered only where there is one: records of format 1 had none.
+    An owner is covered only if there is one: records of format 1 had none.
     """
     crc = zlib.crc32(struct.pack("<Iqd", before, seq, record.ts))
     crc = zlib.crc32(f"{record.eid}\0{record.kind}\0".encode(), crc)
@@ -37,10 +37,10 @@ def rolling_crc(before: int, seq: int, record: Record) -> int:
 
 
 def seal(row: Row) -> bytes:
-    """What the row of an erased record holds in place of its body.
+    """The content of an erased record's row in place of its body.
 
-    Four bytes that cover what is left of the record. Damage is never taken for an erasure, and
-    what an erasure left is checked as any record is.
+    Four bytes that cover the rest of the record. Damage is never mistaken for an erasure, and the
+    rest of an erased record is checked like any record.
     """
     seq, eid, ts, kind, owner, crc, _ = row
     try:
@@ -52,8 +52,8 @@ def seal(row: Row) -> bytes:
 def verified(before: int, at: int, row: Row) -> tuple[int, Record]:
     """The CRC and the record of the row that must be at offset `at`; Corrupt if it is not that.
 
-    The body of an erased record is empty, and its stored CRC is taken as it is: the record
-    after it covers it.
+    The body of an erased record is empty, and its stored CRC is used as it is: the record after it
+    covers it.
     """
     seq, eid, ts, kind, owner, stored, body = row
     if seq != at:
@@ -71,7 +71,7 @@ def verified(before: int, at: int, row: Row) -> tuple[int, Record]:
 
 
 def columns(db: sqlite3.Connection) -> tuple[str, str]:
-    """What to select of `log` for a row, and of `head`: format 1 had no owners and no trimming."""
+    """The columns of `log` for a row, and of `head`: format 1 had no owners and no trimming."""
     log = {row[1] for row in db.execute("PRAGMA table_info(log)")}
     head = {row[1] for row in db.execute("PRAGMA table_info(head)")}
     owner = "owner" if "owner" in log else "''"
@@ -80,7 +80,7 @@ def columns(db: sqlite3.Connection) -> tuple[str, str]:
 
 
 def checked_head(db: sqlite3.Connection) -> Head:
-    """What the head says, if it agrees with the records there are."""
+    """The values of the head, if they agree with the records."""
     head = read_head(db, columns(db)[1])
     _, _, base, base_crc = head
     last = db.execute("SELECT seq, crc FROM log ORDER BY seq DESC LIMIT 1").fetchone()
@@ -91,7 +91,7 @@ def checked_head(db: sqlite3.Connection) -> Head:
 
 
 class OldLog:
-    """A log of an old format, opened to be read. Nothing of its file is changed."""
+    """A log of an old format, opened for reading. Its file is never changed."""
 
     def __init__(self, path: Path, db: sqlite3.Connection) -> None:
         self.path = path
@@ -145,7 +145,7 @@ class OldLog:
         return self.last
 
     def offset_at(self, ts: float) -> Offset:
-        """The newest record older than `ts`, by halving."""
+        """The newest record older than `ts`, by binary search."""
         low, high = self._base, self._seq
         while low < high:
             middle = (low + high + 1) // 2
@@ -181,7 +181,7 @@ class OldLog:
         return bytes_in_use(self._opened())
 
     def _read(self, query: str, values: tuple[object, ...]) -> tuple[list[Any], str]:
-        """All rows up to the first that cannot be read, and why that one cannot ("" if none)."""
+        """All rows up to the first unreadable one, and why it is unreadable ("" if none is)."""
         rows = list[Any]()
         try:
             for row in self._opened().execute(query, values):
@@ -196,7 +196,7 @@ class OldLog:
         return self._db
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._db is not None:
             self._db.close()
             self._db = None

@@ -1,7 +1,7 @@
 """What can be saved of a damaged log of the formats 1 and 2.
 
-A record is saved if its checksum holds over that of the record before it as it is stored, also
-when that record is itself damaged: so one that follows a hole cannot be told from a damaged one
+A record is saved if its checksum is right with the stored checksum of the record before it, even if
+that record is damaged. So a record that follows a hole cannot be distinguished from a damaged one
 and is left out, but those after it are saved.
 """
 
@@ -26,7 +26,7 @@ _Row = tuple[int, Any, Any, Any, Any, Any, Any]  # as in _old_rows, and not chec
 
 
 def head_of(db: sqlite3.Connection) -> _format.Head | None:
-    """What the head says, None where it cannot be read."""
+    """The values of the head, None if it cannot be read."""
     try:
         columns = _old_rows.columns(db)[1]
     except _format.UNREADABLE:
@@ -45,7 +45,7 @@ def seen(db: sqlite3.Connection, base: int, crc: int) -> Iterator[Seen]:
 
 
 class _Chain:
-    """Which rows are as they were written, by the checksums of their neighbours."""
+    """Which rows are undamaged, by the checksums of their neighbours."""
 
     def __init__(self, crc: int) -> None:
         self.crc = crc  # as the row before has it stored
@@ -62,7 +62,7 @@ class _Chain:
         except Corrupt as error:
             self.why = error.reason
         if doubtful is not None:
-            # the checksum of this one covers what the row before has as its content
+            # the checksum of this one covers the content of the row before
             with contextlib.suppress(Corrupt):
                 record = _old_rows.verified(doubtful[0], seq, row)[1]
                 return [doubtful[1:], (seq, record)]
@@ -73,7 +73,9 @@ class _Chain:
 
 
 def base_of(db: sqlite3.Connection) -> tuple[int, int]:
-    """Up to where the log was trimmed: what the head says if the rows agree, or what they say."""
+    """Up to where the log was trimmed: by the head if the rows agree with it, otherwise by the
+    rows.
+    """
     head, rows = head_of(db), _rows(db)
     row = next(rows, None)
     spent = None
@@ -106,13 +108,13 @@ def _rows(db: sqlite3.Connection) -> Generator[_Row, None, None]:
         except _format.UNREADABLE:
             whole = False
         for rowid, *row in rows:
-            if rowid <= at:  # damage can lead round in circles
+            if rowid <= at:  # damage can lead to a loop
                 whole = False
             elif isinstance(row[0], int):
                 yield row[0], row[1], row[2], row[3], row[4], row[5], row[6]
             at = max(at, rowid)
         if whole and len(rows) < _CHUNK:
             return
-        at += at == before  # one further over what cannot be read
+        at += at == before  # skip one unreadable row
         if not whole and at > end:
             return

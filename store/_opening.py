@@ -1,7 +1,7 @@
-"""Opening the file of a log: nothing is written before it is known to be ours and whole.
+"""Opens the file of a log: nothing is written before it is known to be a complete log.
 
-SQLite does not say that a WAL lost its end, and deletes it when it closes. So what is left of it is
-looked at first, and kept when the log is refused.
+SQLite does not report that a WAL lost its end, and deletes it when it closes. So the WAL is checked
+first, and kept if the log is refused.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
     if _missing(path):
         raise Corrupt(1, f"{path} is missing or empty, but files that belong to it exist")
     private(path)
-    close_to_others(Path(f"{path}-wal"))  # of a version that made it for all
+    close_to_others(Path(f"{path}-wal"))  # of a version that made it readable for all
     try:
         db = sqlite3.connect(path, timeout=0.0, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError as error:
         raise Full(f"{path} cannot be opened ({error})") from None
     with closed_on_failure(path, db):
         db.execute("PRAGMA locking_mode=EXCLUSIVE")
-        # the first read takes the lock; nothing is written into a file that is not ours
+        # the first read takes the lock; nothing is written into another program's file
         found = found_format(db, path)
         refuse_shortened(db, path)
         # writes nothing, and nobody else can read the file from now on
@@ -40,7 +40,10 @@ def opened(path: Path) -> tuple[sqlite3.Connection, int]:
 
 @contextlib.contextmanager
 def closed_on_failure(path: Path, db: sqlite3.Connection) -> Iterator[None]:
-    """Errors of SQLite become ours; the connection is closed by any, and the WAL kept by damage."""
+    """Errors of SQLite become errors of the store;
+
+    any of them closes the connection, and damage keeps the WAL.
+    """
     try:
         yield
     except UNREADABLE as error:
@@ -58,7 +61,7 @@ def closed_on_failure(path: Path, db: sqlite3.Connection) -> Iterator[None]:
 
 
 def refuse_shortened(db: sqlite3.Connection, path: Path) -> None:
-    """Before anything is written, while all that is left of a lost end is still there."""
+    """Check the WAL before anything is written, while the rest of a lost end is still there."""
     last = last_of(db)
     why = _wal.cut_short(Path(f"{path}-wal"))
     if why:
@@ -73,7 +76,7 @@ def refuse_shortened(db: sqlite3.Connection, path: Path) -> None:
 
 
 def name_of(error: Exception) -> str:
-    """SQLite's name of an error; those that Python raises itself have none."""
+    """SQLite's name of an error; errors of Python itself have none."""
     return getattr(error, "sqlite_errorname", "SQLITE_ERROR")
 
 
@@ -86,7 +89,7 @@ def _refused(path: Path, error: Exception) -> StoreError:
 
 
 def _close_and_keep_wal(path: Path, db: sqlite3.Connection) -> None:
-    """Closing deletes the WAL, with all that could not be read of it; so it gets a new name."""
+    """Closing deletes the WAL, with its unreadable part; so it gets a new name."""
     wal, kept = _wal_and_kept(path)
     with contextlib.suppress(OSError):
         kept.unlink(missing_ok=True)
@@ -100,7 +103,7 @@ def _wal_and_kept(path: Path) -> tuple[Path, Path]:
 
 
 def _put_back_wal(path: Path) -> None:
-    """The WAL of an opening that was refused, also of one that was cut off meanwhile."""
+    """The WAL of a refused opening, also of an interrupted one."""
     wal, kept = _wal_and_kept(path)
     with contextlib.suppress(OSError):
         if not wal.exists():
@@ -109,14 +112,14 @@ def _put_back_wal(path: Path) -> None:
 
 
 def _missing(path: Path) -> bool:
-    """Whether the file is not there, and what lies beside it says that it should be."""
+    """Whether the file is missing although files next to it show that it existed."""
     if _has_bytes(path):
         return False
     return _mark.read(path) > 0 or _has_bytes(Path(f"{path}-wal"))
 
 
 def absent(path: Path) -> bool:
-    """Whether there is nothing that could be a log, nor what is left of one."""
+    """Whether there is no log here, nor the rest of one."""
     wal, kept = _wal_and_kept(path)
     return not (any(map(_has_bytes, (path, wal, kept))) or _mark.read(path) > 0)
 

@@ -1,6 +1,6 @@
-"""The hosts that one address names, each with an address of its own.
+"""The hosts of one address, each with its own address.
 
-A driver that is given all of them has one timeout for all, and stops at some errors of the first.
+With all of them, the driver would have one timeout for all, and stop at some errors of the first.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """name: what may be told of it."""
+    """name: what may be shown of it."""
 
     name: str
     dsn: str
 
 
 def hosts_of(dsn: str) -> list[Host]:
-    """In their order. One, of no name, where the address has one, or cannot be read."""
+    """The hosts, in order. One without a name, if the address has only one or cannot be read."""
     try:
         parts = urlsplit(dsn)
         query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:  # the driver says what is wrong
+    except ValueError:  # the driver reports the error
         return [Host("", dsn)]
     user, at, named = parts.netloc.partition("@")
     if not at:

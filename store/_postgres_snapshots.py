@@ -1,6 +1,6 @@
-"""Snapshots in the database: the keeper puts its own there, and a new replica begins from it.
+"""Snapshots in the database: the keeper stores its own there, and a new replica begins from it.
 
-The state stands in parts of a megabyte under its SHA-256, so that what comes back can be checked.
+The state is stored in parts of a megabyte under its SHA-256, so that it can be verified.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from store._protocols import Offset
 from store.errors import Corrupt
 
 Ask = Callable[..., Awaitable[list[Any]]]
-"""One statement with what is given to it; its rows."""
+"""Run one statement with arguments; returns its rows."""
 
 _PART = 1 << 20
 _SAVE_PART = "INSERT INTO bandit_blob (hash, part, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
@@ -30,7 +30,9 @@ _DROP_OTHERS = """
 DELETE FROM bandit_snapshot
   WHERE log = $1 AND key <> $2 AND made < clock_timestamp() - interval '1 day'
 """
-"""Of another policy, settings or version: after a day nobody goes back to it in a hurry."""
+"""Deletes snapshots of another policy, settings or version after a day, when nobody needs them
+quickly.
+"""
 _DROP_PARTS = """
 DELETE FROM bandit_blob b WHERE NOT EXISTS (SELECT 1 FROM bandit_snapshot s WHERE s.hash = b.hash)
 """
@@ -68,9 +70,10 @@ async def forget(ask: Ask, log: str, before: Offset) -> None:
 async def newest(
     ask: Ask, log: str, key: str, after: Offset, upto: Offset
 ) -> tuple[Offset, bytes] | None:
-    """The newest of a key between two offsets; Corrupt where it is not as it was put there.
+    """The newest of a key between two offsets.
 
-    All of it is read as it was at one moment: the keeper may delete it meanwhile.
+    Raises Corrupt if it is damaged. It is read in one transaction, since the keeper may delete it
+    meanwhile.
     """
     await ask("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     rows = await ask(_NEWEST, log, key, int(after), int(upto))

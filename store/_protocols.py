@@ -1,4 +1,4 @@
-"""What a store keeps, and what it promises. It knows bytes and vectors, no bandit."""
+"""The promises of a store. It knows bytes and vectors, but no bandit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Vector = NDArray[np.float32]
 class Record:
     """One entry of the log: a unique id, its kind, the time it was made (UTC seconds), bytes.
 
-    owner: whose data it is, so that it can be erased; empty where it is nobody's.
+    owner: whose data it is, so that it can be erased; empty if it is nobody's.
     """
 
     eid: str
@@ -32,23 +32,23 @@ class EventLog(Protocol):
     """One total order of records. Offsets start at 1 and have no gaps.
 
     A log that can delete its oldest records is `Trimmable`, one that can erase the records of an
-    owner is `Erasable`. What is left keeps its offset.
+    owner is `Erasable`. The other records keep their offsets.
     """
 
     def append(self, records: Sequence[Record]) -> Offset:
-        """Hand all records to the kernel, or none of them; the last offset.
+        """Write all records to the kernel, or none of them; returns the last offset.
 
-        After it returns, the death of this process loses nothing; a power cut may, until `sync`.
-        Raises `store.errors.Duplicate` when an eid is already there (one that was trimmed may still
-        be known), and ValueError for a time that is not finite or a body that is empty; neither
-        writes anything.
+        Then a killed process loses nothing; a power cut may, until `sync`. Raises
+        `store.errors.Duplicate` when an eid is already there (one that was trimmed may still be
+        known), and ValueError for a time that is not finite or a body that is empty; neither writes
+        anything.
         """
         ...
 
     def sync(self) -> Offset:
-        """Make everything appended before the call durable; the last durable offset.
+        """Make everything appended before the call durable; returns the last durable offset.
 
-        May be called from another thread than `append`, and does not hold it up.
+        May be called from another thread than `append`, and does not block it.
         """
         ...
 
@@ -66,12 +66,12 @@ class EventLog(Protocol):
         ...
 
     def close(self) -> None:
-        """Make everything durable and let go of the file."""
+        """Make everything durable and close the file."""
         ...
 
 
 class Trimmable(EventLog, Protocol):
-    """A log that can delete its oldest records: what retention by age or size needs."""
+    """A log that can delete its oldest records, for retention by age or size."""
 
     @property
     def first(self) -> Offset:
@@ -84,7 +84,10 @@ class Trimmable(EventLog, Protocol):
         ...
 
     def trim(self, upto: Offset, most: int = 100) -> int:
-        """Delete up to `most` of the oldest records, none after `upto`; how many are left to do."""
+        """Delete up to `most` of the oldest records, none after `upto`;
+
+        returns how many are left to delete.
+        """
         ...
 
     def offset_at(self, ts: float) -> Offset:
@@ -104,19 +107,19 @@ class KeepsErased(EventLog, Protocol):
 
 
 class Erasable(EventLog, Protocol):
-    """A log that can erase the records of an owner: what the erasure of a unit needs."""
+    """A log that can erase the records of an owner, for the erasure of a unit."""
 
     def forget(self, owner: str, upto: Offset) -> int:
-        """Erase the bodies of all records of `owner` up to `upto`; how many that were.
+        """Erase the bodies of all records of `owner` up to `upto`; returns how many.
 
-        When it returns, they are gone from the files, and durably so. Offsets, ids, kinds and
-        times stay. If it raises Full some may still be there: call it again.
+        When it returns, they are durably gone from the files. Offsets, ids, kinds and times stay.
+        If it raises Full, some may still be there: call it again.
         """
         ...
 
 
 def can_trim(log: EventLog) -> TypeGuard[Trimmable]:
-    """Whether a log can delete its oldest records. Nothing of it is called to find out."""
+    """Whether a log can delete its oldest records. This calls none of its methods."""
     return hasattr(log, "trim")
 
 
@@ -143,11 +146,11 @@ class Snapshots(Protocol):
         ...
 
     def latest(self, key: str) -> tuple[Offset, bytes | bytearray] | None:
-        """The newest valid one under `key`; one that fails its checksum is skipped."""
+        """The newest valid snapshot under `key`; damaged ones are skipped."""
         ...
 
     def forget(self, before: Offset) -> None:
-        """Delete all of an offset less than `before`, of every key."""
+        """Delete all snapshots with an offset less than `before`, of every key."""
         ...
 
 
@@ -160,11 +163,11 @@ class Neighbours:
 
 
 class Rows(Protocol):
-    """Where the vectors of an index lie, in rows that stay those of an id while it is there."""
+    """The vectors of an index, in rows that belong to an id as long as it exists."""
 
     @property
     def matrix(self) -> Vector:
-        """(rows, d), C-contiguous, of which some are in use; another one once it has grown."""
+        """(rows, d), C-contiguous, some of them in use; another array after growth."""
         ...
 
     def row(self, id: int) -> int:
@@ -176,7 +179,7 @@ class HistoryIndex(Protocol):
     """Nearest past vectors by cosine. A cache: rebuilt from the vectors that the fold keeps."""
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember a unit vector under a new id; visible to the very next `recall`."""
+        """Remember a unit vector under a new id; visible to the next `recall`."""
         ...
 
     def remove(self, id: int) -> None:
@@ -188,11 +191,11 @@ class HistoryIndex(Protocol):
         ...
 
     def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
-        """`recall` of each row of (n, d) vectors, for less than n times its cost."""
+        """`recall` for each row of (n, d) vectors, for less than n times its cost."""
         ...
 
     def settle(self, most: int) -> int:
-        """Do up to `most` pieces of work that were put off; how many are left."""
+        """Do up to `most` pieces of deferred work; returns how many are left."""
         ...
 
     def __len__(self) -> int: ...

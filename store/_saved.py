@@ -1,9 +1,9 @@
 """What can be saved of a damaged log of format 3.
 
-A row proves itself: its CRC covers where it stands and what it is linked to, and its marks cover
-its records one by one. So a damaged record is lost alone, and what follows a hole is as good as
-what does not. Where the marks are damaged they are made again of the content; where a page is
-lost, the records of the row that lie before it are read.
+A row can be verified by itself: its CRC covers its offset and the CRC of the row before, and its
+marks cover its records one by one. So only damaged records are lost, and records after a hole are
+saved. Damaged marks are computed again from the content. If a page is lost, the records of the row
+before that page are read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PIECE = 1024
 
 
 def head_of(db: sqlite3.Connection) -> _format.Head | None:
-    """What the head says, None where it cannot be read."""
+    """The values of the head, None if it cannot be read."""
     return read_head(db, "seq, crc, base, base_crc")
 
 
@@ -34,7 +34,7 @@ def seen(db: sqlite3.Connection, base: int, crc: int) -> Iterator[Seen]:
             continue  # trimmed, and its row is not deleted yet
         row, repaired = _mended(stored, at + 1, before)
         if row is None and stored[0] <= base and _batch.well_formed(stored):
-            row = stored  # what it is linked to is trimmed; its records prove themselves
+            row = stored  # the row before is trimmed; its records are verified by themselves
         found = list(_batch.whole(row)) if row is not None else []
         if row is None or not found:
             yield Seen(stored[0], [], -1, "its checksum does not match", chained=False)
@@ -58,9 +58,9 @@ def seen(db: sqlite3.Connection, base: int, crc: int) -> Iterator[Seen]:
 
 
 def _mended(row: Row, first: int, before: int) -> tuple[Row | None, bool]:
-    """The row as it was written as far as that can be proven, and whether that took a change.
+    """The verifiable row, and whether it had to be changed.
 
-    first, before: where it stands and what it is linked to if none is missing before it.
+    first, before: its offset and the CRC before it, if none is missing before it.
     """
     if _batch.proven(row):
         return row, False
@@ -75,13 +75,15 @@ def _mended(row: Row, first: int, before: int) -> tuple[Row | None, bool]:
     again: Row = (*row[:4], marks, *row[5:])
     if _batch.proven(again):
         return again, True
-    if marks == row[4]:  # only the row's CRC is damaged: its records prove where it stands
+    if marks == row[4]:  # only the row's CRC is damaged: its records verify its offset
         return (*row[:3], _batch.crc_of(again), *row[4:]), True
     return None, True
 
 
 def base_of(db: sqlite3.Connection) -> tuple[int, int]:
-    """Up to where the log was trimmed: what the head says if the rows agree, or what they say."""
+    """Up to where the log was trimmed: by the head if the rows agree with it, otherwise by the
+    rows.
+    """
     head, rows = head_of(db), _rows(db)
     spent: tuple[int, int] | None = None
     live = next(rows, None)
@@ -104,7 +106,10 @@ def base_of(db: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _rows(db: sqlite3.Connection) -> Generator[Row, None, None]:
-    """Every row that can be read, in order; one of a lost page with what lies before that."""
+    """Every row that can be read, in order;
+
+    a row with a lost page with the part before that page.
+    """
     at, end = 0, top(db, head_of(db), *_TOPS)
     query = f"{_format.ROW} WHERE first > ? ORDER BY first LIMIT 1"
     while True:
@@ -115,11 +120,11 @@ def _rows(db: sqlite3.Connection) -> Generator[Row, None, None]:
         except _format.UNREADABLE:
             row = _beginning(db, at)
         if row is None:
-            at += 1  # one further over what cannot be read
+            at += 1  # skip one unreadable row
             if at > end:
                 return
         elif row[0] <= at:
-            return  # damage can lead round in circles
+            return  # damage can lead to a loop
         else:
             at = row[0]
             if all(isinstance(each, bytes) for each in row[4:]) and isinstance(row[1], float):
@@ -127,7 +132,7 @@ def _rows(db: sqlite3.Connection) -> Generator[Row, None, None]:
 
 
 def _beginning(db: sqlite3.Connection, at: int) -> Row | None:
-    """The row after `at` with what can be read of its content."""
+    """The row after `at` with the readable part of its content."""
     query = "SELECT first, ts, before, crc, marks, gone FROM batch WHERE first > ? ORDER BY first"
     try:
         row = db.execute(f"{query} LIMIT 1", (at,)).fetchone()

@@ -1,4 +1,4 @@
-"""What two kinds of damaged logs give: records as they are met, each with what is wrong there."""
+"""The records of a damaged log of any format, as they are read, each with what is wrong there."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from store import _format
 from store._protocols import Record
 
 MOST_PER_PAGE = 200
-GIVE_UP = 100_000  # rows tried where nothing says how many there are
+GIVE_UP = 100_000  # rows tried if their number is unknown
 
 
 class Seen(NamedTuple):
     """A place of the log that was read.
 
-    seq: its offset. saved: the records that are whole by it. crc: what the head says if the log
-    ends here. why: what is wrong, "" if nothing is. chained: whether a record that follows a hole
-    cannot be told from a damaged one.
+    seq: its offset. saved: its undamaged records. crc: the head's CRC if the log ends here. why:
+    what is wrong, "" if nothing is. chained: whether a record that follows a hole cannot be
+    distinguished from a damaged one.
     """
 
     seq: int
@@ -40,7 +40,7 @@ def read_head(db: sqlite3.Connection, columns: str) -> _format.Head | None:
 
 
 def pages(db: sqlite3.Connection) -> int:
-    """How many there are; 0 where that cannot be read."""
+    """How many there are; 0 if that cannot be read."""
     try:
         return int(db.execute("PRAGMA page_count").fetchone()[0])
     except _format.UNREADABLE:
@@ -48,7 +48,7 @@ def pages(db: sqlite3.Connection) -> int:
 
 
 def top(db: sqlite3.Connection, head: _format.Head | None, *queries: str) -> int:
-    """No row is beyond this one; by the first that can be read of what may say it."""
+    """No row is beyond this one, by the first readable source."""
     most = pages(db) * MOST_PER_PAGE
     if head is not None:
         return min(head[0], most + head[2])

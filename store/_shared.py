@@ -1,4 +1,4 @@
-"""One log that several processes append to and read: what it promises, without any engine."""
+"""The promises of a log that several processes append to and read, for any engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tailed:
-    """A record of the log at its offset. chain: of the log up to here, where an append ended."""
+    """A record of the log at its offset. chain: of the log up to here, if an append ended here."""
 
     offset: Offset
     record: Record
@@ -33,9 +33,9 @@ class Tailed:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What a replica is to the log until it leaves, or is closed for being silent.
+    """A replica's membership until it leaves, or is closed for being silent.
 
-    settled: what this slot said of that before.
+    settled: the earlier value of this slot.
     """
 
     slot: int
@@ -45,7 +45,7 @@ class Membership:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to do what one replica does for all; a higher epoch ends it."""
+    """The right to do the shared tasks of all replicas; a higher epoch ends it."""
 
     role: str
     epoch: int
@@ -65,7 +65,7 @@ class LogState:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The digest of what was folded up to an offset; offset 0 for none."""
+    """The digest of the world at an offset; offset 0 for none."""
 
     offset: int = 0
     digest: str = ""
@@ -76,9 +76,10 @@ NO_MARK = Mark()
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """A replica as the log knows it. unseen_s: how long it was silent. closed: it is out.
+    """A replica as the log knows it.
 
-    mark: the newest digest that it said. reads: the newest format of records that it reads.
+    unseen_s: how long it was silent. closed: it may not append. mark: the newest digest that it
+    published. reads: the newest format of records that it reads.
     """
 
     slot: int
@@ -98,84 +99,84 @@ class Replica:
 class SharedLog(Protocol):
     """One total order of records. Offsets start at 1 and have no gaps.
 
-    Raises of every call: `Unsure` where it is not known whether it was done, and `Fenced`.
+    Every call may raise `Unsure` if it is unknown whether it was done, and `Fenced`.
     """
 
     async def join(self, name: str, key: str, reads: int = 1) -> Membership:
         """Become a replica that may append; the one of this name before is closed by it.
 
-        reads: the newest format of records that it reads, which the others find in `replicas`; 1
-        for one that does not say so. Raises OtherKey where an open replica folds by another key.
+        reads: the newest format of records that it reads, which the others find in `replicas`; 1 if
+        it does not publish one. Raises OtherKey if an open replica has another key.
         """
         ...
 
     async def append(
         self, entries: Sequence[Entry], settled: float, lease: Lease | None = None
     ) -> Offset:
-        """Append all or none, and make them durable; the last offset.
+        """Append all or none, and make them durable; returns the last offset.
 
-        Raises Duplicate where an id is there, and Outdated where a subject has a newer record.
+        Raises Duplicate if an id exists, and Outdated if a subject has a newer record.
         """
         ...
 
     async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
-        """Say that this replica is alive; what others left not durable becomes so.
+        """Send a sign of life; it also makes durable what others appended.
 
         mark: the newest digest, which the others compare with theirs.
         """
         ...
 
     async def tail(self, after: Offset, most: int) -> list[Tailed]:
-        """The next records after an offset that are durable, whole appends of them."""
+        """The next durable records after an offset, in whole appends."""
         ...
 
     async def find(self, eids: Sequence[str]) -> Mapping[str, Offset]:
-        """Which of these records are there, durable or not."""
+        """Which of these records exist, durable or not."""
         ...
 
     async def state(self) -> LogState:
-        """How far the log is."""
+        """The present offsets and times of the log."""
         ...
 
     async def replicas(self) -> list[Replica]:
-        """All that ever joined and were not replaced."""
+        """All replicas that ever joined and were not replaced."""
         ...
 
     async def chain_at(self, offset: Offset) -> bytes:
-        """The chain of the log up to an offset where an append ended; empty where there is none."""
+        """The chain of the log up to an offset where an append ended; empty if there is none."""
         ...
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
-        """Take or keep a role for so long; None where another has it."""
+        """Take or keep a role for this long; None if another replica has it."""
         ...
 
     async def close_silent(self, ttl_s: float) -> int:
-        """Close the replicas that were silent for so long; how many."""
+        """Close the replicas that were silent for this long; returns how many."""
         ...
 
     async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
-        """Keep a snapshot of this offset where every replica finds it, and `keep` of its key."""
+        """Store a snapshot of this offset for all replicas; keep `keep` of its key."""
         ...
 
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset
     ) -> tuple[Offset, bytes] | None:
-        """The newest one of a key, of an offset greater than `after` and not than `upto`.
+        """The newest one of a key, with an offset after `after` and up to `upto`.
 
-        Raises Corrupt where it is not as it was put there.
+        Raises Corrupt if it is damaged.
         """
         ...
 
     async def leave(self) -> None:
-        """Append no more; everything that was answered is in the log."""
+        """Leave: append nothing more; everything that was answered is in the log."""
         ...
 
     async def connect(self) -> None:
-        """Make the connections, anew where they were."""
+        """Open the connections, again if they were open."""
         ...
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         ...
 
 
@@ -197,15 +198,15 @@ def can_erase_shared(log: SharedLog) -> TypeGuard[SharedErasable]:
 
 
 class Unsure(StoreError):
-    """Whether it was done is not known: the engine did not answer."""
+    """It is unknown whether it was done: the engine did not answer."""
 
 
 class Fenced(StoreError):
-    """This replica was closed, or its role is another's now; nothing was written."""
+    """This replica was closed, or another one has its role; nothing was written."""
 
 
 class OtherKey(StoreError):
-    """An open replica of this log folds by another key; `key` is that one."""
+    """An open replica of this log has another key: `key`."""
 
     def __init__(self, key: str) -> None:
         super().__init__(
@@ -218,7 +219,7 @@ class OtherKey(StoreError):
 class Outdated(StoreError):
     """Some subjects have newer records than were seen; nothing was written.
 
-    newer: by position in what was to be appended, the offset of the newest one.
+    newer: by position in the append, the offset of the newest one.
     """
 
     def __init__(self, newer: Mapping[int, Offset]) -> None:
@@ -227,4 +228,4 @@ class Outdated(StoreError):
 
 
 class Unfit(StoreError):
-    """The database cannot hold a log as it is."""
+    """The database cannot hold a log in its present configuration."""

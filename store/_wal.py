@@ -1,12 +1,10 @@
-"""What the frames of a write-ahead file say about the log's end, and what can be saved of them.
+"""Finds the true end of a write-ahead file, and what can be saved of its frames.
 
-SQLite reads a WAL up to the first frame that is not as it was written and takes that for its end.
-So a flipped bit makes a shorter log, which nobody would notice. What tells it from the end that a
-crash leaves is a transaction behind it that was committed: a process writes its frames in order,
-so that nothing whole follows a frame that it could not finish.
-
-A frame is checked by the checksum that the one before it has stored, whether or not that one is
-whole itself. Format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
+SQLite reads a WAL up to the first damaged frame and takes that for its end. So a flipped bit would
+make a shorter log unnoticed. A crash leaves another kind of end: a process writes its frames in
+order, so no committed transaction follows a frame that it could not finish. If one does follow, the
+frame is damaged. A frame is checked by the stored checksum of the one before it, whether or not
+that one is damaged. Format: https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ Words = NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class _Wal:
-    """The whole frames of a file, each checked by itself.
+    """The complete frames of a file, each checked by itself.
 
-    header: whether it is as it was written. salts: (n, 2). sums: (n + 1, 2), as stored, that of the
-    header first. right: (n,) whose checksum follows from the one before it. commits: (n,).
+    header: whether it is undamaged. salts: (n, 2). sums: (n + 1, 2), as stored, that of the header
+    first. right: (n,) whether the checksum follows from the one before it. commits: (n,).
     """
 
     magic: int
@@ -52,7 +50,9 @@ class _Wal:
         return int(fits.size if fits.all() else np.argmin(fits))
 
     def generation(self) -> Words:
-        """The salts of the frames that belong together: the header's, or else most frames'."""
+        """The salts of the frames that belong together: the header's, otherwise those of most
+        frames.
+        """
         if self.header or not len(self.salts):
             return self.head_salts
         known, counts = np.unique(self.salts[self.right], axis=0, return_counts=True)
@@ -60,13 +60,13 @@ class _Wal:
         return found
 
     def committed(self) -> NDArray[np.intp]:
-        """The frames that end a transaction of this generation, each as it was written."""
+        """The undamaged frames that end a transaction of this generation."""
         ours = (self.salts == self.generation()).all(axis=1)
         return np.flatnonzero(self.right & self.commits & ours)
 
 
 def cut_short(path: Path) -> str:
-    """Why the end of the WAL is not where SQLite would take it to be; "" where it is."""
+    """Why SQLite would find the wrong end of the WAL; "" if it finds the right one."""
     wal = _read(path)
     if wal is None:
         return ""
@@ -79,7 +79,7 @@ def cut_short(path: Path) -> str:
 
 
 def heal(path: Path) -> None:
-    """Make SQLite read a copy of a WAL up to the last commit, with the damage that it holds."""
+    """Make SQLite read a copy of a WAL up to the last commit, damage included."""
     wal = _read(path)
     if wal is None:
         return
@@ -91,7 +91,7 @@ def heal(path: Path) -> None:
     salts = wal.generation()
     head = struct.pack(
         ">IIIIII", wal.magic, _VERSION, _PAGE, 0, int(salts[0]), int(salts[1])
-    )  # the number of the checkpoint says nothing
+    )  # the number of the checkpoint does not matter
     words = np.frombuffer(head, _order(wal.magic)).astype(np.uint32)
     total = _sums(words[None])[0]
     content[:_HEADER] = head + struct.pack(">II", *map(int, total))
@@ -104,7 +104,7 @@ def heal(path: Path) -> None:
 
 
 def _read(path: Path) -> _Wal | None:
-    """None where there is no frame in it."""
+    """None if it has no frame."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -164,7 +164,7 @@ def _weights(pairs: int) -> Words:
 
 @cache
 def _power(pairs: int) -> Words:
-    """What so many steps make of what was before: s₀ += x₀ + s₁, s₁ += x₁ + s₀."""
+    """The effect of this many steps on the earlier sums: s₀ += x₀ + s₁, s₁ += x₁ + s₀."""
     found, step = np.eye(2, dtype=np.uint32), np.array([[1, 1], [1, 2]], np.uint32)
     for _ in range(pairs):
         found = step @ found

@@ -1,14 +1,14 @@
-"""What can go wrong with a store, and what to do next."""
+"""The errors of a store, and what to do next."""
 
 from __future__ import annotations
 
 
 class StoreError(Exception):
-    """A store could not do what was asked."""
+    """A store could not do a request."""
 
 
 class Absent(StoreError):
-    """There is no log to be read; nothing was made in its place."""
+    """There is no log to read; nothing was created in its place."""
 
     def __init__(self, path: object) -> None:
         super().__init__(f"there is no log at {path}")
@@ -23,7 +23,7 @@ class Duplicate(StoreError):
 
 
 class Corrupt(StoreError):
-    """The log is damaged; `offset` is the first record that is not as it was written."""
+    """The log is damaged; `offset` is the first damaged record."""
 
     def __init__(self, offset: int, reason: str) -> None:
         super().__init__(
@@ -35,7 +35,7 @@ class Corrupt(StoreError):
 
 
 class Trimmed(StoreError):
-    """Records that were asked for have been trimmed; `first` is the oldest one kept."""
+    """Requested records have been trimmed; `first` is the oldest one kept."""
 
     def __init__(self, after: int, first: int) -> None:
         super().__init__(
@@ -47,14 +47,14 @@ class Trimmed(StoreError):
 
 
 class Unsupported(StoreError):
-    """The log's backend lacks what this needs; nothing was changed."""
+    """The log's backend does not support this; nothing was changed."""
 
     def __init__(self, log: object, what: str) -> None:
         super().__init__(f"the event log ({type(log).__name__}) cannot {what}")
 
 
 class WrongFormat(StoreError):
-    """The log was written by another version; it is whole, and was not touched."""
+    """The log was written by another version; it is undamaged and unchanged."""
 
     def __init__(self, path: object, found: object, known: int) -> None:
         super().__init__(
@@ -72,7 +72,7 @@ class Locked(StoreError):
 
 
 class Full(StoreError):
-    """The disk is full or may not be written; nothing was written, and later may succeed."""
+    """The disk is full or not writable; nothing was written, and a later try may succeed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{reason}; nothing was written; make space, or make the file writable")

@@ -1,7 +1,7 @@
-"""Nearest past vectors by cosine: the oracle, and what the service uses.
+"""Nearest past vectors by cosine: the oracle, and the index of the service.
 
-An index is a cache of vectors that the fold keeps. One thread calls `add`, `remove` and
-`recall`; only the finding of cells happens on another.
+An index is a cache of vectors that the folded state has. One thread calls `add`, `remove` and
+`recall`; only cells are computed on another thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from store._kernels import Kernel, Which, best
 from store._protocols import Neighbours, Rows, Vector
 
 EXACT_BELOW = 30_000
-"""Where looking at the nearest cells only begins to be cheaper than looking at everything."""
+"""From this size on, comparing only the nearest cells is cheaper than comparing everything."""
 _SLICE = 256
 _BLOCK = 32
 """Queries whose products with all vectors are held at once."""
@@ -58,9 +58,9 @@ def _check_many(vectors: Vector, dim: int) -> Vector:
 
 
 class ExactIndex:
-    """A matrix product over all vectors: the oracle, which needs nothing compiled and no cells.
+    """A matrix product over all vectors: the oracle, without compiled code and without cells.
 
-    Remembering and forgetting cost O(d), recalling O(n·d). A forgotten row is filled by the last.
+    Remembering and forgetting cost O(d), recalling O(n·d). The last row replaces a forgotten one.
     """
 
     def __init__(self, dim: int) -> None:
@@ -70,7 +70,7 @@ class ExactIndex:
         self._rows: dict[int, int] = {}
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember; ValueError for an id that is there or a vector of another length."""
+        """Remember. Raises ValueError for a known id or a vector of another length."""
         _check(vector, self.dim)
         if id in self._rows:
             raise ValueError(f"id: {id} is already in the index")
@@ -83,13 +83,13 @@ class ExactIndex:
         self._rows[id] = row
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, (n,) ids and (n, d) vectors, in an index that is empty."""
+        """Remember many at once, (n,) ids and (n, d) vectors, in an empty index."""
         self._ids = _check_load(ids, vectors, self.dim, len(self._rows))
         self._vectors = np.array(vectors, np.float32)
         self._rows = {int(id): row for row, id in enumerate(self._ids)}
 
     def remove(self, id: int) -> None:
-        """Forget; KeyError when it is not there."""
+        """Forget. Raises KeyError for an unknown id."""
         row = self._rows.pop(id)
         last = len(self._rows)
         if row != last:
@@ -98,7 +98,7 @@ class ExactIndex:
             self._rows[int(moved)] = row
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
-        """The k nearest; none for a zero vector, which is near nothing."""
+        """The k nearest; none for a zero vector, which has no similarity."""
         _check(vector, self.dim)
         n = len(self._rows)
         if not n or k < 1 or not vector.any():
@@ -127,7 +127,7 @@ class ExactIndex:
         return nearest(about, rows, self._ids[:n], self._vectors, vector, k)
 
     def settle(self, most: int) -> int:
-        """Nothing is put off here."""
+        """There is no deferred work here."""
         return 0
 
     def __contains__(self, id: int) -> bool:
@@ -137,11 +137,11 @@ class ExactIndex:
         return len(self._rows)
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Nothing to close."""
 
 
 class _OwnRows:
-    """The rows of an index that shares those of nobody."""
+    """The rows of an index with vectors of its own."""
 
     def __init__(self, dim: int) -> None:
         self.matrix: Vector = np.zeros((0, dim), np.float32)
@@ -170,18 +170,17 @@ class _OwnRows:
 
 
 class HybridIndex:
-    """Every vector is looked at below `exact_below` of them, the nearest cells above.
+    """Compares every vector up to `exact_below` of them, and the nearest cells above.
 
-    Cells are found by k-means on another thread, once there are enough vectors, and again when as
-    many have been added as there were; until then all that answered goes on answering. `load` waits
-    for them, so that a service is as fast after its start as it was before. Which cells a query
-    looks at is told by the exact search for their centres, so that what is found depends neither
-    on the kernel nor on which queries are asked together.
+    Another thread computes cells by k-means once there are enough vectors, and again when their
+    number has doubled; until then the earlier cells, or none, are used. `load` waits for them, so
+    that a service is as fast after its start as before. The cells of a query are found by an exact
+    search among their centres. So the result depends neither on the kernel nor on the other queries
+    of the same turn.
 
-    rows: where the vectors lie already, so that no second copy of them is kept. Without it the
-    index keeps its own.
+    rows: the existing vectors, so that no second copy is kept. Without it the index keeps its own.
 
-    LEAST, BY_K: how many vectors a query looks at, at least, and for each that it wants.
+    LEAST, BY_K: the minimum of vectors that a query is compared with, in all and for each result.
     """
 
     LEAST, BY_K = 9216, 64
@@ -209,7 +208,7 @@ class HybridIndex:
         self._built_of, self._since = 0, 0
 
     def add(self, id: int, vector: Vector) -> None:
-        """Remember; ValueError for an id that is there, or when `capacity` is reached. O(d)."""
+        """Remember. Raises ValueError for a known id, or at `capacity`. O(d)."""
         _check(vector, self.dim)
         cells = self._answering()
         if id in cells:
@@ -226,7 +225,7 @@ class HybridIndex:
             self._build_beside()
 
     def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, in an index that is empty, and find their cells."""
+        """Remember many at once, in an empty index, and compute their cells."""
         _check_room(len(ids), self.capacity)
         cells = self._answering()
         found = _check_load(ids, vectors, self.dim, len(cells))
@@ -249,7 +248,7 @@ class HybridIndex:
         self._kernel.put(cells, cells.put_many(found, rows, np.zeros(len(found), np.int32)))
 
     def remove(self, id: int) -> None:
-        """Forget; KeyError when it is not there."""
+        """Forget. Raises KeyError for an unknown id."""
         cells = self._answering()
         row = cells.remove(id)
         if self._own is not None:
@@ -259,7 +258,9 @@ class HybridIndex:
             self._gone.add(id)
             beside = self._beside
             if beside is not None and beside is not self._rows.matrix and row < len(beside):
-                beside[row] = 0.0  # the rows have moved since, and this copy is not erased by them
+                beside[row] = (
+                    0.0  # the rows have moved since, and this copy is not erased with them
+                )
 
     def recall(self, vector: Vector, k: int) -> Neighbours:
         """The k nearest, of all or of the nearest cells; none for a zero vector."""
@@ -267,7 +268,7 @@ class HybridIndex:
         return self.recall_many(vector[None], k)[0]
 
     def recall_many(self, vectors: Vector, k: int) -> list[Neighbours]:
-        """`recall` of each row, all of them together."""
+        """`recall` for each row, all of them together."""
         _check_many(vectors, self.dim)
         cells, n = self._answering(), len(vectors)
         k = min(k, len(cells))
@@ -284,19 +285,19 @@ class HybridIndex:
         ]
 
     def settle(self, most: int) -> int:
-        """Take over cells that were found; 1 while some are being found, else 0."""
+        """Use cells that were computed; returns 1 while a computation is running, otherwise 0."""
         self._answering()
         return int(self._building is not None)
 
     @property
     def approximate(self) -> bool:
-        """Whether only the nearest cells are looked at by now."""
+        """Whether only the nearest cells are compared now."""
         self._answering()
         return self._centres is not None
 
     @property
     def nbytes(self) -> int:
-        """What the index keeps beside the vectors, if those are another's."""
+        """The bytes of the index, without vectors that belong to another object."""
         own = 0 if self._own is None else self._own.matrix.nbytes
         centres = self._centres
         beside = 0 if centres is None else centres.nbytes + centres.matrix.nbytes
@@ -304,11 +305,11 @@ class HybridIndex:
 
     @property
     def kernel(self) -> str:
-        """What compares the vectors: a processor's instructions, or numpy."""
+        """The kernel in use: a processor's instructions, or numpy."""
         return self._kernel.name
 
     def wait(self) -> None:
-        """Until the cells that are being found, if they are, answer."""
+        """Wait until cells that are being computed are in use."""
         if self._building is not None:
             self._building.join()
 
@@ -319,12 +320,12 @@ class HybridIndex:
         return id in self._answering()
 
     def close(self) -> None:
-        """Stop building; waits for the step under way, tens of milliseconds."""
+        """Stop computing cells; waits for the running step, tens of milliseconds."""
         self._stop.set()
         self.wait()
 
     def _where(self, cells: Cells, vectors: Vector, k: int) -> Which | None:
-        """The cells that each query looks at: the nearest, until they hold enough."""
+        """The cells of each query: the nearest ones, until they have enough vectors."""
         centres = self._centres
         if centres is None:
             return None
@@ -351,12 +352,12 @@ class HybridIndex:
         self._kernel.put(cells, np.array([slot], np.int32))
 
     def _due(self) -> bool:
-        """Whether there are enough vectors for cells, and enough of them new."""
+        """Whether there are enough vectors for cells, and enough new ones."""
         enough = max(self.exact_below, self._built_of)
         return not self._failed and len(self._cells) >= self.exact_below and self._since >= enough
 
     def _answering(self) -> Cells:
-        """What answers now: the new cells from the first call after they were found."""
+        """The table in use: the new cells from the first call after they were computed."""
         if self._building is not None and not self._building.is_alive():
             self._building = self._beside = None
             self._failed = self._made is None
@@ -373,7 +374,7 @@ class HybridIndex:
                 if id in cells:
                     cells.remove(id)
             for id in fresh:
-                # Whoever has the rows may have let go of one whose removal is yet to be told.
+                # The owner of the rows may have dropped one before it calls `remove`.
                 row = before.row(id)
                 if row < len(cells.matrix):
                     self._put(cells, self._centres, id, row)
@@ -389,7 +390,7 @@ class HybridIndex:
         self._building.start()
 
     def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
-        """Cells of these vectors; some may be overwritten meanwhile, and are gone then."""
+        """The cells of these vectors; some may be overwritten meanwhile, and are then removed."""
         count = cells_for(len(ids))
         try:
             found = centres(matrix[rows[sampled(len(ids))]], count, self._nearest_centre)
@@ -403,7 +404,7 @@ class HybridIndex:
         self._made = middles, cells
 
     def _centred(self, centres: Vector) -> Cells:
-        """The centres as vectors among which the nearest are found."""
+        """An index of the centres, to find the nearest ones."""
         cells, every = Cells(self.dim, 1, self._kernel.copied), np.arange(len(centres))
         cells.point_at(centres)
         slots = cells.put_many(every, every.astype(np.int32), np.zeros(len(every), np.int32))
@@ -417,7 +418,7 @@ class HybridIndex:
     def _nearest_of(
         self, centres: Cells, matrix: Vector, rows: NDArray[np.int32]
     ) -> NDArray[np.int32]:
-        """Which centre each row is nearest to; the first for a row of zeros."""
+        """The nearest centre of each row; the first for a row of zeros."""
         where = np.zeros(len(rows), np.int32)
         for start in range(0, len(rows), _SLICE):
             if self._stop.is_set():
@@ -429,4 +430,4 @@ class HybridIndex:
 
 
 class _Stopped(Exception):
-    """The index is closed: its cells are of no use any more."""
+    """The index was closed while cells were computed."""

@@ -1,7 +1,8 @@
 """A `SharedLog` in NATS JetStream 2.12 or newer, by nats-py. See docs/adr/0020.
 
-The stream's leader orders the messages, and acknowledges what a majority has on its disks. A record
-is a message, so its offset is its number in the stream; an append is an atomic batch of them.
+The stream's leader orders the messages, and acknowledges a message once a majority has it on disk.
+A record is a message, so its offset is its number in the stream; an append is an atomic batch of
+them.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ from store._shared import (
 from store.errors import Duplicate
 
 MOST = 1000
-"""Records of one append: the servers take no larger batch."""
+"""The maximum of records in an append: the servers accept no larger batch."""
 _WRONG_LAST = (10071, 10164)
 _TWICE = 10201
 _CUT_OFF = (10174, 10175, 10176, 10207)
 _TRIED = 50_000
 _HEADERS = 2048
-"""So many bytes of a message are left to its headers."""
+"""The bytes of a message that are reserved for its headers."""
 _EARLIER_S = 60.0
 _NOT_JOINED = Membership(0, 0, 0.0)
 
@@ -65,11 +66,12 @@ class _Message:
 
 
 class JetStreamLog:
-    """One named log. Appends wait for each other, and so does what reads; no others do.
+    """One named log.
 
-    timeout_s: of every question. alive_s: a replica that was silent for less is there.
-    lost_after_s: what a replica that was closed may still bring is waited for so long.
-    insecure_single: one copy is enough, which is lost with its server.
+    Appends wait for each other, and so do reads; other calls do not. timeout_s: of every request.
+    alive_s: a replica that was silent for less counts as open. lost_after_s: how long to wait for
+    what a closed replica may still append. insecure_single: one copy is enough, which is lost with
+    its server.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class JetStreamLog:
         self._on(Wire(timeout_s))
 
     def _on(self, wire: Wire) -> None:
-        """What is known of the log is known of this connection: it begins anew with each."""
+        """Knowledge of the log belongs to one connection: a new one starts without any."""
         names = self._names
         self._wire = wire
         self._stream = Stream(wire, names.stream)
@@ -111,10 +113,10 @@ class JetStreamLog:
         self._tail = Tail(wire, names.stream, self._held)
 
     async def connect(self) -> None:
-        """Connect to one of the servers, and make the streams where there are none. Unsure, or
-        Unfit where they keep less than is promised.
+        """Connect to one of the servers, and create missing streams. Raises Unsure, or Unfit if the
+        streams keep too little.
         """
-        await self._wire.close()  # whatever is under way on it ends
+        await self._wire.close()  # pending requests on it end
         async with self._write_lock, self._read_lock, self._member_lock:
             told, servers = list[str](), self._servers
             for i, server in enumerate(servers):
@@ -139,7 +141,7 @@ class JetStreamLog:
         async with self._write_lock, self._member_lock:
             self.member = await self._members.join(name, key, reads)
             self._replica = name
-            # what an earlier connection has under way is refused from here on, or is in the log
+            # pending appends of an earlier connection are refused from now on, or are in the log
             self._own_last = {}
             await self._own(self._names.subjects.of_replica(name))
         return self.member
@@ -147,7 +149,7 @@ class JetStreamLog:
     async def append(
         self, entries: Sequence[Entry], settled: float, lease: Lease | None = None
     ) -> Offset:
-        """One atomic batch. What the others may rely on as settled is told by the next beat."""
+        """One atomic batch. The next sign of life publishes what is settled by it."""
         _check(entries)
         if not entries:
             return Offset((await self._stream.state()).last)
@@ -161,7 +163,7 @@ class JetStreamLog:
                 except _Again:
                     if asyncio.get_running_loop().time() > last:
                         raise Unsure(
-                            "others were first, again and again; nothing was written"
+                            "other replicas were first several times; nothing was written"
                         ) from None
 
     async def _append(self, entries: Sequence[Entry], lease: Lease | None) -> int:
@@ -188,9 +190,9 @@ class JetStreamLog:
             if error.code == _TWICE:
                 known = await self.find([each.record.eid for each in entries])
                 raise Duplicate(next(iter(known), entries[0].record.eid)) from None
-            if error.code in _CUT_OFF:  # the leader is another one by now
+            if error.code in _CUT_OFF:  # the leader has changed
                 raise _Again from None
-            raise Unsure(f"JetStream does not append: {error}") from None
+            raise Unsure(f"JetStream refused the append: {error}") from None
         for offset, (each, message) in enumerate(
             zip(entries, messages, strict=True), last - len(entries) + 1
         ):
@@ -201,7 +203,7 @@ class JetStreamLog:
         return last
 
     async def _messages(self, entries: Sequence[Entry], lease: Lease | None) -> list[_Message]:
-        """The first one of each subject says which message it expects to be the last there."""
+        """The first message of each subject names the one that it expects to be the last there."""
         subjects, known, found = self._names.subjects, set[str](), list[_Message]()
         for each in entries:
             if each.subject:
@@ -226,7 +228,7 @@ class JetStreamLog:
         return found
 
     async def _publish(self, messages: Sequence[_Message], lease: Lease | None) -> int:
-        """Nothing counts before the last one, which is sent where this replica is open."""
+        """Nothing counts before the last message, which is sent only if this replica is open."""
         batch = secrets.token_hex(8)
         if len(messages) > 1:
             for i, each in enumerate(messages, 1):
@@ -244,7 +246,10 @@ class JetStreamLog:
     async def _look_again(
         self, entries: Sequence[Entry], shards: dict[int, int], messages: Sequence[_Message]
     ) -> None:
-        """What was written meanwhile; Duplicate where an earlier try of this very append was."""
+        """Read what was written meanwhile.
+
+        Raises Duplicate if an earlier try of this append was.
+        """
         ours = {each.record.eid for each in entries}
         for message in await self._shards.look_again(shards):
             if message.record.eid in ours:
@@ -266,20 +271,19 @@ class JetStreamLog:
         return self._own_last[subject]
 
     def _try(self, eid: str, subject: str, last: int) -> None:
-        """An append of it is under way from here on, whatever becomes of it."""
+        """Note that an append of it is pending, whatever its result."""
         self._tried.setdefault(eid, (subject, last))
         while len(self._tried) > _TRIED:
             del self._tried[next(iter(self._tried))]
 
     async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
-        """Write this replica's row anew. Fenced where it was closed."""
+        """Write this replica's row again. Raises Fenced if it was closed."""
         async with self._member_lock:
             await self._members.beat(max(settled, self._settled), applied, applied, mark)
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
-        """What came by itself; where nothing did, the leader is asked whether there is more.
-
-        The second time that there is nothing after an offset, it is waited for a while.
+        """The messages that the server pushed; if there are none, the leader is asked whether there
+        are more. If there is nothing after the same offset a second time, this waits for a while.
         """
         async with self._read_lock:
             wait_s = BEAT_S if self._empty_at == after else 0.0
@@ -298,12 +302,12 @@ class JetStreamLog:
                     return []
                 if asyncio.get_running_loop().time() > last:
                     await self._tail.drop()
-                    raise Unsure("the stream has more than what comes")
+                    raise Unsure("the server has more messages than it sends")
                 wait_s = BEAT_S
 
     async def find(self, eids: Sequence[str]) -> dict[str, Offset]:
-        """Of what this process tried to append, where it would stand; of the rest, what a replica
-        of this name wrote since the ids were made.
+        """For appends of this process, search their subjects; for others, the records that a
+        replica of this name wrote since the ids were made.
         """
         found: dict[str, Offset] = {}
         tried: dict[str, int] = {}
@@ -333,14 +337,17 @@ class JetStreamLog:
         return found
 
     def _earlier(self) -> list[str]:
-        """Where an earlier process may have put them; under another name, if this one is new."""
+        """The subjects that an earlier process may have used;
+
+        of another name, if this one is new.
+        """
         subjects = self._names.subjects
         if self.member.epoch > 1:
             return [subjects.of_replica(self._replica)]
         return [subjects.of_replicas]
 
     async def state(self) -> LogState:
-        """What is settled is asked first: all of it stands before the head that is asked then."""
+        """The settled time is read first: everything settled is then before the head."""
         settled, _ = await self._members.settled()
         state = await self._stream.state()
         return LogState(state.last, state.last, settled, state.now)
@@ -355,32 +362,32 @@ class JetStreamLog:
         return found.message().chain if found is not None else b""
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
-        """By the revision of the lease's key."""
+        """Take or keep it by the revision of the lease's key."""
         async with self._member_lock:
             lease = await self._members.lead(role, held, ttl_s)
         if lease is not None and lease != held:
             subject = self._names.subjects.of_role(role)
-            async with self._write_lock:  # what is not written by now is refused from here on
+            async with self._write_lock:  # what is not written yet is refused from now on
                 self._own_last.pop(subject, None)
                 await self._own(subject)
         return lease
 
     async def close_silent(self, ttl_s: float) -> int:
-        """By the revisions of their keys, so not those that are seen meanwhile."""
+        """Close them by the revisions of their keys, so a new sign of life keeps a replica open."""
         return await self._members.close_silent(ttl_s)
 
     async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
-        """In the object store, by a connection of its own."""
+        """In the object store, on a separate connection."""
         await shared_snapshots.save(self._apart, self._names, key, at, state, keep)
 
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset
     ) -> tuple[Offset, bytes] | None:
-        """From the object store, by a connection of its own."""
+        """From the object store, on a separate connection."""
         return await shared_snapshots.newest(self._apart, self._names, key, after, upto)
 
     async def _apart(self) -> Wire:
-        """A connection for what is large, so that nothing waits for it."""
+        """A connection for large data, so that nothing else waits for it."""
         wire = Wire(self._timeout_s)
         await wire.open(self._address, self._servers[0], self._timeout_s)
         return wire
@@ -389,7 +396,7 @@ class JetStreamLog:
         return await shared_snapshots.held(self._apart, self._names, digest)
 
     async def leave(self) -> None:
-        """Close this replica's row, after all that is under way was appended."""
+        """Close this replica's row, after all pending appends."""
         async with self._write_lock, self._member_lock:
             try:
                 await self._members.beat(self._settled, 0, 0, NO_MARK)
@@ -398,12 +405,12 @@ class JetStreamLog:
                 return
 
     async def close(self) -> None:
-        """Close the connection; what is under way on it fails."""
+        """Close the connection; pending requests on it fail."""
         await self._wire.close()
 
 
 class _Again(Exception):
-    """Nothing was written, and the next try may be."""
+    """Nothing was written; the next try may succeed."""
 
 
 def _check(entries: Sequence[Entry]) -> None:

@@ -1,4 +1,4 @@
-"""The reference log and snapshots: the shortest, and obviously right. Nothing is durable."""
+"""The reference log and snapshots: short, and obviously right. Nothing is durable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MemoryLog:
         self._closed = False
 
     def append(self, records: Sequence[Record]) -> Offset:
-        """All or none; the last offset."""
+        """Append all or none; returns the last offset."""
         self._check()
         for record in records:
             check_record(record)
@@ -52,7 +52,7 @@ class MemoryLog:
             yield Offset(at), self._records[at - self._base - 1].body
 
     def forget(self, owner: str, upto: Offset) -> int:
-        """Empty the bodies of an owner's records; how many."""
+        """Empty the bodies of an owner's records; returns how many."""
         self._check()
         if not owner:
             raise ValueError("owner: must not be empty")
@@ -64,7 +64,7 @@ class MemoryLog:
         return erased
 
     def trim(self, upto: Offset, most: int = 100) -> int:
-        """Delete the oldest; how many are left to do."""
+        """Delete the oldest; returns how many are left to delete."""
         self._check()
         upto = min(upto, self.last)
         gone = max(0, min(upto - self._base, most))
@@ -98,7 +98,7 @@ class MemoryLog:
         )
 
     def close(self) -> None:
-        """Refuse everything from here on."""
+        """Refuse everything from now on."""
         self._closed = True
 
     def _check(self) -> None:

@@ -1,8 +1,8 @@
-"""What can be saved of a damaged log, and a new log of that. The damaged file is only read.
+"""Finds what can be saved of a damaged log, and writes a new log of it.
 
-What is saved is said in `store._examined`. In the place of a lost record stands an empty one, as if
-it had been erased: every other keeps its offset, and snapshots fit. The new log has the newest
-format, whichever the damaged one has.
+The damaged file is only read. `store._examined` finds what can be saved. A lost record is replaced
+by an empty one, as if it had been erased. So every other record keeps its offset, and snapshots
+remain valid. The new log has the newest format, whichever the damaged one has.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ _CHUNK = 512
 
 
 def examine(path: Path, known: Offset = START) -> Report:
-    """What `repair` would save. Raises Locked when another process has the log open.
+    """What `repair` would save.
 
-    known: an offset that is known to have been there, as of a snapshot.
+    Raises Locked if another process has the log open. known: an offset that is known to have
+    existed, for example from a snapshot.
     """
     with held(path), _best(path, _known(path, known)) as (_, report):
         return report
 
 
 def repair(path: Path, into: Path, known: Offset = START) -> Report:
-    """Write a new log of all that can be saved, at the same offsets; `into` must not be there."""
+    """Write a new log of all that can be saved, at the same offsets; `into` must not exist."""
     known = _known(path, known)
     with held(path), _best(path, known) as (db, _):
         if into.exists():
@@ -89,10 +90,11 @@ def _written(db: sqlite3.Connection, new: sqlite3.Connection, known: Offset) -> 
 
 @contextlib.contextmanager
 def _best(path: Path, known: Offset) -> Iterator[tuple[sqlite3.Connection, Report]]:
-    """A copy of the log, and what can be saved of it; another copy if that is more.
+    """A copy of the log, and what can be saved of it; the best of several copies.
 
-    One without the WAL, since a WAL that lost its end while the main file was ahead of it makes old
-    pages of new ones. And one with all frames of the WAL, also those behind a damaged one.
+    One is without the WAL: if a WAL lost its end while the main file was ahead of it, it would
+    replace new pages by old ones. Another has all frames of the WAL, also those after a damaged
+    one.
     """
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(_beside(path)))
@@ -126,7 +128,8 @@ def _copy(source: Path, target: Path) -> None:
         with target.open("r+b") as file:
             header, size = file.read(100), file.seek(0, os.SEEK_END)
             pages = int.from_bytes(header[28:32], "big")
-            # SQLite reads nothing of a file that is shorter than it says; a flipped bit says much
+            # SQLite does not read a file that is shorter than its header says, and a bit may have
+            # flipped there
             if header[:16] == b"SQLite format 3\0" and size < pages * PAGE < 64 * (size + PAGE):
                 file.truncate(pages * PAGE)
     except OSError as error:
@@ -134,17 +137,17 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def take_place(repaired: Path, path: Path, number: int) -> Path:
-    """Put the repaired log where the damaged one is, which keeps its content as `…damaged-N`."""
+    """Put the repaired log in place of the damaged one, whose content is kept as `…damaged-N`."""
     damaged = path.with_name(f"{path.name}.damaged-{number}")
     wal, mark = Path(f"{path}-wal"), _mark.beside(path)
     with held(path):
         try:
-            damaged.hardlink_to(path)  # at no time is there no log in this place
+            damaged.hardlink_to(path)  # there is a log in this place at any time
             if wal.exists():
                 wal.rename(f"{damaged}-wal")
             repaired.replace(path)
-            # until then a start is refused by it: the old main file lacks what the WAL held
-            if mark.exists():  # and the new log may fall short of it
+            # until then it makes a start refuse: the old main file lacks the WAL's content
+            if mark.exists():  # and the new log may end before it
                 mark.rename(f"{damaged}-synced")
             sync_directory(path.parent)
         except OSError as error:

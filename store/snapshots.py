@@ -1,4 +1,4 @@
-"""Snapshots as files, each whole or not there. See docs/adr/0008-snapshots-are-files.
+"""Snapshots as files, each complete or absent. See docs/adr/0008-snapshots-are-files.
 
 A file is: magic, a digest of all that follows, format, offset, length of the key, length of the
 state, key, state. Its name repeats the key, as far as a name can, and the offset.
@@ -37,7 +37,7 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of a snapshot; `why` it is not valid, or empty. `key` as far as it can be read."""
+    """A file of a snapshot; `why` it is invalid, or empty. `key`: as far as it can be read."""
 
     path: Path
     key: str
@@ -47,7 +47,7 @@ class Found:
 
 
 class FileSnapshots:
-    """Snapshots in a directory, of each key the newest `keep`. One process may write there."""
+    """Snapshots in a directory: the newest `keep` of each key. Only one process may write there."""
 
     def __init__(self, directory: Path, keep: int = 3) -> None:
         if keep < 1:
@@ -58,15 +58,15 @@ class FileSnapshots:
         try:
             self.directory.mkdir(0o700, parents=True, exist_ok=True)
             for path in self.directory.glob(f"*.snapshot{_PARTIAL}"):
-                path.unlink()  # of a process that died while it wrote
+                path.unlink()  # of a process that died while writing
             for path in self.directory.glob("*.snapshot"):
-                close_to_others(path)  # of a version that made it for all
+                close_to_others(path)  # of a version that made it readable for all
         except OSError as error:
             raise Full(f"{self.directory} cannot be written ({error.strerror})") from None
 
     @property
     def skipped(self) -> list[Found]:
-        """What was not valid when `latest` looked, and is there still."""
+        """The invalid files that `latest` found and that still exist."""
         return list(self._skipped.values())
 
     def save(self, at: Offset, key: str, state: bytes) -> None:
@@ -101,7 +101,7 @@ class FileSnapshots:
         return None
 
     def latest(self, key: str) -> tuple[Offset, State] | None:
-        """The newest valid one of `key`; those passed over are in `skipped`."""
+        """The newest valid one of `key`; invalid ones that it skipped are in `skipped`."""
         for path in self._paths(key):
             found, state = _read(path)
             if found.why:
@@ -127,26 +127,25 @@ class FileSnapshots:
         return [_read(path)[0] for path in self._paths()]
 
     def valid(self) -> Iterator[tuple[str, Offset, State]]:
-        """All that are valid, of every key, newest first; each file is read when it is due."""
+        """All valid ones, of every key, newest first; each file is read when it is needed."""
         for path in sorted(self._paths(), key=_offset, reverse=True):
             found, state = _read(path)
             if not found.why:
                 yield found.key, found.offset, state
 
     def forget(self, before: Offset) -> None:
-        """Delete all of an offset less than `before`, also those that are damaged."""
+        """Delete all with an offset less than `before`, also damaged ones."""
         self._delete([path for path in self._paths() if _offset(path) < before])
 
     def newest(self, after: Offset) -> Offset:
-        """The greatest offset of a valid one of any key, if it is greater than `after`; else that.
-
-        Only the files of such offsets are read.
+        """The greatest offset of a valid one of any key, if it is greater than `after`; otherwise
+        `after`. Only files with greater offsets are read.
         """
         beyond = sorted((p for p in self._paths() if _offset(p) > after), key=_offset, reverse=True)
         return next((_offset(path) for path in beyond if not _read(path)[0].why), after)
 
     def set_aside(self, after: Offset, ending: str) -> list[Path]:
-        """Give all of an offset greater than `after` a name with which they are not found."""
+        """Rename all with an offset greater than `after`, so that they are not found."""
         paths = [path for path in self._paths() if _offset(path) > after]
         try:
             for path in paths:
@@ -182,7 +181,7 @@ class FileSnapshots:
 
 
 def _stem(key: str) -> str:
-    """A key in a file's name: what is readable of it, and a hash that keeps keys apart."""
+    """A key in a file's name: its readable part, and a hash that distinguishes keys."""
     readable = re.sub(r"[^A-Za-z0-9_.]", "_", key)[:40] or "_"
     return f"{readable}-{hashlib.blake2b(key.encode(), digest_size=4).hexdigest()}"
 
@@ -192,7 +191,7 @@ def _offset(path: Path) -> Offset:
 
 
 def _read(path: Path) -> tuple[Found, State]:
-    """What a file is, and the state in it, which is read once and not copied."""
+    """The record of a file, and its state, which is read once and not copied."""
     at = len(_MAGIC) + _DIGEST
     try:
         with path.open("rb") as file:
@@ -209,8 +208,8 @@ def _read(path: Path) -> tuple[Found, State]:
 
 
 def _hashed(file: BufferedReader, size: int, digest: hashlib.blake2b) -> State:
-    """So many bytes, fewer at the end of the file. A large state is hashed on another thread while
-    the rest is read, since the two take about as long.
+    """Read this many bytes, fewer at the end of the file. A large state is hashed on another thread
+    while the rest is read, since the two take about equally long.
     """
     if size <= _PIECE:
         state = file.read(size)
@@ -231,7 +230,7 @@ def _hashed(file: BufferedReader, size: int, digest: hashlib.blake2b) -> State:
 
 
 def _wrong(path: Path, size: int, head: bytes, found: bytes) -> str:
-    """Why it is no valid snapshot, whose digest was found to be this; "" where it is one."""
+    """Why a file with this computed digest is not a valid snapshot; "" if it is."""
     at = len(_MAGIC) + _DIGEST
     if size < _SHORTEST:
         return f"it has {size} bytes, fewer than any snapshot"

@@ -10,8 +10,8 @@ Two promises, kept apart so that a decision never waits for a disk:
 
 The records of an append lie in one row, or a few (`store._batch`). SQLite does not checksum pages,
 so every record carries a CRC that covers the one before it. A WAL that lost its end would be a
-shorter log that nobody could tell from a whole one: so its frames are looked at before it is opened
-(`store._opening`), and a small file beside it says how far it was synced.
+shorter log, which looks like a complete one. So its frames are checked before it is opened
+(`store._opening`), and a small file next to it has the offset of the last sync.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from store._opening import absent, closed_on_failure, name_of, opened
 from store._protocols import START, EventLog, Offset, Record
 from store.errors import Absent, Closed, Corrupt, Full, StoreError, Trimmed
 
-_ROWS, _BYTES = 128, 1 << 18  # that a replay reads at once: it may be the loop that waits for it
+_ROWS, _BYTES = 128, 1 << 18  # how much a replay reads at once: the loop may wait for it
 _CHECKPOINT_PAGES = 1000
 _FSYNC_ERRORS = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
 # Rows of trimmed records are emptied at once and deleted when so many more are trimmed.
@@ -73,12 +73,11 @@ _DELETE_SPENT = (
 class SqliteLog:
     """An EventLog in one file.
 
-    `sync` may be called from any thread, everything else from one. About every
-    `_CHECKPOINT_PAGES` pages (4 MB) an append also moves the WAL into the main file, which
-    fsyncs; the ADR has the length of that pause. We do it ourselves, since SQLite's own
-    checkpoint within a commit keeps quiet about an fsync that failed. `forget` does it too.
-
-    A log of an old format is changed into one of this at opening (`store._migrate`).
+    `sync` may be called from any thread, everything else from one. About every `_CHECKPOINT_PAGES`
+    pages (4 MB) an append also moves the WAL into the main file, which fsyncs; the ADR has the
+    length of that pause. The log runs the checkpoint itself, since SQLite's own checkpoint within a
+    commit does not report a failed fsync. `forget` does it too. A log of an old format is converted
+    at opening (`store._migrate`).
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class SqliteLog:
         self._empty_wal()
 
     def append(self, records: Sequence[Record]) -> Offset:
-        """All records to the kernel in one transaction, or none; the last offset.
+        """Write all records to the kernel in one transaction, or none; returns the last offset.
 
         Raises Duplicate, Full (the log is usable again when there is space) and Closed.
         """
@@ -147,10 +146,10 @@ class SqliteLog:
         return Offset(seq)
 
     def sync(self) -> Offset:
-        """One fdatasync of the WAL; the last offset that is durable by it.
+        """One fdatasync of the WAL; returns the last durable offset.
 
-        A failed fsync leaves it unknown what reached the disk, so the log is broken by it and
-        says so from then on; opening it again tells what is there.
+        After a failed fsync it is unknown what reached the disk, so every later call raises Closed;
+        opening the log again shows what is there.
         """
         with self._descriptor:  # so that `close` waits, and no other file has this descriptor
             self._check()
@@ -165,14 +164,14 @@ class SqliteLog:
     def replay(self, after: Offset = START) -> Iterator[tuple[Offset, bytes]]:
         """Bodies after `after`, in order; every CRC from there to the end is verified.
 
-        What is erased while some rows are read is read again: no body that was erased is yielded.
+        Rows that are erased while they are read are read again: no erased body is yielded.
         """
         self._check()
         if after > self._seq:
             raise Corrupt(after, "the record before it is missing")
-        seq: Any = after  # an Offset; making each of them would take a tenth of the time
+        seq: Any = after  # an Offset; creating each of them would take a tenth of the time
         while True:
-            if seq < self._base:  # also when it was trimmed under way
+            if seq < self._base:  # also if it was trimmed meanwhile
                 raise Trimmed(seq, self.first)
             if seq >= self._seq:
                 return
@@ -186,18 +185,18 @@ class SqliteLog:
                     seq += 1
                     yield seq, body
                 if known != self._erasures:
-                    damage = ""  # what is after it is read again, and then this
+                    damage = ""  # the rows after it are read again, and then this one
                     break
                 if wrong is not None:
                     raise wrong
                 crc = row[3]
             if damage or not rows:
                 raise Corrupt(seq + 1, damage or f"it is missing, but the head says {self._seq}")
-            rows = []  # gone before the next are read, so that never two such lists are held
+            rows = []  # before the next are read, so that there is never a second list
             self._check()
 
     def _crc_after(self, seq: int) -> Any:
-        """What a row that begins after `seq` covers; None where none begins there."""
+        """What a row that begins after `seq` covers; None if none begins there."""
         rows, damage = self._read(_BEFORE, (seq,))
         if damage:
             raise Corrupt(seq, damage)
@@ -212,9 +211,9 @@ class SqliteLog:
         return self._read(_FOLLOWING, (seq, _ROWS), _BYTES)
 
     def forget(self, owner: str, upto: Offset) -> int:
-        """Erase an owner's bodies from the file and from its WAL; how many that were.
+        """Erase an owner's bodies from the file and from its WAL; returns how many.
 
-        Costs time in the number of the owner's records, and the pause of a checkpoint.
+        It takes time in proportion to the owner's records, and the pause of a checkpoint.
         """
         self._check()
         if not owner:
@@ -241,7 +240,7 @@ class SqliteLog:
         if damage or not rows or not _batch.proven(rows[0]):
             raise Corrupt(max(first, self._base + 1), damage or "its checksum does not match")
         _, wrong = _batch.bodies(rows[0], max(first, self._base + 1), None)
-        if wrong is not None:  # an owner that is damaged names nobody, and a seal would hide it
+        if wrong is not None:  # a damaged owner belongs to nobody, and a seal would hide the damage
             raise wrong
         found = [
             each
@@ -253,7 +252,7 @@ class SqliteLog:
         return len(found)
 
     def trim(self, upto: Offset, most: int = 100) -> int:
-        """Empty the oldest records and delete rows of older ones; how many are left to do."""
+        """Empty the oldest records and delete rows of older ones; returns how many are left."""
         self._check()
         base, upto = self._base, min(upto, Offset(self._seq))
         new = min(upto, base + most)
@@ -268,7 +267,7 @@ class SqliteLog:
                 self._db.execute("UPDATE head SET base = ?, base_crc = ? WHERE one = 1", (new, crc))
             self._base, self._base_crc = new, crc
             self._erasures += 1
-            self._stale = True  # the WAL may hold them still, and `forget` will not find them
+            self._stale = True  # the WAL may still have them, and `forget` will not find them
             self._written(4 + 2 * len(rows))
         return max(0, upto - self._base)
 
@@ -283,7 +282,7 @@ class SqliteLog:
         except Corrupt:
             if not whole:
                 raise
-            found = []  # damage may be deleted, too; what it was found by stays, and finds nothing
+            found = []  # damage may be deleted, too; its entries stay, and find nothing
         left = {each.record.owner for each in found if each.seq > upto}
         gone = [each.record for each in found if each.seq <= upto]
         owners = {each.owner for each in gone} - left
@@ -296,7 +295,7 @@ class SqliteLog:
         return _batch.crc_at(marks, upto - first)
 
     def offset_at(self, ts: float) -> Offset:
-        """The newest record older than `ts`: its row by halving, and there one by one."""
+        """The newest record older than `ts`: its row by binary search, then one by one."""
         self._check()
         if self._base == self._seq:
             return START
@@ -316,7 +315,7 @@ class SqliteLog:
         return Offset(older[-1]) if older else START
 
     def _begin_of(self, seq: int) -> tuple[int, float, int]:
-        """Of the row that has this offset: its first one, its time, its last one."""
+        """The row with this offset: its first offset, its time, its last offset."""
         rows, damage = self._read(_BEGIN, (seq,))
         if damage or not rows or not isinstance(rows[0][1], float):
             raise Corrupt(seq, damage or "it has no time")
@@ -338,16 +337,16 @@ class SqliteLog:
 
     @property
     def size_bytes(self) -> int:
-        """The pages in use; what was freed is used again before the file grows."""
+        """The pages in use; freed pages are used again before the file grows."""
         self._check()
         return bytes_in_use(self._db)
 
     def _read(
         self, query: str, values: tuple[object, ...], most_bytes: int = 0
     ) -> tuple[list[Any], str]:
-        """All rows up to the first that cannot be read, and why that one cannot ("" if none).
+        """All rows up to the first unreadable one, and why it is unreadable ("" if none is).
 
-        most_bytes: of their contents, after which no more are read; 0 for any number.
+        most_bytes: of their contents, after which no more are read; 0 for no limit.
         """
         rows, size = list[Any](), 0
         try:
@@ -363,7 +362,7 @@ class SqliteLog:
         return rows, ""
 
     def close(self) -> None:
-        """Make everything durable (closing checkpoints and fsyncs) and let go of the file."""
+        """Make everything durable (closing checkpoints and fsyncs) and close the file."""
         if not self._closed:
             with self._descriptor:
                 self._closed = True
@@ -380,8 +379,8 @@ class SqliteLog:
     def _written(self, pages: int) -> None:
         """Count about what a commit wrote; move the WAL into the main file when it is much.
 
-        What was committed is in the WAL whatever becomes of this. So a full disk only puts it
-        off, and a failed fsync is told by the next call, as one that `sync` met.
+        Committed records are in the WAL whatever the result. So a full disk only delays this, and
+        the next call reports a failed fsync, like one of `sync`.
         """
         self._pages += pages
         if self._pages < _CHECKPOINT_PAGES:
@@ -394,7 +393,7 @@ class SqliteLog:
                 self._break(str(error))
 
     def _empty_wal(self) -> None:
-        """Move the WAL into the main file and cut it off: what it held is in neither.
+        """Move the WAL into the main file and cut it off, so that erased text is in neither.
 
         The file stays the same one, and what `sync` promised is in the main file before.
         """
@@ -404,7 +403,10 @@ class SqliteLog:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """All of it or nothing; errors of SQLite become ours, but for IntegrityError."""
+        """Run all of it or nothing;
+
+        errors of SQLite become errors of the store, except IntegrityError.
+        """
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -419,7 +421,7 @@ class SqliteLog:
             raise
 
     def _failed(self, what: str, error: sqlite3.DatabaseError) -> StoreError:
-        """Undo a transaction that could not be written; what to raise."""
+        """Undo a transaction that could not be written; returns the error to raise."""
         self._rollback()
         if name_of(error) in _FSYNC_ERRORS:
             return self._break(str(error))
@@ -428,7 +430,7 @@ class SqliteLog:
         return Corrupt(self._seq + 1, f"{what} cannot be written ({error})")
 
     def _break(self, why: str) -> Closed:
-        """After a failed fsync nobody knows what reached the disk: refuse all from here on."""
+        """After a failed fsync it is unknown what reached the disk: refuse everything."""
         self._broken = f"the log could not be made durable ({why}); open it again"
         return Closed(self._broken)
 
@@ -438,9 +440,9 @@ class SqliteLog:
 
 
 def open_to_read(path: Path | str) -> EventLog:
-    """A log that is read and not written to: one of an old format is left as it is.
+    """A log for reading only: a log of an old format is not converted.
 
-    Raises Absent where there is none, or an empty file.
+    Raises Absent if there is none, or an empty file.
     """
     if absent(Path(path)):
         raise Absent(path)
@@ -455,5 +457,5 @@ def _connected(path: Path) -> sqlite3.Connection:
     db, found = opened(path)
     if found in OLD:
         return migrated(path, db)
-    remove(beside(path))  # an old log was begun to be changed, and another one lies here now
+    remove(beside(path))  # the conversion of an old log was started, and another log is here now
     return db

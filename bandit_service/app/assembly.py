@@ -80,10 +80,10 @@ _log = logging.getLogger("bandit.app")
 
 
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
-    """The event log in its directory, which is made if it is not there; of a shared log the copy.
+    """The event log in its directory, which is created if it is missing; for a shared log the copy.
 
-    to_read: nothing is to be appended, so that a log of an old format stays one, and one that is
-    not there is not made. Raises store.Absent.
+    to_read: nothing will be appended, so a log of an old format is not converted, and a missing one
+    is not created. Raises store.Absent.
     """
     directory, chosen = Path(settings.data_dir), settings.log
     path, engine = directory / chosen.path, store.DEFAULT if chosen.shared else chosen.engine
@@ -100,10 +100,10 @@ def open_snapshots(settings: Settings) -> FileSnapshots:
 
 
 def drift_watch(settings: Settings, serving: policies.Policy[Any]) -> DriftWatch | None:
-    """What watches for drift; None where it is off.
+    """The watch for drift; None if it is off.
 
-    Policies change while the service runs, and others learn beside the serving one, so `keep` with
-    a policy on which it does not act is no error, but is told.
+    Policies may change while the service runs, and others learn beside the serving one. So `keep`
+    with a policy that it does not affect is not an error, but is logged.
     """
     chosen = settings.drift
     if not chosen.enabled:
@@ -369,14 +369,14 @@ async def reconcile(router: Router, maintenance: Maintenance, settings: Settings
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy.key != key:
             await router.change_policy(wanted.name, key, wanted.parameters, source)
-    else:  # it is folded while the one whose state is there goes on deciding
+    else:  # it is trained while the policy with an existing state continues to decide
         maintenance.change_policy(wanted, source)
 
 
 def _warn_of_hidden(world: World) -> None:
-    """Tell of arms that the API put before there was a route of the same id.
+    """Warn of arms that the API put before there was a route of the same id.
 
-    They go on being drawn, so that this is no reason not to start.
+    They are still drawn, so the service can start.
     """
     for id in world.routes.specs:
         arm = world.arms.get(ArmId(id))
@@ -418,7 +418,7 @@ def _budgets(writer: Writer, settings: Settings) -> Budgets:
 
 
 def open_tracer(settings: Settings) -> Tracer | None:
-    """What makes spans, where they are wanted; OpenTelemetry is imported only then."""
+    """The tracer, if tracing is on; OpenTelemetry is imported only then."""
     wanted = settings.tracing
     if not wanted.endpoint:
         return None

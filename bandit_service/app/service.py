@@ -75,8 +75,8 @@ under way, and would be gone by themselves."""
 class _Collector:
     """The garbage collector while services serve in this process, however they overlap.
 
-    What was recovered lives as long as the process, so the collector does not look at it, not even
-    once: next to nothing of it is garbage. Of what comes later it looks seldom.
+    The recovered state lives as long as the process, so the collector never scans it: hardly any of
+    it is garbage. It scans later objects rarely.
     """
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ def _entrances(
 
 
 async def _written(runner: web.AppRunner, until: float) -> None:
-    """Wait, until then, for clients to read what was written for them."""
+    """Wait until this time for clients to read their answers."""
     assert runner.server is not None
     while time.monotonic() < until:
         transports = [each.transport for each in runner.server.connections]
@@ -215,7 +215,7 @@ def _follow(
 async def serving(
     settings: Settings, progress: Progress | None = None
 ) -> AsyncIterator[tuple[str, web.Application]]:
-    """The service, listening; yields its URL. Leaving drains: what is under way is answered."""
+    """The service, listening; yields its URL. Leaving drains: running requests are answered."""
     refused = exposure(settings)
     if refused:
         raise BadSettings([refused])

@@ -35,7 +35,7 @@ _log = logging.getLogger("bandit.replica")
 
 
 def open_shared(settings: Settings) -> SharedLog | None:
-    """The log in the database, not connected yet; None where this process has its own."""
+    """The log in the database, not connected yet; None if this process has its own."""
     chosen = settings.log
     if not chosen.shared:
         return None
@@ -138,9 +138,9 @@ async def _made_durable(shared: SharedLog, copy: EventLog, name: str, key: str) 
 async def begun_from(
     shared: SharedLog, copy: EventLog, snapshots: FileSnapshots, settings: Settings
 ) -> None:
-    """Put the newest snapshot of another replica beside the copy, where it is newer than any there.
+    """Put the newest snapshot of another replica next to the copy, if it is newer than those there.
 
-    It only saves time: what is wrong with it is told, and the log is folded instead.
+    It only saves time: a problem with it is logged, and the log is applied instead.
     """
     if not settings.log.share_snapshots:
         return

@@ -46,7 +46,7 @@ def _lines(fields: Mapping[str, Any]) -> str:
 
 
 def document(path: Path) -> dict[str, Any]:
-    """What the file says; Usage where it cannot be read."""
+    """The content of the file. Raises Usage if it cannot be read."""
     try:
         return tomllib.loads(text_of(path))
     except OSError as error:

@@ -14,7 +14,8 @@ from typing import Any
 import bandit_service
 from bandit_service import settings
 from bandit_service.cli import commands, terminal
-from bandit_service.cli.options import USAGE_ERROR
+from bandit_service.cli.options import USAGE_ERROR, Usage
+from bandit_service.data.log_source import Unreadable
 from bandit_service.embedding import ModelUnavailable, WrongDimension
 from store import StoreError
 
@@ -34,7 +35,10 @@ def _run(argv: Sequence[str] | None) -> int:
         for mistake in error.mistakes:
             print(f"config: {mistake}", file=sys.stderr)
         return USAGE_ERROR
-    except (ModelUnavailable, StoreError, WrongDimension, OSError) as error:
+    except Usage as error:
+        print(f"bandit-service: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except (ModelUnavailable, StoreError, Unreadable, WrongDimension, OSError) as error:
         if isinstance(error, BrokenPipeError) and terminal.reader_left():
             return 0
         print(f"bandit-service: {error}", file=sys.stderr)

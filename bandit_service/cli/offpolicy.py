@@ -15,7 +15,7 @@ from tqdm import tqdm
 import policies
 from bandit_service import settings
 from bandit_service.cli import options
-from bandit_service.cli.options import USAGE_ERROR, Usage, bounded, key_for
+from bandit_service.cli.options import Usage, bounded, key_for
 from bandit_service.core import events as ev
 from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
@@ -124,24 +124,18 @@ def check_none_given(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; 0 done, 1 the log cannot be read, 2 usage."""
+    if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
+        raise Usage("--bounds: LOW must be below HIGH")
+    candidates = candidates_of(args.policy)
+    chosen = settings.read(args.config)
     try:
-        if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
-            raise Usage("--bounds: LOW must be below HIGH")
-        candidates = candidates_of(args.policy)
-        chosen = settings.read(args.config)
         with _opened(args, chosen) as (source, snapshots):
             found = evaluated(source, _asked(args, candidates, chosen, source), snapshots, args)
-    except Usage as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return USAGE_ERROR
     except Locked as error:
         print(
             f"bandit-service: {error}; or evaluate the service that has it: --from-log URL",
             file=sys.stderr,
         )
-        return 1
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
         return 1
     print(json.dumps(found) if args.json else shown(found))
     return 0
@@ -181,7 +175,7 @@ def candidates_of(texts: list[str] | None) -> tuple[Candidate, ...]:
 def evaluated(
     source: Source, asked: Asked, snapshots: Path | None, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Fold the source past the candidates, with a bar on stderr, and what comes of it."""
+    """Run the candidates along the source, with a bar on stderr; returns the results."""
     after, world = beginning(source.first, asked, snapshots)
     if source.first > 1:
         print(
@@ -195,7 +189,9 @@ def evaluated(
         along.take(event)
     if asked.route and asked.route not in along.routes:
         there_are = ", ".join(sorted(each or AUTO for each in along.routes)) or "none"
-        raise Usage(f"--route: no decision is of the route {asked.route!r}; there are {there_are}")
+        raise Usage(
+            f"--route: no decision is of the route {asked.route!r}; the log has {there_are}"
+        )
     _check_metric(asked.metric, along.measured)
     bounds = None if args.bounds is None else (args.bounds[0], args.bounds[1])
     how = How(alpha=args.alpha, clip=args.clip, anyway=args.anyway, bounds=bounds)
@@ -212,7 +208,7 @@ def _check_metric(metric: str, measured: Collection[str]) -> None:
         there_are = ", ".join(known)
         raise Usage(
             f"--metric {metric}: no reward of these decisions has it{did_you_mean(metric, known)}; "
-            f"there are {there_are}"
+            f"expected one of {there_are}"
         )
 
 

@@ -152,7 +152,7 @@ def limit(parser: argparse.ArgumentParser, minimum: int = 1) -> None:
 
 
 def embedding(parser: argparse.ArgumentParser) -> None:
-    """`--backend`, `--model` and `--data-dir`: what embeds the queries, and where it is kept."""
+    """`--backend`, `--model` and `--data-dir`: the embedding model, and where it is stored."""
     parser.add_argument(
         "--backend",
         choices=("onnx", "torch", "static"),
@@ -211,7 +211,10 @@ def strength(parser: argparse.ArgumentParser, flag: str, default: float, where: 
 
 
 def candidate(text: str) -> Candidate:
-    """A policy with its parameters, as `POLICY` says; Usage where there is none such."""
+    """A policy with its parameters, in the notation of `POLICY`.
+
+    Raises Usage for an unknown one.
+    """
     try:
         return parsed(text)
     except (ValueError, TypeError) as error:

@@ -11,7 +11,7 @@ ANY = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError)
 
 
 def said(error: BaseException, url: str) -> str:
-    """One sentence: the service's own where it gave one."""
+    """One sentence: the service's own if it sent one."""
     match error:
         case urllib.error.HTTPError():
             try:

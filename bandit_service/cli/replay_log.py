@@ -20,11 +20,11 @@ from store import Offset
 
 
 def run(args: argparse.Namespace, chosen_policies: Mapping[str, Mapping[str, Any]]) -> int:
-    """Fold the whole log for each policy; 0, or 1 when what was kept of it differs.
+    """Apply the whole log for each policy; 0, or 1 if the stored state differs.
 
-    For the policy that serves, the fold is compared with the newest snapshot and the rest of the
-    log, bit for bit. For another, a snapshot is left, so that a service configured with it decides
-    by it from its start.
+    For the serving policy, the result is compared with the newest snapshot and the rest of the log,
+    bit for bit. For another, a snapshot is written, so that a service configured with it decides by
+    it from its start.
     """
     chosen = settings.read(args.config)
     log = assembly.open_log(chosen, to_read=True)

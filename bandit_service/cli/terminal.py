@@ -15,9 +15,9 @@ from bandit_service.parsing.suggestions import did_you_mean
 
 
 def kept(run: Callable[[], int]) -> int:
-    """What `run` returns, on any terminal; 0 and no word where the reader of the pipe has left.
+    """The result of `run`, on any terminal; 0 without a message if the reader of the pipe has left.
 
-    A sign that the terminal lacks becomes a question mark. A stream that is closed takes what is
+    A character that the terminal lacks becomes a question mark. A closed stream accepts what is
     written to it, and drops it.
     """
     _lend()
@@ -50,7 +50,7 @@ def _lend() -> None:
 
 
 def _left(stream: TextIO) -> bool:
-    """Whether the reader of this stream has left; what is still to be written is then dropped."""
+    """Whether the reader of this stream has left; the remaining output is then dropped."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):  # it is no file, or closed
@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
     """A parser that says which word was meant."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with 2, and the closest word where one is close."""
+        """Exit with 2, and suggest the closest word."""
         choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)$", message)
         if choice is not None:
             known = [each.strip("' ") for each in choice[2].split(",")]

@@ -30,9 +30,9 @@ def apply(world: World, event: ev.AnyEvent) -> World:
 
 
 def fold(world: World, what: Resolved) -> Sequence[Lesson]:
-    """The same for an event that was resolved in the world as it is now.
+    """The same for an event that was resolved in the present world.
 
-    Returns what it taught the policies that are no route's, for one that is folded elsewhere.
+    Returns its lessons for policies without a route, for a policy that is being trained elsewhere.
     """
     event = what.event
     lessons: list[Lesson] = []
@@ -74,6 +74,6 @@ def uncollected() -> Iterator[None]:
 
 
 def _place(error: Exception) -> str:
-    """The kind of an error and where it was raised; its message may hold what is nobody's."""
+    """The kind of an error and where it was raised; its message may contain private data."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"

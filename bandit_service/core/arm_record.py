@@ -12,7 +12,7 @@ PRIOR_DECISIONS = 5.0
 
 @dataclass
 class ArmRecord:
-    """One arm of the catalogue, and what its calls really cost and took.
+    """One arm of the catalogue, with the measured costs and latencies of its calls.
 
     listed_usd, observed_usd: sums over the decisions whose cost came back, of the cost by list
     price and token estimate, and of the cost reported. first_price: USD for a million tokens, one

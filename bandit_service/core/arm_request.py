@@ -70,7 +70,9 @@ NOTHING = ArmRequest()
 
 
 def check_request(request: ArmRequest) -> None:
-    """ValueError "field: what was wrong, what is allowed" for what no provider could be sent."""
+    """Raise ValueError "field: what was wrong, what is allowed" for a request that no provider
+    would accept.
+    """
     if request.service_tier == "":
         raise ValueError("service_tier: must not be empty; leave it out to keep the client's")
     for name in request.extra_body:

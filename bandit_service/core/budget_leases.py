@@ -1,7 +1,7 @@
-"""What each replica may spend of a budget without asking: a fold of what they were given.
+"""What each replica may spend of a budget without asking: a fold of their slices.
 
-Beside what is spent, this is what keeps several processes within one limit: the limit is never less
-than what is spent and what all of them may spend (docs/adr/0017).
+Together with the spend it keeps several processes within one limit: spend and all slices never
+exceed it (docs/adr/0017).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Catalogue:
         return sorted([*offered, record], key=lambda each: each.spec.id)
 
     def priced(self, records: Sequence[ArmRecord], tokens: int) -> Arms:
-        """These arms, with what a query of so many tokens costs on each."""
+        """These arms, with the cost of a query of this many tokens on each."""
         return self.costing(records, [record.expected_cost_usd(tokens) for record in records])
 
     def costing(self, records: Sequence[ArmRecord], cost_usd: Sequence[float]) -> Arms:
@@ -135,9 +135,8 @@ class Catalogue:
             self._weigh(lesson, what)
 
     def _weigh(self, lesson: Lesson, what: Resolved) -> None:
-        """One outcome more of its arms; a correction is none, nor are signals without a reward.
-
-        A prior that is weighed leaves a share of them; drift changes nothing here.
+        """Count one more outcome of its arms; corrections and signals without a reward do not
+        count. Weighing a prior leaves a share of them; drift changes nothing here.
         """
         arms: tuple[ArmId, ...] = ()
         if isinstance(lesson, policies.Compared):

@@ -31,14 +31,14 @@ MOST_CALLS = 64
 """Calls of tools of one conversation that are remembered: several may be under way that opened in
 the same words, as sub-agents do, and each is bound to the arm that called."""
 AGES_S = (60.0, 300.0, 3600.0)
-"""Ages of a cached prompt that are told apart: up to each of these, and beyond."""
+"""Age classes of a cached prompt: up to each of these, and beyond."""
 PRIOR = (0.9, 0.9, 0.5, 0.1, 0.0)
 """The share of a prompt that is taken to be found, by age; the last of one that never was there."""
 PRIOR_TOKENS = 50_000.0
 PRIOR_LATER, PRIOR_TALKS = 1.0, 20
 """How many turns are taken to follow one, and as how many conversations that counts."""
 MOST_TOKENS = 5e6
-"""Beyond so many tokens what was learned counts half, so that a changed provider is noticed."""
+"""After this many tokens the knowledge counts half, so that a changed provider is noticed."""
 _NEVER = len(AGES_S) + 1
 
 
@@ -62,7 +62,7 @@ class Talk(msgspec.Struct, frozen=True, gc=False):
 
 
 class Turn(msgspec.Struct, frozen=True, gc=False):
-    """What is known of a conversation when its next turn is decided.
+    """The record of a conversation when its next turn is decided.
 
     conversation: the hash of its name. before: the arm that answered last, "" if none is known.
     cached: tokens of the prompt that each arm is expected to have cached. warm: the same if the
@@ -133,7 +133,7 @@ class Conversations:
 
     @takes(ev.Redirected)
     def _redirected(self, event: ev.Redirected, what: Resolved) -> None:
-        """Its provider goes on with the conversation, in a cache of which nothing is known."""
+        """Its provider continues the conversation, with an unknown cache."""
         decided = what.decided
         if event.prompt_tokens and decided is not None and decided.conversation:
             self._visited(decided, Visit(decided.arm, event.ts, 0), what.owner, event.calls)
@@ -228,7 +228,7 @@ class Conversations:
         talk = self.talks.get(decided.conversation)
         before, calls = ((), ()) if talk is None else (talk.visits, talk.calls)
         calls = (*calls, *((call, now.arm) for call in called))[-MOST_CALLS:]
-        self.begun += not decided.before  # it may begin anew in words that were asked before
+        self.begun += not decided.before  # another conversation may begin with the same words
         self.went_on += bool(decided.before)
         visits = (*(each for each in before if each.arm != now.arm), now)
         self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner, calls)

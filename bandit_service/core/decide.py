@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeAlias
@@ -12,16 +12,18 @@ import numpy as np
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
-from bandit_service.core.arm_kinds import is_named_only, not_for_chat
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.conversations import Turn
-from bandit_service.core.errors import NoEligibleArm, Refused, Unavailable, Unknown
+from bandit_service.core.eligibility import NOT_ALLOWED, eligible, expected_usd, left_out
+from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
     assigned,
 )
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.staying import Stay, begun_at, stay_of
 from bandit_service.core.world import World
 from policies import (
@@ -31,159 +33,13 @@ from policies import (
     Floats,
     Neighbour,
     Proposal,
-    Vector,
     draw,
-    floor,
     lift,
-    mix,
     reads_neighbours,
 )
 
-NOT_ALLOWED = "not in arms"
 _MOST_EXCLUDED, _LONGEST_REASON = 64, 120
 """What a decision keeps of the arms that constraints took out, so that its record is bounded."""
-
-
-class Query(msgspec.Struct, gc=False):
-    """What is asked: features of the query and its hard constraints.
-
-    embedding: (d,) unit norm, or zeros with `fallback` saying why it could not be had.
-    surface: what the text's surface tells, as `events.surface_of` reads it.
-    prompt: tokens of all that is sent, where the service sends it; 0 if that is not known. turn: of
-    which conversation it is the next turn.
-    reason: why it is asked so, of `staying.REASONS`, where the one who asks knows.
-    outside: the query takes part in no experiment, since its arm or its policy was named.
-    policy: the one that is to decide, the serving one where none is named.
-    masked: why arms are not in `arms` though the request allows them.
-    tags: the client's own words, which go into the record and change nothing.
-    effort_asked, efforts: as of `conversations.Sent`.
-    route: by which it is asked; `arms` has its arms then. all_of_route: and all of them, since the
-    query names none itself.
-    groups, request_key, request_digest: as of `events.Decided`.
-    """
-
-    embedding: Vector
-    tokens: int
-    willingness_to_pay: float
-    arms: tuple[ArmId, ...] | None = None
-    max_cost_usd: float | None = None
-    max_latency_s: float | None = None
-    requires: tuple[str, ...] = ()
-    tenant: str = ""
-    unit: str = ""
-    fallback: str = ""
-    prompt: int = 0
-    turn: Turn | None = None
-    reason: str = ""
-    caller: str = ""
-    duel_of: str = ""
-    session: str = ""
-    conversation: str = ""
-    outside: bool = False
-    policy: str = ""
-    masked: Mapping[ArmId, str] = {}
-    surface: bytes = b""
-    tags: tuple[str, ...] = ()
-    effort_asked: str = ""
-    efforts: Mapping[ArmId, str] = {}
-    route: str = ""
-    all_of_route: bool = False
-    groups: tuple[str, ...] = ()
-    request_key: str = ""
-    request_digest: str = ""
-
-    @property
-    def named(self) -> tuple[ArmId, ...] | None:
-        """The arms that the query itself names; None where it names none."""
-        return None if self.all_of_route else self.arms
-
-
-@dataclass(frozen=True, slots=True)
-class Exploration:
-    """The probability floor that every decision gets, and the seed of all chance.
-
-    share: of the probability, in all, given to the eligible arms evenly. floor: where it is set, so
-    much for each arm takes the place of that, and all together no more than floor_share.
-    """
-
-    seed: int = 0
-    share: float = 0.02
-    floor: float | None = None
-    floor_share: float = 0.1
-
-    def settled(
-        self, proposal: Proposal, stay: Stay | None, worth: float
-    ) -> tuple[Proposal, Floats]:
-        """The proposal with what a switch costs, and (K,) what is drawn from."""
-        if stay is None:
-            return proposal, self.added(proposal.propensities)
-        kept = stay.keep(proposal, worth)
-        k = len(kept.propensities)
-        each = self.share / k if self.floor is None else min(self.floor, self.floor_share / k)
-        return kept, lift(kept.propensities, stay.scaled(each), share=1.0)
-
-    def added(self, propensities: Floats) -> Floats:
-        """(K,) with the floor: none below share / K, or below min(floor, floor_share / K)."""
-        if self.floor is None:
-            return mix(propensities, self.share)
-        return floor(propensities, self.floor, self.floor_share)
-
-    @property
-    def label(self) -> str:
-        """In a few words.
-
-        >>> Exploration().label, Exploration(floor=0.01).label, Exploration(share=0.0).label
-        ('2 % in all', '0.01 per arm', 'no floor')
-        """
-        if not (self.share if self.floor is None else self.floor):
-            return "no floor"
-        return f"{100 * self.share:g} % in all" if self.floor is None else f"{self.floor:g} per arm"
-
-
-class Recalled(msgspec.Struct, frozen=True, gc=False):
-    """What the history index gave for a query, nearest first."""
-
-    ids: Sequence[int] = ()
-    similarities: Sequence[float] = ()
-
-
-def eligible(world: World, query: Query) -> list[ArmRecord]:
-    """The arms left after the hard constraints, in the canonical order.
-
-    Raises Unknown for an arm of the allow-list that was never there, Refused for one that is not
-    for chat, and NoEligibleArm saying which constraint excluded which arm.
-    """
-    for id in query.arms or ():
-        if id not in world.arms:
-            raise Unknown(f"arms: no arm {id!r}; GET /v1/arms lists them", param="arms")
-        if wrong := not_for_chat(world.arms[id].spec):
-            raise Refused(f"arms: {wrong}", param="arms")
-    left: list[ArmRecord] = []
-    excluded = [f"{id}: retired" for id in query.arms or () if world.arms[id].retired]
-    excluded += _unrouted(world, query)
-    for record in world.catalogue.open_to(query.named):
-        why = _excluded(record, query)
-        if why:
-            excluded.append(f"{record.spec.id}: {why}")
-        else:
-            left.append(record)
-    if not left:
-        if not excluded:
-            raise NoEligibleArm("there is no arm: add one with PUT /v1/arms/{id}", param="arms")
-        raise NoEligibleArm("no arm is eligible; " + "; ".join(excluded), param=_relax(query))
-    return left
-
-
-def _unrouted(world: World, query: Query) -> list[str]:
-    """Which arms of a list a policy may not choose, and what to do about it."""
-    if query.arms is None or len(query.named or ()) == 1:
-        return []
-    records = (world.arms[id] for id in query.arms)
-    return [
-        f"{one.spec.id}: routed = false, so it has to be named alone"
-        for one in records
-        if not one.retired and is_named_only(one.spec)
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +70,7 @@ class Weighed:
 
 
 Offers: TypeAlias = dict[tuple[Hashable, ...], tuple[list[ArmRecord], Arms]]
-"""The eligible arms with what they cost, by all of a query that they hang on, in one world."""
+"""The eligible arms with their costs, by the parts of a query that they depend on, in one world."""
 
 
 class Posed(msgspec.Struct, gc=False):
@@ -309,14 +165,6 @@ def _offer(world: World, query: Query) -> tuple[list[ArmRecord], Arms]:
     return records, world.catalogue.costing(records, costs)
 
 
-def expected_usd(record: ArmRecord, query: Query) -> float:
-    """What a query is expected to cost on an arm, which may have a part of it cached."""
-    if not query.prompt:
-        return record.expected_cost_usd(query.tokens)
-    there = 0 if query.turn is None else query.turn.at(record.spec.id)
-    return record.expected_prompt_usd(query.prompt, there)
-
-
 def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = False) -> Weighed:
     """`weigh` of one that is posed in the world as it is now. shown: also the neighbours that the
     policy does not look at are wanted.
@@ -361,8 +209,8 @@ def weigh_posed(world: World, posed: Posed, explore: Exploration, shown: bool = 
 
 
 def conversing(turn: Turn, posed: Posed) -> tuple[Stay | None, Floats]:
-    """What a switch costs, None where there is no arm to stay with, and (K,) USD of the turn as the
-    policy is to see it.
+    """The cost of a switch, None if there is no arm to stay with, and (K,) USD of the turn for the
+    policy.
     """
     records, arms, prompt = posed.records, posed.arms, posed.query.prompt
     stay = stay_of(turn, prompt, records, arms)
@@ -438,13 +286,15 @@ def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
 
 
 def unknown_policy(world: World, name: str, param: str) -> Unknown | Unavailable:
-    """What a query is told that names a policy which decides nothing here, or not yet."""
+    """The error for a query that names a policy which does not decide here, or not yet."""
     if name in world.learners.awaited:
         return Unavailable(
             f"{param}: {name!r} is still learning from the log; retry in a few seconds"
         )
     there_are = ", ".join(world.deciding())
-    return Unknown(f"{param}: no policy {name!r} decides here; there are {there_are}", param=param)
+    return Unknown(
+        f"{param}: no policy {name!r} decides here; expected one of {there_are}", param=param
+    )
 
 
 def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> tuple[str, ...]:
@@ -461,7 +311,7 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
 def _context(
     world: World, query: Query, recalled: Recalled, learner: Learner, shown: bool
 ) -> Context:
-    """What the policy sees. shown: neighbours are wanted also where it does not look at any."""
+    """The policy's context. shown: include neighbours even if the policy reads none."""
     near: tuple[Neighbour, ...] = ()
     if shown or reads_neighbours(learner.policy):
         near = world.history.neighbours(
@@ -474,13 +324,6 @@ def _context(
         neighbours=near,
         surface=ev.surface_of(query.surface),
     )
-
-
-def left_out(world: World, query: Query) -> dict[ArmId, str]:
-    """Why each arm that is not eligible is not."""
-    records = world.catalogue.open_to(query.named)
-    reasons = ((record.spec.id, _excluded(record, query)) for record in records)
-    return {id: why for id, why in reasons if why}
 
 
 def decide(
@@ -553,7 +396,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
 
 
 def _reason(lot: Lot, arm: ArmId) -> str:
-    """Why this arm answers, of `staying.REASONS`; nothing where it was merely drawn."""
+    """Why this arm answers, of `staying.REASONS`; empty if it was only drawn."""
     query, turn = lot.query, lot.query.turn
     if query.reason:
         return query.reason
@@ -576,7 +419,7 @@ def noted(world: World, posed: Posed) -> dict[ArmId, str]:
 
 
 def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
-    """What the policy proposes, with `fallback`; uniform, with the failure, where it fails."""
+    """The policy's proposal, with `fallback`; uniform, with the failure, if it fails."""
     try:
         proposal = learner.policy.propose(learner.state, context, arms)
         if _proper(proposal, len(arms)):
@@ -596,33 +439,3 @@ def _proper(proposal: Proposal, k: int) -> bool:
         and float(proposal.propensities.min()) >= 0.0
         and bool(np.isfinite(proposal.scores).all())
     )
-
-
-def _excluded(record: ArmRecord, query: Query) -> str:
-    """Why the arm cannot serve this query, or nothing."""
-    spec = record.spec
-    if query.arms is not None and spec.id not in query.arms:
-        return query.masked.get(spec.id, NOT_ALLOWED)
-    missing = [name for name in query.requires if name not in spec.capabilities]
-    if missing:
-        return f"requires {', '.join(missing)}"
-    needed = query.tokens + spec.expected_output_tokens
-    if needed > spec.context_window:
-        return f"context window {spec.context_window} < {needed} tokens"
-    if query.max_cost_usd is not None:
-        cost = expected_usd(record, query)
-        if cost > query.max_cost_usd:
-            return f"max_cost_usd {query.max_cost_usd:g} < expected {cost:.3g}"
-    if query.max_latency_s is not None:
-        latency = record.expected_latency_s()
-        if latency is not None and latency > query.max_latency_s:
-            return f"max_latency_s {query.max_latency_s:g} < expected {latency:.3g}"
-    return ""
-
-
-def _relax(query: Query) -> str | None:
-    """The first constraint that the caller set, which is the field to look at."""
-    for name in ("max_cost_usd", "max_latency_s", "requires", "arms"):
-        if getattr(query, name) not in (None, ()):
-            return name
-    return None

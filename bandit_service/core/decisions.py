@@ -23,7 +23,7 @@ _FEW = 2_000
 
 
 class _Whose(msgspec.Struct):
-    """Of a decision no more than whose it is, so that the rest is not decoded."""
+    """Only the owner of a decision, so that the rest is not decoded."""
 
     tenant: str = ""
     unit: str = ""
@@ -37,7 +37,7 @@ _whose = msgspec.msgpack.Decoder(_Waiting)
 
 
 class Decisions(MutableMapping[str, Pending]):
-    """A mapping of ids to `Pending`; changing one that it gives changes what it holds."""
+    """A mapping of ids to `Pending`; changes of a returned one change the stored one."""
 
     __slots__ = ("_kept",)
 

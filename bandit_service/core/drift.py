@@ -34,10 +34,10 @@ WINDOW = 1000
 """Values that are kept of each watched number, the newest."""
 
 QUERIES_WARM_UP, ARM_WARM_UP = 200, 50
-"""Queries, and outcomes of an arm, that are let pass at first: what is learned then is no drift."""
+"""The first queries, and the first outcomes of an arm, are ignored: learning is not drift."""
 
 SPAN = 100
-"""The mean that is shown forgets a value that is so many old to 1/e."""
+"""In the shown mean a value that is this many old weighs 1/e."""
 
 MOST_ALARMS = 100
 
@@ -61,7 +61,7 @@ class Track:
     at: list[int] = field(default_factory=list)
 
     def measure(self, raw: float, level: float) -> None:
-        """One more reward, or distance; what is shown of it. Welford's mean and squares."""
+        """Add one reward, or distance; returns the shown values. Welford's mean and squares."""
         self.passed += 1
         apart = raw - self.mean
         self.mean += apart / self.passed
@@ -115,7 +115,7 @@ class Drift:
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
         decided, reward = what.decided, event.reward
-        if decided is None or decided.arm != what.arm:  # what was expected was of another
+        if decided is None or decided.arm != what.arm:  # the expectation was for another arm
             return
         if what.known and reward is not None and not event.correction:
             self.settled(decided, reward, what.number)
@@ -161,7 +161,7 @@ class Drift:
             self.allowances[event.arm] = Allowance(event.explore, event.decisions)
 
     def floors(self, arms: Sequence[ArmId]) -> Floats | None:
-        """(K,) the probability that each arm is to keep; None where none has an allowance."""
+        """(K,) the minimum probability of each arm; None if no arm has an allowance."""
         if not self.allowances:
             return None
         everyone = self.allowances.get(QUERIES)

@@ -61,7 +61,7 @@ class TooLarge(Refused):
 
 
 class TooSlow(Refused):
-    """The body did not come in the time there is for it."""
+    """The body did not arrive within its time limit."""
 
     status, code = 408, "too_slow"
 
@@ -116,7 +116,7 @@ class Busy(ServiceError):
 
 
 class Denied(ServiceError):
-    """No key, or not one of ours: send one that is."""
+    """No key, or an unknown one: send a valid one."""
 
     status, type, code = 401, "authentication_error", "unauthorized"
 
@@ -147,7 +147,7 @@ class RateLimited(Busy):
 
 
 class BudgetExhausted(Busy):
-    """A budget is spent, and nothing that may be drawn fits what is left of it."""
+    """A budget is spent, and no eligible arm fits into the rest."""
 
     code = "budget_exhausted"
 
@@ -245,5 +245,5 @@ def in_words(value: float) -> str:
 
 
 def stopped() -> Unavailable:
-    """What is told where the end of the service cut an answer off."""
+    """The error when the end of the service cut an answer off."""
     return Unavailable("the service is stopping and this took longer than it waits; retry")

@@ -8,229 +8,22 @@ never renamed, retyped or reused. `tests/golden/events.json` keeps a sample of e
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Annotated, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
-import numpy as np
 
-from bandit_service.core.arm_request import NOTHING, ArmRequest
+from bandit_service.core.arm_spec import ARM_KINDS as ARM_KINDS
+from bandit_service.core.arm_spec import ArmSpec as ArmSpec
+from bandit_service.core.arm_spec import Deployment as Deployment
 from bandit_service.core.experiments.spec import Experiment, Rules
-from bandit_service.core.fields import Word, doc
 from bandit_service.core.metric_spec import NamedMetric
-from policies import SURFACE, ArmId, Vector
-
-ARM_KINDS = ("chat", "embedding", "judge")
-"""What an arm is for: only those for chat are chosen by a policy."""
-
-
-def _own_price(example: float) -> msgspec.Meta:
-    return doc("Its own price, as of an arm.", example, minimum=0, maximum=1e5)
-
-
-class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One of several upstreams that serve the model of an arm. What is left out is the arm's."""
-
-    id: Annotated[str, doc("Its name; the id of its upstream if empty.", "eu", maxLength=128)] = ""
-    upstream: Annotated[str, doc("Id of the upstream.", "azure-eu", maxLength=256)]
-    model: Annotated[
-        str, doc("The model's name there; the arm's if empty.", "gpt-5-mini-eu", maxLength=256)
-    ] = ""
-    priority: Annotated[
-        int,
-        doc(
-            "The lowest is called first; the next if none of it answers.",
-            0,
-            minimum=0,
-            maximum=1_000,
-        ),
-    ] = 0
-    weight: Annotated[
-        float,
-        doc(
-            "Its share of the calls among those of one priority.",
-            1.0,
-            exclusiveMinimum=0,
-            maximum=1e6,
-        ),
-    ] = 1.0
-    max_running: Annotated[
-        int, doc("Maximum concurrent calls there; 0: no limit.", 0, minimum=0, maximum=10**6)
-    ] = 0
-    usd_per_mtok_in: Annotated[float | None, _own_price(0.25)] = None
-    usd_per_mtok_out: Annotated[float | None, _own_price(2.0)] = None
-    usd_per_mtok_cached_in: Annotated[float | None, _own_price(0.025)] = None
-    usd_per_mtok_cache_write: Annotated[float | None, _own_price(0.3)] = None
-    usd_per_mtok_cache_write_1h: Annotated[float | None, _own_price(0.5)] = None
-
-
-class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model that may be chosen, as it is configured.
-
-    It stands in the log, so its bounds are told here and checked where an arm is configured.
-    """
-
-    id: Annotated[
-        ArmId,
-        doc(
-            "The name of the arm; 1 to 128 printable characters.",
-            ArmId("gpt-5-mini"),
-            minLength=1,
-            maxLength=128,
-        ),
-    ]
-    usd_per_mtok_in: Annotated[
-        float, doc("Price of a million prompt tokens, USD.", 0.25, minimum=0, maximum=1e5)
-    ]
-    usd_per_mtok_out: Annotated[
-        float, doc("Price of a million answer tokens, USD.", 2.0, minimum=0, maximum=1e5)
-    ]
-    context_window: Annotated[
-        int, doc("Most tokens of prompt and answer.", 128_000, minimum=1, maximum=10**9)
-    ] = 128_000
-    expected_output_tokens: Annotated[
-        int, doc("Tokens of a usual answer, to estimate its cost.", 300, minimum=0, maximum=10**7)
-    ] = 300
-    expected_latency_s: Annotated[
-        float | None,
-        doc("Seconds of a usual answer, until one was measured.", 1.5, minimum=0, maximum=86_400),
-    ] = None
-    capabilities: Annotated[
-        tuple[Word, ...],
-        doc("What it can do; a query may require these.", ["json", "vision"], maxItems=64),
-    ] = ()
-    tags: Annotated[
-        tuple[Word, ...], doc("Words for people and policies.", ["cheap"], maxItems=64)
-    ] = ()
-    upstream: Annotated[str, doc("Id of the upstream that serves it.", "openai", maxLength=256)] = (
-        ""
-    )
-    model: Annotated[
-        str,
-        doc(
-            "Its name at the upstream; the arm's id if empty.",
-            "gpt-5-mini-2025-08-07",
-            maxLength=256,
-        ),
-    ] = ""
-    usd_per_mtok_cached_in: Annotated[
-        float | None,
-        doc(
-            "Price of prompt tokens read from the provider's cache; null: `usd_per_mtok_in`.",
-            0.025,
-            minimum=0,
-            maximum=1e5,
-        ),
-    ] = None
-    max_running: Annotated[
-        int, doc("Maximum concurrent calls; 0: no limit.", 0, minimum=0, maximum=10**6)
-    ] = 0
-    usd_per_mtok_cache_write: Annotated[
-        float | None,
-        doc(
-            "Price of prompt tokens written to the provider's cache; null: `usd_per_mtok_in`.",
-            0.3,
-            minimum=0,
-            maximum=1e5,
-        ),
-    ] = None
-    usd_per_mtok_cache_write_1h: Annotated[
-        float | None,
-        doc(
-            "The same for tokens kept for an hour; null: twice `usd_per_mtok_in`.",
-            0.5,
-            minimum=0,
-            maximum=1e5,
-        ),
-    ] = None
-    max_output_tokens: Annotated[
-        int | None,
-        doc(
-            "Most tokens of an answer; a budget reserves these where a request sets no limit.",
-            4_096,
-            minimum=1,
-            maximum=10**7,
-        ),
-    ] = None
-    aliases: Annotated[
-        tuple[Word, ...],
-        doc(
-            "Other names that its provider may give the model; `*` for any.",
-            ["gpt-5-mini-eu"],
-            maxItems=64,
-        ),
-    ] = ()
-    family: Annotated[
-        str,
-        doc(
-            "Arms of one family share what is learned, as a prior; empty: no family.",
-            "gpt-5",
-            maxLength=128,
-        ),
-    ] = ""
-    request: Annotated[
-        ArmRequest,
-        doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
-    ] = NOTHING
-    kind: Annotated[
-        str,
-        doc(
-            "What it is for: chat; embedding, for /v1/embeddings alone; judge, for [[judges]] "
-            "alone.",
-            "chat",
-            enum=ARM_KINDS,
-        ),
-    ] = "chat"
-    routed: Annotated[
-        bool, doc("Whether it can be chosen; if not, only a request that names it gets it.", True)
-    ] = True
-    dimensions: Annotated[
-        int | None,
-        doc(
-            "Of kind embedding: numbers in each of its vectors.",
-            1_536,
-            minimum=1,
-            maximum=10**6,
-        ),
-    ] = None
-    deployments: Annotated[
-        tuple[Deployment, ...],
-        doc(
-            "Upstreams that serve the same model, in the place of `upstream`.",
-            [{"upstream": "azure-eu"}, {"upstream": "azure-us"}],
-            maxItems=16,
-        ),
-    ] = ()
-
-
-_ROUTE = "route:"
-
-
-def label_of_route(id: str) -> str:
-    """The label of a route's learner, and of what came by the route."""
-    return f"{_ROUTE}{id}"
-
-
-def is_of_route(label: str) -> bool:
-    """Whether a label is a route's; that of a variant has a slash, whatever its experiment's id.
-
-    >>> is_of_route(label_of_route("bot")), is_of_route("route:x/treatment"), is_of_route("")
-    (True, False, False)
-    """
-    return label.startswith(_ROUTE) and "/" not in label
-
-
-class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A name under which clients ask, with its own arms and policy.
-
-    arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
-    is worth; None for the service's. policy, parameters: which decides.
-    """
-
-    id: str
-    arms: tuple[ArmId, ...] = ()
-    willingness_to_pay: float | None = None
-    policy: str
-    parameters: dict[str, Any] = {}
+from bandit_service.core.route_spec import RouteSpec as RouteSpec
+from bandit_service.core.route_spec import is_of_route as is_of_route
+from bandit_service.core.route_spec import label_of_route as label_of_route
+from bandit_service.core.vector_bytes import pack as pack
+from bandit_service.core.vector_bytes import surface_of as surface_of
+from bandit_service.core.vector_bytes import unpack as unpack
+from policies import ArmId
 
 
 class Event(
@@ -260,7 +53,7 @@ class ArmUpdated(Event, frozen=True, kw_only=True, tag="arm_updated"):
 
 
 class ArmRetired(Event, frozen=True, kw_only=True, tag="arm_retired"):
-    """An arm is offered no more; it keeps its state and still accepts rewards."""
+    """An arm is no longer offered; it keeps its state and still accepts rewards."""
 
     id: ArmId
     source: str
@@ -299,7 +92,7 @@ class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
 
 
 class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
-    """A replica could not fold the past for it, so that the one of before goes on."""
+    """A replica could not train the announced policy on the past, so the earlier one continues."""
 
     key: str
     replica: int
@@ -307,10 +100,10 @@ class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
 
 
 class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
-    """From here on a policy learns beside the serving one, and decides where a query names it.
+    """From now on a policy learns beside the serving one, and decides if a query names it.
 
-    parameters: JSON. key: hashes name and parameters. state: what it knows of all events before
-    this one, as `codec.dump` wrote it; empty where nothing was there to learn.
+    parameters: JSON. key: hashes name and parameters. state: its knowledge of all earlier events,
+    as `codec.dump` wrote it; empty if there was nothing to learn.
     """
 
     policy: str
@@ -320,7 +113,7 @@ class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
 
 
 class PolicyLeft(Event, frozen=True, kw_only=True, tag="policy_left"):
-    """A policy learns beside the serving one no more; what it knew is gone."""
+    """A policy no longer learns beside the serving one; its state is gone."""
 
     policy: str
 
@@ -335,7 +128,7 @@ class RouteChanged(Event, frozen=True, kw_only=True, tag="route_changed"):
 
 
 class RouteRemoved(Event, frozen=True, kw_only=True, tag="route_removed"):
-    """A route is no more; what its policy knew is gone."""
+    """A route was removed; its policy's state is gone."""
 
     id: str
 
@@ -355,44 +148,43 @@ class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
 class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     """One arm was drawn for one query. K eligible arms, in the canonical order.
 
-    embedding: d float32, little-endian; all zeros when it could not be had. surface: what the
-    text's surface tells, empty where there was no text.
-    propensities: (K,) the distribution drawn from, after masks, floor and fallback.
-    list_cost_usd: what the drawn arm's list price and the token estimates come to.
-    expected_deviation, expected_count: of `expected_quality` its standard deviation, and the
-    outcomes that it rests on by weight, as far as the policy says so; at 0 it is a prior. untried:
-    positions in `arms` of those that the policy had no outcome of.
-    neighbours, similarities: what was recalled, nearest first.
-    fallback: empty, or which stage failed and what took its place.
-    stayed: it is the arm that its conversation had before; in logs of before, where `conversation`
-    is empty, all mass was put on that arm. conversation: a hash of its name; before: the arm that
-    answered it last. prompt_tokens: of all that the service sends; 0 where it sends nothing.
-    cached_tokens: (K,) of these, how many each arm was expected to have cached; warm_tokens: the
-    same if the conversation had been at that arm. switch_usd: (K,) what a switch to each arm costs
-    on top, once for `later_turns`, which are expected to follow. reason: why this arm, of
-    `staying.REASONS`; empty where it was merely drawn.
-    caller: id of the API key that asked, on which its cost is booked.
-    duel_of: the decision whose answer the user got, where this one only stands against it.
-    experiment, variant: what the unit takes part in. split: the probability with which a unit that
-    takes part got this variant, 0 where an override named it or it is held. member: a hash of the
-    unit. steps: what of experiments applied, in order: "outside" (the request named its arm or its
-    policy), "stopped" (the kill switch) or "holdout"; or "audience", "override", "namespace",
-    "share", "split", "kept" (the variant that the unit had before its weights changed), "held" (the
-    control, since its variant is held), "no arm" (its arm could not serve the query, so the policy
-    that serves decided).
-    shadows: of logs of before; now an event of its own has them.
-    excluded: offered arms that a constraint took out, and why; without those that the request did
+    embedding: d float32, little-endian; all zeros if it was not available. surface: the surface
+    features of the text, empty without a text.
+    propensities: (K,) the distribution of the draw, after masks, floor and fallback.
+    list_cost_usd: the drawn arm's cost by list price and token estimates.
+    expected_deviation, expected_count: the standard deviation of `expected_quality`, and the weight
+    of the outcomes behind it, if the policy reports them; at 0 it is a prior. untried: positions in
+    `arms` of arms without any outcome.
+    neighbours, similarities: the recalled queries, nearest first.
+    fallback: empty, or the failed stage and what replaced it.
+    stayed: it is the arm that its conversation had before; in older logs, if `conversation` is
+    empty, all mass was put on that arm. conversation: a hash of its name; before: the arm that
+    answered it last. prompt_tokens: of everything that the service sends; 0 if it sends nothing.
+    cached_tokens: (K,) how many of these each arm was expected to have cached; warm_tokens: the
+    same if the conversation had been at that arm. switch_usd: (K,) the additional cost of a switch
+    to each arm, once for `later_turns` expected turns. reason: why this arm, of `staying.REASONS`;
+    empty if it was only drawn.
+    caller: id of the calling API key, which pays.
+    duel_of: the decision whose answer the user got, if this one is only compared with it.
+    experiment, variant: those of the unit. split: the probability with which a participating unit
+    got this variant, 0 if an override named it or it is held. member: a hash of the unit. steps:
+    what of experiments applied, in order: "outside" (the request named its arm or its policy),
+    "stopped" (the kill switch) or "holdout"; or "audience", "override", "namespace", "share",
+    "split", "kept" (the variant that the unit had before its weights changed), "held" (the control,
+    since its variant is held), "no arm" (its arm could not serve the query, so the serving policy
+    decided).
+    shadows: only in older logs; now they have an event of their own.
+    excluded: offered arms that a constraint excluded, and why; without those that the request did
     not allow.
-    seen: up to which offset of the log the world was folded that it was made of; 0 where that is
-    the one before it, as where one process appends.
-    tags: words of the client's, sorted, by which decisions are found; nothing is chosen by them.
-    effort_asked, effort: how much the client asks the model to reason, and how much the drawn arm's
-    provider is asked; empty where nothing is said.
-    route: by which it was asked for, "" by the default one.
-    request_key, request_digest: a hash of the idempotency key with which it was asked for, and of
-    the request; empty where there was no key.
-    groups: hashes of the session and the conversation that it is a part of, as far as the client
-    named them.
+    seen: the offset of the world that the decision was made from; 0 for the offset before it, as
+    with a single process.
+    tags: the client's labels, sorted, to find decisions; they do not affect the choice.
+    effort_asked, effort: the reasoning effort that the client requests, and the one sent to the
+    drawn arm's provider; empty for none.
+    route: the route of the request, "" for the default one.
+    request_key, request_digest: hashes of the idempotency key and of the request; empty without a
+    key.
+    groups: hashes of the session and the conversation, if the client named them.
     """
 
     id: str
@@ -463,9 +255,9 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
 
 
 class Shadowed(Event, frozen=True, kw_only=True, tag="shadowed"):
-    """What shadows would have done with a decision, found out after it was answered.
+    """The decisions of shadows for a decision, computed after it was answered.
 
-    In logs of before it stands in the decision itself.
+    In older logs they are in the decision itself.
     """
 
     decision_id: str
@@ -486,22 +278,21 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
 
 
 class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
-    """Signals came back for one decision, or for `subject` and `arm` where there was none.
+    """Signals came back for one decision, or for `subject` and `arm` without a decision.
 
-    Only the signals that are new with this event are set. `reward` is the scalar reward, set
-    exactly once per decision, by the event that settles it; `explicit` when the client sent it.
-    A `correction` replaces what was reported before: its signals are the new values, and its
-    `reward` is the new scalar reward of a decision that was settled. metrics: the user's own.
-    provisional: a judge's word, in whose place any later one of the user comes.
-    prior: taught beforehand, by a warm start.
-    prompt_tokens, cached_tokens: of the prompt that the arm was sent, and of it what was cached
-    there, None if that was not reported; set by the service where the arm answered. calls: hashes
-    of the ids of the tools that it called. deployment: the one of the arm's that answered.
-    revoked: signals that are taken back, as if they had never come. A policy cannot unlearn, so
-    `quality` and `reward` are then what was expected at the decision, in the place of what came.
-    weighed: `quality` is what the named metrics come to by the weights in force, not a word of its
-    own. session: the session that this was said of, as `Decided.groups` has it; "" if it was said
-    of the decision itself.
+    Only signals that are new with this event are set. `reward` is the scalar reward, set exactly
+    once per decision, by the event that settles it; `explicit` if the client sent it. A
+    `correction` replaces an earlier report: its signals are the new values, and its `reward` is the
+    new scalar reward of a settled decision. metrics: the user's own. provisional: a judge's grade,
+    which later feedback of the user replaces.
+    prior: from a warm start.
+    prompt_tokens, cached_tokens: of the prompt that the arm got, and how many of them it had
+    cached, None if that was not reported; set by the service if it called the arm. calls: hashes of
+    the ids of the answer's tool calls. deployment: the one that answered.
+    revoked: signals that are withdrawn, as if they had never come. A policy cannot unlearn, so
+    `quality` and `reward` are then the values expected at the decision.
+    weighed: `quality` is the weighted mean of the named metrics. session: the session that was
+    rewarded, as `Decided.groups` has it; "" if the decision itself was.
     """
 
     decision_id: str = ""
@@ -528,13 +319,13 @@ class Rewarded(Event, frozen=True, kw_only=True, tag="rewarded"):
 
 
 class SessionRewarded(Event, frozen=True, kw_only=True, tag="session_rewarded"):
-    """Something was said of a session or a conversation; a `Rewarded` of each of its decisions
-    follows, and then `SessionCredited`.
+    """A session or a conversation was rewarded.
 
-    group: as `Decided.groups` has it. owner: whose data it is. signals: what is new, the quality
-    and metrics by name. ids: the decisions that are credited, oldest first, with their arms.
-    weights: how far each is to learn the session's value from what was expected of it, 1 all the
-    way. credits: the same as shares that sum to 1.
+    A `Rewarded` for each of its decisions follows, and then `SessionCredited`. group: as
+    `Decided.groups` has it. owner: whose data it is. signals: the new ones, the quality and metrics
+    by name. ids: the credited decisions, oldest first, with their arms. weights: how far each
+    learns from its expected value towards the session's value, 1 for all the way. credits: the same
+    as shares that sum to 1.
     """
 
     group: str
@@ -549,17 +340,17 @@ class SessionRewarded(Event, frozen=True, kw_only=True, tag="session_rewarded"):
 
 
 class SessionCredited(Event, frozen=True, kw_only=True, tag="session_credited"):
-    """Every decision of a session has learned what was said of it. number: how often that was."""
+    """All decisions of a session learned their part. number: how many rewards the session had."""
 
     group: str
     number: int
 
 
 class Compared(Event, frozen=True, kw_only=True, tag="compared"):
-    """Two arms were compared on one query. prior: taught beforehand, by a warm start.
+    """Two arms were compared on one query.
 
-    correction: it takes the place of what was told before of the same decision and pair.
-    provisional: it is a judge's, which the user's own takes the place of.
+    prior: from a warm start. correction: it replaces an earlier comparison of the same decision and
+    pair. provisional: it is a judge's, which the user's own replaces.
     """
 
     winner: ArmId
@@ -585,11 +376,11 @@ class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
 
 
 class Spent(Event, frozen=True, kw_only=True, tag="spent"):
-    """Money that no outcome tells of, booked on the service and on whoever is named here.
+    """A cost that no outcome reports, booked on the service and on the payers named here.
 
-    judge: what it took to judge `decision_id`. Without a judge it is an estimate of what that
-    decision's answer cost, which a cost reported later takes the place of; without a decision it is
-    for something that was not routed, as embeddings.
+    judge: the cost of judging `decision_id`. Without a judge it is an estimate of the cost of that
+    decision's answer, which a later report replaces. Without a decision it is for a call that was
+    not routed, such as embeddings.
     """
 
     decision_id: str = ""
@@ -601,11 +392,11 @@ class Spent(Event, frozen=True, kw_only=True, tag="spent"):
 
 
 class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):
-    """What a replica may spend of an account in one window, where several share a log.
+    """What a replica may spend of an account in one window, if several share a log.
 
-    It takes the place of what the replica had before: what it spent until here is booked, and is no
-    part of it. replica: its slot. per, window: of `core.spend`. usd: what its calls under way may
-    cost at most, and what it may begin more calls with.
+    It replaces the replica's earlier slice: what was spent until here is booked, and not part of
+    it. replica: its slot. per, window: of `core.spend`. usd: the maximum cost of its running calls
+    and of new ones.
     """
 
     replica: int
@@ -616,9 +407,9 @@ class BudgetLeased(Event, frozen=True, kw_only=True, tag="budget_leased"):
 
 
 class BudgetReturned(Event, frozen=True, kw_only=True, tag="budget_returned"):
-    """A replica may spend nothing more of an account in this window: it gave back what it had.
+    """A replica may spend nothing more of an account in this window: it returned its slice.
 
-    So does the keeper for one that was closed long ago.
+    The keeper does the same for one that was closed long ago.
     """
 
     replica: int
@@ -628,10 +419,10 @@ class BudgetReturned(Event, frozen=True, kw_only=True, tag="budget_returned"):
 
 
 class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
-    """Another model answered than the arm's: what comes of the decision says nothing of that arm.
+    """Another model than the arm's answered: the decision's outcomes say nothing about that arm.
 
-    model: as the provider names it. arm: the one that has this model, which gets what is reported;
-    "" if none has. prompt_tokens: of the prompt that was sent. calls: as of `Rewarded`.
+    model: as the provider names it. arm: the one that has this model and gets the outcomes; "" if
+    none has. prompt_tokens: of the prompt that was sent. calls: as of `Rewarded`.
     """
 
     decision_id: str
@@ -670,10 +461,10 @@ class ExperimentDeleted(Event, frozen=True, kw_only=True, tag="experiment_delete
 
 
 class VariantSeeded(Event, frozen=True, kw_only=True, tag="variant_seeded"):
-    """A variant's policy as it begins: the frozen state that it goes on learning from.
+    """A variant's policy as it begins: the frozen state from which it continues to learn.
 
-    parameters: JSON. state: as `codec.dump` wrote it; empty begins with nothing learned. upto: the
-    number of events that it knows of.
+    parameters: JSON. state: as `codec.dump` wrote it; an empty one starts without knowledge. upto:
+    the number of events that it knows of.
     """
 
     experiment: str
@@ -694,15 +485,14 @@ class RulesChanged(Event, frozen=True, kw_only=True, tag="experiment_rules"):
 
 
 class DriftDetected(Event, frozen=True, kw_only=True, tag="drift_detected"):
-    """A detector found that what came of an arm, or the queries, is no longer as it was.
+    """A detector found that an arm's outcomes, or the queries, have changed.
 
-    arm: "" for the queries. detector: "adwin" or "page_hinkley". direction: "up" or "down".
-    before, after: the means on either side of the likeliest moment of the change; of residuals, or
-    of distances in units of two standard deviations. seen: how many values they are of. begun: the
-    number of the event with which the change began.
-    keep: the share of what was learned of the arm that stays, of policies that do not watch their
-    arms themselves; 1 forgets nothing. explore: the probability that the arm keeps at least in its
-    next `decisions`; every arm where none is named.
+    arm: "" for the queries. detector: "adwin" or "page_hinkley". direction: "up" or "down". before,
+    after: the means on either side of the likeliest moment of the change; of residuals, or of
+    distances in units of two standard deviations. seen: the number of values behind them. begun:
+    the number of the event with which the change began. keep: the share of the knowledge about the
+    arm that stays, in policies that do not watch their arms themselves; 1 forgets nothing. explore:
+    the minimum probability of the arm in its next `decisions`; of every arm if none is named.
     """
 
     detector: str
@@ -759,9 +549,9 @@ class ConfigurationChanged(Event, frozen=True, kw_only=True, tag="configuration_
 
 
 class Forgotten(Event, frozen=True, kw_only=True, tag="forgotten"):
-    """All that is kept of one unit is to be erased; `owner` is `owner_of` it.
+    """All data of one unit must be erased; `owner` is `owner_of` it.
 
-    What was learned of it stays in the sums of the policies, where it cannot be told apart.
+    What was learned from it stays in the sums of the policies, where it cannot be separated.
     """
 
     owner: str
@@ -880,27 +670,3 @@ def owner_of(tenant: str, unit: str) -> str:
     if not unit:
         return ""
     return blake2b(f"{len(tenant)}:{tenant}{unit}".encode(), digest_size=16).hexdigest()
-
-
-def pack(vector: Vector) -> bytes:
-    """A vector as little-endian float32."""
-    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
-
-
-def unpack(data: bytes) -> Vector:
-    """The read-only vector that `pack` made `data` from."""
-    return np.frombuffer(data, dtype="<f4")
-
-
-_NO_SURFACE = np.zeros(SURFACE, np.float32)
-_NO_SURFACE.setflags(write=False)
-_STEPS = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
-_SURFACES = _STEPS / np.float32(40.0 * SURFACE**0.5)
-"""What each byte says, by its unsigned value."""
-
-
-def surface_of(data: bytes) -> Vector:
-    """(SURFACE,) the surface features of a text, of norm up to 3; zeros where `data` is empty."""
-    if len(data) != SURFACE:
-        return _NO_SURFACE
-    return _SURFACES.take(np.frombuffer(data, np.uint8))

@@ -12,13 +12,12 @@ REDIRECTED = "redirected"
 
 
 def no_choice(event: ev.Decided, route: str = "") -> str:
-    """Why a decision says nothing of another policy of this route; empty where it does.
+    """Why a decision says nothing about another policy of this route; empty if it does.
 
-    With one arm there was nothing to choose, and the second answer of a duel was never what the
-    policy wanted. In logs of before, a conversation that stayed had drawn its arm when its first
-    query came; since then staying is part of the distribution that is drawn from. An arm
-    that an experiment or the hold-out fixed was drawn by the split of units, not for this query,
-    and who has an override was no one's chance.
+    With one arm there was no choice, and the second answer of a duel was not the policy's choice.
+    In older logs a conversation that stayed had drawn its arm at its first query; now staying is
+    part of the distribution of the draw. An arm that an experiment or the hold-out fixed was drawn
+    by the split of units, not for this query, and an override was not drawn at all.
     """
     if event.route != route:
         return ROUTED

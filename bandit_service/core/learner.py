@@ -29,9 +29,9 @@ class Recompared:
 
 @dataclass(frozen=True, slots=True)
 class Fading:
-    """Of what was learned of one arm only the share `keep` counts from here on.
+    """From now on only the share `keep` of the knowledge about one arm counts.
 
-    drift: since the arm has changed, which a policy may have noticed by itself.
+    drift: because the arm has changed, which a policy may have noticed by itself.
     """
 
     arm: ArmId
@@ -140,7 +140,10 @@ class KeptLearner:
             )
 
     def with_policy(self, policy: Policy[Any]) -> Learner:
-        """The learner, which goes on by this policy; one of codec.UNREADABLE for another's."""
+        """The learner, which continues with this policy.
+
+        Raises one of codec.UNREADABLE for another policy's state.
+        """
         state = codec.load(self.state, type(policy.init()))
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
         return Learner(policy, state, self.failures, self.uncorrected, *described)

@@ -19,10 +19,10 @@ from bandit_service.core.resolved import Resolved
 class Learners(dict[str, Learner]):
     """Learners by label.
 
-    What follows is not folded, but chosen by whoever opens the world. serving: the label of the one
-    that decides. serving_key: what its state was folded for. awaited: the names of policies that
-    are to learn beside it once their past is folded. elsewhere: how many policies, not among these,
-    are to be taught what is taught here.
+    The following is not folded, but set by the code that opens the world. serving: the label of the
+    one that decides. serving_key: what its state was folded for. awaited: the names of policies
+    that are to learn beside it once their past is folded. elsewhere: how many policies, not among
+    these, are to be taught what is taught here.
     """
 
     def __init__(self, by_label: Mapping[str, Learner] | None = None) -> None:
@@ -38,7 +38,7 @@ class Learners(dict[str, Learner]):
         self.serving, self.serving_key = name, key
 
     def read_neighbours(self) -> bool:
-        """Whether any that is taught may look at the neighbours of what it is taught with."""
+        """Whether any learner may read the neighbours of its lessons."""
         if self.elsewhere:
             return True
         return any(policies.reads_neighbours(one.policy) for one in self.values())
@@ -122,13 +122,13 @@ class Learners(dict[str, Learner]):
                         teach(learner, lesson)
 
     def _unseed(self, experiment: str) -> None:
-        """The policies of an experiment's variants decide no more."""
+        """The policies of an experiment's variants no longer decide."""
         for label in [one for one in self if one.startswith(f"{experiment}/")]:
             del self[label]
 
 
 def loaded(name: str, parameters: bytes, state: bytes) -> Learner | None:
-    """A policy that an event describes, with its state; None where there is none such here."""
+    """A policy that an event describes, with its state; None if this version has no such policy."""
     try:
         policy = policies.load(name, **msgspec.json.decode(parameters))
         known = codec.load(state, type(policy.init())) if state else policy.init()
@@ -143,7 +143,7 @@ def policies_key(name: str, parameters: bytes) -> str:
 
 
 def _described(kept: KeptLearner) -> Learner | None:
-    """A policy that the log described; None where there is none such any more."""
+    """A policy that the log described; None if it no longer exists."""
     try:
         policy = policies.load(kept.name, **msgspec.json.decode(kept.parameters))
     except (ValueError, TypeError, LookupError, ImportError, msgspec.DecodeError):

@@ -20,9 +20,9 @@ from policies import ArmId, Context, Neighbour
 
 
 def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolved]:
-    """The event with what it teaches: one for each decision that leaves, otherwise one.
+    """The event with its lessons: one for each expired decision, otherwise one.
 
-    What leaves first is remembered before the next one is looked up.
+    The first expired decision is remembered before the next one is looked up.
     """
     if isinstance(what.event, ev.Decided):
         return (what,)  # it teaches nothing
@@ -184,7 +184,7 @@ def _weighed(world: World, event: ev.PriorWeighed) -> tuple[Fading, ...]:
 
 
 def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
-    """A variant's policy; where it cannot be loaded, the serving one decides."""
+    """A variant's policy; if it cannot be loaded, the serving one decides."""
     spec = world.experiments.specs.get(event.experiment)
     variant = None if spec is None else spec.variant(event.variant)
     if variant is None:
@@ -199,7 +199,7 @@ def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
 
 
 def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
-    """A route's policy as it begins; None where it goes on, or cannot be loaded."""
+    """A route's policy as it begins; None if it continues, or cannot be loaded."""
     route, label = event.route, ev.label_of_route(event.route.id)
     there = world.learners.get(label)
     if there is not None and there.key == event.key:
@@ -219,7 +219,7 @@ def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
 
 
 def _seen(lesson: Lesson, context: Context) -> Lesson:
-    """The same lesson with what of the history may be seen."""
+    """The same lesson with the visible part of the history."""
     match lesson:
         case Correction():
             return Correction(
@@ -234,9 +234,9 @@ def _seen(lesson: Lesson, context: Context) -> Lesson:
 
 
 def context_of(world: World, of: Subject, learner: Learner | None = None) -> Context:
-    """The context as it was decided on, with its neighbours as they are known now.
+    """The context of the decision, with the present outcomes of its neighbours.
 
-    learner: the one that is to see it, where it may not see all.
+    learner: the one that gets it, if it may not see all.
     """
     view = view_of(world, learner)
     return _context(of, world.history.neighbours(of.neighbours, of.similarities, view))

@@ -24,7 +24,7 @@ RETRY, REGENERATE, EDIT = (f"{IMPLICIT}{name}" for name in ("retry", "regenerate
 class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A number of the user's own by which answers are judged, as it is configured.
 
-    It stands in the log, so its bounds are told here and checked where it is configured.
+    The log has it, so its bounds are stated here and checked when it is configured.
     """
 
     name: Annotated[

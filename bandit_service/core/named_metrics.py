@@ -1,7 +1,7 @@
-"""The named metrics in force, and what came of each by arm: a fold.
+"""The present named metrics, and the values of each by arm: a fold.
 
-A value is kept as it was reported, beside the quality that followed from it, so that other weights
-can be applied later (docs/adr/0019).
+A value is kept as it was reported, next to the resulting quality, so that other weights can be
+applied later (docs/adr/0019).
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ class Tally:
     weight: float = 0.0
 
     def add(self, value: float, weight: float) -> None:
-        """`value`, which is weighted already; what is taken back has both below 0."""
+        """Add `value`, which is weighted already; withdrawn values have both below 0."""
         self.total += value
         self.weight += weight
 
 
 @dataclass
 class NamedMetrics:
-    """specs: those in force, by name. stale: decisions may still be taught by weights of before.
+    """specs: those in force, by name. stale: some decisions may still be learned by earlier
+    weights.
 
     tallies: by metric and arm.
     """
@@ -45,7 +46,7 @@ class NamedMetrics:
         return bool(self.specs or self.stale or self.tallies)
 
     def quality(self, signals: Mapping[str, float], expected: float) -> float | None:
-        """The quality that signals come to by the weights in force; None where none has any.
+        """The quality of signals by the present weights; None if no signal has a weight.
 
         expected: as of `quality_of`.
         """
@@ -70,7 +71,7 @@ class NamedMetrics:
                 spec.check(value, whole=spec.scope == "decision")
 
     def mean(self, name: str, arm: ArmId) -> float | None:
-        """The mean of a metric's values on an arm; None where none came."""
+        """The mean of a metric's values on an arm; None without values."""
         found = self.tallies.get(name, {}).get(arm)
         return found.total / found.weight if found is not None and found.weight > 0.0 else None
 

@@ -26,7 +26,7 @@ from bandit_service.core.world import World
 from policies import ArmId
 
 VOTE = "vote"
-"""The metric that a user's vote is beside the quality that it says."""
+"""The metric of a user's vote, in addition to its quality."""
 MOST_METRICS = 8
 WORTH = frozenset(("quality", "reward"))
 """The signals that say what an answer was worth."""
@@ -116,7 +116,7 @@ def is_metric_name(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the service saw of an answer beside its signals: as of `events.Rewarded`."""
+    """The service's observations of an answer, in addition to signals: as of `events.Rewarded`."""
 
     prompt_tokens: int = 0
     cached_tokens: int | None = None
@@ -240,8 +240,8 @@ def check_measured(said: Mapping[str, float], metrics: Sequence[Metric]) -> None
 def _new(
     pending: Pending, said: Mapping[str, float], mine: frozenset[str], *, correction: bool
 ) -> dict[str, float]:
-    """What of a report is not there yet. mine: in whose place the report comes, also where it is
-    the same: now it is the user's. Raises Conflict for what is there with another value.
+    """The new part of a report. mine: the signals that the report replaces, even if the value is
+    the same: now it is the user's. Raises Conflict for a signal with another value.
     """
     new = {}
     for name, value in said.items():
@@ -258,8 +258,8 @@ def _new(
 
 
 def _weighed(pending: Pending, new: Mapping[str, float], named: NamedMetrics) -> float | None:
-    """The quality that the named metrics come to, where it is another than the one that is there;
-    None also where the quality is the user's own word.
+    """The quality by the named metrics, if it differs from the present one; None also if the
+    quality is the user's own.
     """
     graded = pending.signals.keys() & WORTH
     if graded and not pending.provisional and not pending.weighed:
@@ -281,10 +281,10 @@ def likely_quality(pending: Pending) -> float:
 def decision_reweighed(
     pending: Pending, decision_id: str, rule: RewardRule, ts: float, named: NamedMetrics
 ) -> ev.Rewarded | None:
-    """The event by which a pending decision is taught by the weights in force; None where it is.
+    """The event that corrects a pending decision by the present weights; None if it needs none.
 
-    The cost and the latency of its reward are those that it was taught with, so that weights that
-    change and change back leave what was learned as it was.
+    It uses the cost and the latency of the earlier reward, so that weights that change and change
+    back leave the learned state as it was.
     """
     quality = _weighed(pending, {}, named)
     if quality is None:
@@ -312,12 +312,11 @@ def decision_voted(
     ts: float,
     named: NamedMetrics = UNNAMED,
 ) -> ev.Rewarded | None:
-    """The event for a user's vote on a pending decision; None where nothing changes.
+    """The event for a user's vote on a pending decision; None if nothing changes.
 
-    vote: the quality that it says, or the value of the named metric `vote` where there is one; None
-    takes an earlier vote back. The last one counts, also in the place of a judge's grade.
-
-    Raises Conflict where the grade is not a vote's.
+    vote: its quality, or the value of the named metric `vote` if there is one; None withdraws an
+    earlier vote. The last one counts, and replaces a judge's grade. Raises Conflict if the quality
+    has another source.
     """
     before = pending.signals.get(VOTE)
     graded = "reward" if "reward" in pending.signals else "quality"
@@ -334,8 +333,8 @@ def decision_voted(
 def _revoked(
     pending: Pending, decision_id: str, rule: RewardRule, ts: float, *also: str
 ) -> ev.Rewarded:
-    """A grade is taken back: the policies get what they expected in its place. also: metrics that
-    are taken back with it.
+    """A grade is withdrawn: the policies get the quality that they expected instead. also: metrics
+    that are withdrawn with it.
     """
     decided, worth = pending.decided, ("quality", "reward", *also)
     quality = likely_quality(pending)
@@ -406,12 +405,11 @@ def comparison_resent(world: World, key: str, digested: str) -> bool:
 
 
 def decision_compared(pending: Pending, event: ev.Compared) -> ev.Compared | None:
-    """The event for a comparison of a pending decision; None where it is already there.
+    """The event for a comparison of a pending decision; None if it is known already.
 
-    Its key is the decision and the pair: another result is a conflict, but where it is sent as a
-    correction, or is a user's and takes the place of a judge's.
-
-    Raises Refused where the decision's arm is none of the two.
+    Its key is the decision and the pair: another result is a conflict, unless it is sent as a
+    correction, or is a user's that replaces a judge's. Raises Refused if the decision's arm is
+    neither of the two.
     """
     if resent(pending.keys, event.idempotency_key, event.digest):
         return None

@@ -1,4 +1,4 @@
-"""Another policy that replicas fold beside the serving one, until all of them have it."""
+"""Another policy that replicas train while the earlier one serves, until all of them have it."""
 
 from __future__ import annotations
 

@@ -18,8 +18,16 @@ class Pool:
     """
 
     __slots__ = (
-        "dearest", "family", "first_price", "ids", "kin", "price", "prices", "records", "room",
-    )  # fmt: skip
+        "dearest",
+        "family",
+        "first_price",
+        "ids",
+        "kin",
+        "price",
+        "prices",
+        "records",
+        "room",
+    )
 
     def __init__(self, records: list[ArmRecord], every: Iterable[ArmRecord] = ()) -> None:
         self.records = records
@@ -35,7 +43,7 @@ class Pool:
         self.family, self.kin = families(records, every, self.dearest)
 
     def arms(self, tokens: int) -> Arms:
-        """All of them, with what a query of so many tokens costs on each."""
+        """All of them, with the cost of a query of this many tokens on each."""
         return self.costing(np.array([record.expected_cost_usd(tokens) for record in self.records]))
 
     def costing(self, cost_usd: Floats) -> Arms:

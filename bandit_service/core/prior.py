@@ -24,7 +24,7 @@ _NEXT_TO_NOTHING = 1e-9
 
 
 def strength_of(text: str) -> float | None:
-    """Outcomes of each arm, or None for "full"; ValueError says what is allowed.
+    """Outcomes of each arm, or None for "full". Raises ValueError with what is allowed.
 
     >>> strength_of("12.5"), strength_of("full")
     (12.5, None)
@@ -41,9 +41,9 @@ def strength_of(text: str) -> float | None:
 
 
 def weighing(world: World, strength: float, ts: float) -> ev.PriorWeighed | None:
-    """The event after which no arm's prior counts for more; None where none does.
+    """The event after which no arm's prior counts for more; None if none does.
 
-    It is the same for outcomes taught at once or in parts, and None when it has just happened.
+    It is the same for outcomes taught at once or in parts, and None directly after such an event.
     """
     keep: dict[ArmId, float] = {}
     for id in sorted(world.arms):

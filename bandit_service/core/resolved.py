@@ -46,12 +46,12 @@ class Pending:
 
     @property
     def arm(self) -> ArmId:
-        """The arm that what comes of the decision says something of."""
+        """The arm that the decision's outcomes are about."""
         return self.decided.arm if self.redirected is None else self.redirected
 
     @property
     def propensity(self) -> float:
-        """With which probability that arm was drawn; 1 where it was not drawn."""
+        """The probability with which that arm was drawn; 1 if it was not drawn."""
         return self.decided.propensity if self.redirected is None else 1.0
 
     @property
@@ -76,12 +76,12 @@ class Pending:
 
     @property
     def own(self) -> bool:
-        """Whether the user said of this very decision what it was worth."""
+        """Whether the user rated this decision itself."""
         return not (self.provisional or self.weighed or self.credited)
 
     @property
     def reward(self) -> float | None:
-        """Its scalar reward; None where none came, or where it was taken back."""
+        """Its scalar reward; None if it has none, or if it was withdrawn."""
         return None if self.revoked else self.learned.get("reward")
 
 
@@ -120,7 +120,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def decided(self) -> ev.Decided | None:
-        """The decision, None where there is none or it has left."""
+        """The decision, None if there is none or it has expired."""
         return None if self.pending is None else self.pending.decided
 
     @property
@@ -132,17 +132,17 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def propensity(self) -> float:
-        """With which probability that arm was drawn; 1 where it was not drawn here."""
+        """The probability with which that arm was drawn; 1 if it was not drawn here."""
         return 1.0 if self.pending is None else self.pending.propensity
 
     @property
     def tenant(self) -> str:
-        """The tenant of the subject, "" where there is none."""
+        """The tenant of the subject, "" without one."""
         return "" if self.subject is None else self.subject.tenant
 
     @property
     def owner(self) -> str:
-        """Whose data it is, "" where it is nobody's."""
+        """Whose data it is, "" if it is nobody's."""
         return owner_of_subject(self.subject)
 
     @property
@@ -175,5 +175,5 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
 
 def owner_of_subject(subject: Subject | None) -> str:
-    """Whose data a query is, "" where there is none."""
+    """Whose data a query is, "" without one."""
     return "" if subject is None else ev.owner_of(subject.tenant, subject.unit)

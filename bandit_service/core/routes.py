@@ -24,7 +24,7 @@ AUTO = "auto"
 
 @dataclass
 class Routes:
-    """specs: by id. ended: the ids of those that are no more, whose outcomes are remembered."""
+    """specs: by id. ended: the ids of removed routes whose outcomes are remembered."""
 
     specs: dict[str, RouteSpec] = field(default_factory=dict)
     ended: list[str] = field(default_factory=list)
@@ -37,7 +37,9 @@ class Routes:
         """The route of this id. Raises Unknown."""
         spec = self.specs.get(id)
         if spec is None:
-            there_are = f"there are {', '.join(self.specs)}" if self.specs else "none is configured"
+            there_are = (
+                f"expected one of {', '.join(self.specs)}" if self.specs else "none is configured"
+            )
             raise Unknown(f"{param}: no route {id!r}; {there_are}", param=param)
         return spec
 

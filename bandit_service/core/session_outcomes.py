@@ -1,4 +1,4 @@
-"""From what is reported of a session to the events of it and of its decisions, or why not. Pure."""
+"""Turns a report about a session into its event and those of its decisions, or an error. Pure."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class CreditRule:
 def session_rewarded(
     world: World, group: str, name: str, report: Reported, rule: CreditRule, ts: float
 ) -> ev.SessionRewarded | None:
-    """The event for what is said of a session; None where all of it was said before.
+    """The event for a session's reward; None if all of it is known.
 
-    name: what the client calls it, for messages. Raises Unknown where none of its decisions may be
-    rewarded, and Conflict for another value than before, but where it is a correction.
+    name: the client's name of it, for messages. Raises Unknown if none of its decisions may be
+    rewarded, and Conflict for another value than before, unless it is a correction.
     """
     ids = world.sessions.members.get(group, [])[-MOST_CREDITED:]
     if not ids:
@@ -99,9 +99,9 @@ def session_credited(
     rule: RewardRule,
     ts: float,
 ) -> ev.Rewarded | None:
-    """The event by which one decision learns what was said of its session; None where it has.
+    """The event by which one decision learns its session's reward; None if it has.
 
-    What was said of the decision itself stands, but a judge's grade.
+    The decision's own feedback takes precedence, except a judge's grade.
     """
     told = world.sessions.told.get(group)
     pending = world.pending.decisions.get(decision_id)
@@ -125,7 +125,7 @@ def session_credited(
         return None
     correction = any(name in there for name in said) and not _judged(pending, said)
     signals = Signals(said.pop("quality", None), metrics=said)
-    key = "" if pending.revoked else f"{group}/{told.number}"  # what was withdrawn had it
+    key = "" if pending.revoked else f"{group}/{told.number}"  # the withdrawn reward had it
     report = Reported(signals, key, group, correction)
     metrics = world.experiments.metrics_of(pending.decided.experiment)
     event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, world.named)

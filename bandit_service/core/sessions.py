@@ -1,8 +1,8 @@
-"""Sessions and conversations whose decisions may still be rewarded, and what was said of each.
+"""Sessions and conversations whose decisions may still be rewarded, and their rewards.
 
 A value of a session is credited to its decisions by weights from 0 to 1. At 1 a decision learns the
-value itself, at 0 nothing, between them what lies so far from what was expected. `credits` are
-these weights as shares of one session, so that it counts as one, however many decisions it had.
+value itself, at 0 nothing, in between a value between the expected one and the session's. `credits`
+are these weights as shares of one session, so that it counts as one, however many decisions it had.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Sessions:
         return bool(self.members or self.told or self.owners or self.named or self.tallies)
 
     def unfinished(self) -> list[str]:
-        """The groups of which not all decisions have learned what was said."""
+        """The groups of which some decisions have not learned their part."""
         return [group for group, told in self.told.items() if not told.done]
 
     @takes(ev.MetricsChanged)
@@ -190,7 +190,7 @@ class Sessions:
 def credited(
     value: float, weight: float, expected: float, low: float = 0.0, high: float = 1.0
 ) -> float:
-    """What a decision learns: `weight` of the way from what was expected to the session's value.
+    """What a decision learns: `weight` of the way from the expected value to the session's.
 
     >>> credited(1.0, 0.5, 0.6), credited(1.0, 1.0, 0.6)
     (0.8, 1.0)

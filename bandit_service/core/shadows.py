@@ -1,4 +1,4 @@
-"""What shadows would have done with decisions that were made: beside these, never in their way."""
+"""The decisions that shadows would have made, computed separately from the real ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration, proposed
+from bandit_service.core.decide import proposed
 from bandit_service.core.experiments.assignment import invited, running
 from bandit_service.core.experiments.spec import label_of
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import context_of
 from bandit_service.core.resolved import Pending
@@ -67,7 +68,7 @@ def _shadows(
 
 
 def _proposed(learner: Learner, some: Sequence[tuple[Context, Arms]]) -> list[Proposal]:
-    """What the policy proposes for each; those over the same arms together, where it can."""
+    """The policy's proposal for each; those over the same arms together, if it can."""
     found: dict[int, Proposal] = {}
     if isinstance(learner.policy, ManyAtOnce):
         alike: dict[tuple[tuple[ArmId, ...], int], list[int]] = {}

@@ -81,9 +81,9 @@ def read(data: bytes | bytearray) -> Kept:
 
 
 def restore(kept: Kept, by_label: Mapping[str, Policy[Any]], serving: str) -> World:
-    """The world that was kept, with these policies to go on learning.
+    """The stored world, with these policies to continue learning.
 
-    A policy that was not there begins with nothing learned. ValueError when it is no world.
+    A policy that it does not have starts empty. Raises ValueError if it is not a world.
     """
     return _world(kept, partial(_learners, by_label=by_label, serving=serving))
 
@@ -110,9 +110,9 @@ def restore_unlearned(kept: Kept) -> World:
 def restore_before(
     kept: Kept, version: int, by_label: Mapping[str, Policy[Any]], serving: str
 ) -> tuple[World, list[str]]:
-    """The same of an earlier version's world; and the labels of policies that learned anew.
+    """The same for an earlier version's world, and the labels of policies that learned again.
 
-    These are policies whose state of then cannot be read. They learn what the history remembers.
+    These are policies whose earlier state cannot be read. They learn from the history.
     """
     read = upgrade.Reading(by_label, serving)
     try:

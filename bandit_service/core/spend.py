@@ -29,7 +29,7 @@ _KEPT = 2
 MOST_ACCOUNTS = 10_000
 _TENANT = "tenant:"
 OTHERS = "others"
-"""The account that has what a tenant may have spent that is not told apart."""
+"""The account of a tenant's spend that is not separated further."""
 
 
 def window(period: str, ts: float) -> str:

@@ -42,9 +42,9 @@ REASONS: Reasons = {
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """The arm of before among the eligible ones. at: its position. warm: (K,) USD of the query on
-    each arm had the conversation been there. extra: (K,) USD that a switch to it costs on top.
-    later: how many turns are expected to follow, which share what a switch costs.
+    """The conversation's earlier arm among the eligible ones. at: its position. warm: (K,) USD of
+    the query on each arm had the conversation been there. extra: (K,) USD that a switch to it costs
+    in addition. later: how many turns are expected to follow, which share the cost of a switch.
     """
 
     at: int
@@ -69,7 +69,7 @@ class Stay:
         return replace(proposal, scores=scores, propensities=p)
 
     def scaled(self, floor: float) -> Floats:
-        """(K,) floors by what of an arm's cost a switch is not."""
+        """(K,) floors, scaled by the part of an arm's cost that is not the switch."""
         cold = self.warm + self.extra
         share = np.divide(self.warm, cold, out=np.ones_like(cold), where=cold > 0.0)
         scaled: Floats = floor * share
@@ -77,7 +77,7 @@ class Stay:
 
 
 def stay_of(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> Stay | None:
-    """Of the next turn of a conversation; None if its arm of before is not eligible."""
+    """For the next turn of a conversation; None if its earlier arm is not eligible."""
     if turn.before not in arms.ids:
         return None
     lowest = _warm(turn, prompt, records, arms)
@@ -109,7 +109,7 @@ def _warm(turn: Turn, prompt: int, records: Sequence[ArmRecord], arms: Arms) -> 
 
 
 def then(catalogue: Catalogue, decided: ev.Decided) -> tuple[Arms, Stay | None]:
-    """The arms of a decision with what it was expected to cost on each, by what is known now."""
+    """The arms of a decision with its expected cost on each, by present knowledge."""
     records = [catalogue.arms[id] for id in decided.arms]
     if not decided.prompt_tokens:
         return catalogue.priced(records, decided.tokens), None

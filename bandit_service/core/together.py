@@ -12,13 +12,10 @@ import numpy as np
 
 from bandit_service.core import events as ev
 from bandit_service.core.decide import (
-    Exploration,
     Lot,
     Offers,
     Posed,
     Pot,
-    Query,
-    Recalled,
     conversing,
     lot_of,
     noted,
@@ -30,7 +27,9 @@ from bandit_service.core.decide import (
     weigh_posed,
     who_decides,
 )
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.lessons import view_of
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.staying import Stay
 from bandit_service.core.world import World
 from policies import (
@@ -48,7 +47,7 @@ from policies import (
 def weigh_many(
     world: World, asked: Sequence[tuple[Query, Recalled]], explore: Exploration
 ) -> list[Lot | Exception]:
-    """All of each decision but the draw, or what was wrong with its query."""
+    """Everything of each decision except the draw, or the error of its query."""
     found: list[Lot | Exception | None] = [None] * len(asked)
     together: dict[tuple[int, tuple[ArmId, ...], int], list[tuple[int, Posed]]] = {}
     offers: Offers = {}
@@ -95,7 +94,7 @@ def _weighed(world: World, some: Sequence[Posed], explore: Exploration) -> list[
 def _in_one(
     world: World, some: Sequence[Posed], policy: ManyAtOnce[object], explore: Exploration
 ) -> list[Lot]:
-    """One proposal for all; raises where it is none."""
+    """One proposal for all. Raises an error if it is not one."""
     first = some[0]
     learner, k = first.learner, len(first.arms)
     vectors = np.array([one.query.embedding for one in some], "<f4")

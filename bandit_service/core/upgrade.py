@@ -1,7 +1,7 @@
 """Reads worlds of earlier versions, so that an upgrade can continue from them.
 
 A new version applies a complete log again. It cannot do so for a trimmed log: only a snapshot
-contains what the deleted events taught. So whoever raises `snapshot.VERSION` writes a step from the
+contains what the deleted events taught. So a change of `snapshot.VERSION` needs a step from the
 version before, which moves the parts of the world to their new places. New parts start empty.
 
 A policy's state is read as it is. If that fails because its fields changed, or if its `fold` is
@@ -75,7 +75,7 @@ STEPS: dict[int, Callable[[Parts], Parts]] = {9: _from_9, 10: _from_10}
 
 
 def parts(world: bytes | msgspec.Raw, version: int, to: int) -> bytes:
-    """A world of `version` in the encoding of version `to`; KeyError where there is no step."""
+    """A world of `version` in the encoding of version `to`. Raises KeyError without a step."""
     found: Parts = dict(_parts.decode(world))
     for each in range(version, to):
         found = _parts.decode(msgspec.msgpack.encode(STEPS[each](found)))
@@ -83,7 +83,7 @@ def parts(world: bytes | msgspec.Raw, version: int, to: int) -> bytes:
 
 
 def _empty() -> Parts:
-    """What a world begins with, but for what it must be given."""
+    """The defaults of a world, without the required arguments."""
     new = World(history=History(0), learners=Learners())
     given = ("history", "learners")
     whole = _parts.decode(codec.dump(new))
@@ -93,7 +93,7 @@ def _empty() -> Parts:
 class Reading:
     """Makes the learners of an earlier version's world.
 
-    anew: the labels of those whose state cannot be read; `teach` them when the world is there.
+    anew: the labels of those whose state cannot be read; `teach` them when the world exists.
     """
 
     def __init__(self, by_label: Mapping[str, Policy[Any]], serving: str) -> None:
@@ -120,7 +120,7 @@ class Reading:
         return made
 
     def teach(self, world: World) -> None:
-        """Those that begin anew learn what the history remembers, in the order in which it came."""
+        """The learners that start again learn the outcomes in the history, in their order."""
         for label in self.anew:
             for lesson in _remembered(world, world.learners[label].own):
                 teach(world.learners[label], lesson)

@@ -58,7 +58,7 @@ def gathered(
     scale: Scale,
     left_out: LeftOut,
 ) -> list[Query]:
-    """The queries with their answers, of rows by file and line; or why a row is none."""
+    """The queries with their answers, from rows by file and line; notes why rows are skipped."""
     queries: dict[str, Query] = {}
     for file, line, fields in rows:
         try:
@@ -71,7 +71,7 @@ def gathered(
 def recorded_from(
     path: Path, queries: Sequence[Query], left_out: LeftOut, prices: Prices | None
 ) -> Recorded:
-    """The recording that is named as the file; BadRecording where too much was left out."""
+    """The recording, named like the file. Raises BadRecording if too many rows were skipped."""
     bad = left_out.checked(sum(len(query.answers) for query in queries))
     models = {model for query in queries for model in query.answers}
     name = unpacked_name(path.name).rpartition(".")[0]

@@ -36,7 +36,7 @@ _ASSUMED_OUTPUT = arm_spec(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One model's answer to one query. output_tokens: None where it is not known."""
+    """One model's answer to one query. output_tokens: None if unknown."""
 
     quality: float
     cost: float
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass
 class Query:
-    """One query with the answers by model. tokens: None where they are not known."""
+    """One query with the answers by model. tokens: None if unknown."""
 
     id: str
     text: str
@@ -65,8 +65,8 @@ def recorded_of(
 ) -> Recorded:
     """The recording of these queries; the models sorted, null where one has no answer.
 
-    Prices that are not given are estimated, see `estimated_prices`. BadRecording where `prices`
-    lack a model.
+    Missing prices are estimated, see `estimated_prices`. Raises BadRecording if `prices` lack a
+    model.
     """
     ids = sorted(models)
     if prices is None:
@@ -134,7 +134,7 @@ def estimated_prices(
 def read_prices(path: Path) -> dict[str, dict[str, float]]:
     """USD per million tokens by model, from JSON or TOML: `{"m": {"input": 1, "output": 2}}`.
 
-    A NAME.meta.json of a recording serves as well. BadRecording says what is wrong.
+    A NAME.meta.json of a recording serves as well. Raises BadRecording with the error.
     """
     try:
         body = text_of(path)
@@ -193,7 +193,7 @@ def write(recorded: Recorded, to: Path, about: Mapping[str, Any] | None = None) 
 
 
 def suffix_of(to: Path) -> str:
-    """ ".jsonl.gz" or ".jsonl"; BadRecording for another name."""
+    """ ".jsonl.gz" or ".jsonl". Raises BadRecording for another name."""
     for suffix in (".jsonl.gz", ".jsonl"):
         if to.name.endswith(suffix) and to.name != suffix:
             return suffix

@@ -27,7 +27,7 @@ class BadFrame(ValueError):
 def read_frame(path: Path) -> Frame:
     """The columns of the pickled DataFrame in `path` by name, in their order.
 
-    Values are plain Python ones, None or NaN where there is none. OSError where the file cannot be
+    Values are plain Python ones, None or NaN for missing ones. Raises OSError if the file cannot be
     read.
     """
     with path.open("rb") as file:

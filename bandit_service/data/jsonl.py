@@ -47,9 +47,9 @@ def numbers(embedding: bytes) -> msgspec.Raw:
 
 
 def read(text: bytes) -> tuple[int, ev.AnyEvent]:
-    """The offset and the event of a line; msgspec.MsgspecError when it is none.
+    """The offset and the event of a line.
 
-    An embedding that was left out is read as an empty one.
+    Raises msgspec.MsgspecError if it is not one. An omitted embedding is read as an empty one.
     """
     fields: dict[str, Any] = msgspec.json.decode(text, type=dict[str, Any])
     offset = msgspec.convert(fields.pop("offset", None), int)

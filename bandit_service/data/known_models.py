@@ -73,7 +73,7 @@ class KnownModels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next(each for each in self.providers if each.id == id)
 
     def model(self, name: str) -> KnownModel:
-        """The model called so, MODEL or PROVIDER/MODEL; ValueError where there is none."""
+        """The model of this name, MODEL or PROVIDER/MODEL. Raises ValueError for an unknown one."""
         for each in self.models:
             if name in (each.model, f"{each.provider}/{each.model}"):
                 return each

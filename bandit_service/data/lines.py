@@ -83,11 +83,11 @@ def header_of(path: Path, needed: Sequence[str] = ()) -> list[str]:
 def check_columns(
     path: Path, there: Sequence[str], needed: Sequence[str], parted: str = ""
 ) -> None:
-    """BadRecording that names a column which is missing, or there twice."""
+    """Raise BadRecording for a missing or duplicate column."""
     for name in needed:
         if name not in there:
             raise BadRecording(
-                f"{path}: no column {name!r}{did_you_mean(name, there)}; there are "
+                f"{path}: no column {name!r}{did_you_mean(name, there)}; it has "
                 f"{', '.join(there)}{parted}"
             )
         if there.count(name) > 1:
@@ -136,7 +136,7 @@ def _json(path: Path, names: Sequence[str], wholes: Sequence[str]) -> Lines:
 
 
 def _list_in(path: Path, whole: bytes, wholes: Sequence[str]) -> list[Any] | None:
-    """The list that the whole file is, or its only object; None where it is lines."""
+    """The list in the whole file, or its only object; None if the file has lines."""
     try:
         value = json_of(whole)
     except ValueError:
@@ -183,7 +183,7 @@ def _parquet(path: Path, needed: Sequence[str], known: Sequence[str]) -> Lines:
 
 @contextmanager
 def _told(path: Path, line: list[int]) -> Iterator[None]:
-    """What reading may raise, as BadRecording with the last line that was read."""
+    """Errors of reading become BadRecording with the last line that was read."""
     try:
         yield
     except Unusable as error:

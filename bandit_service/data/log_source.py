@@ -22,11 +22,11 @@ _TIMEOUT_S = 60.0
 _BROKEN = (OSError, http.client.HTTPException, msgspec.MsgspecError, struct.error)
 
 Stored: TypeAlias = tuple[int, ev.AnyEvent | None]
-"""An offset and its event; None where it was erased."""
+"""An offset and its event; None if it was erased."""
 
 
 class Unreadable(Exception):
-    """The source does not give what was asked for."""
+    """The source cannot be read."""
 
 
 class Source(Protocol):

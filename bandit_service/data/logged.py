@@ -25,7 +25,7 @@ from bandit_service.parsing.inputs import Unusable, not_utf8, plain
 from policies import ArmId, Vector
 
 DIM = 64
-"""Into so many numbers features are hashed."""
+"""The number of dimensions into which features are hashed."""
 
 LARGEST = 1e30
 """What a feature must stay below, so that its square is still a number."""

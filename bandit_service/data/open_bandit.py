@@ -137,7 +137,7 @@ def _columns(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
         if not there:
             meant = did_you_mean(names[0], row) or did_you_mean(names[-1], row)
             raise Unreadable(
-                f"{path}: there is no column {' or '.join(names)}{meant}; there are "
+                f"{path}: there is no column {' or '.join(names)}{meant}; it has "
                 f"{', '.join(row)[:400]}"
             )
         found[what] = there[0]

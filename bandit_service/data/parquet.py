@@ -143,7 +143,7 @@ class _Table:
         self._rows, self._embeddings = [], []
 
     def _vectors(self) -> Any:
-        """The embeddings of these rows; null where there is none, or one of another model."""
+        """The embeddings of these rows; null if there is none, or if it is of another model."""
         size = 4 * self._dim
         absent = [each is None or len(each) != size for each in self._embeddings]
         data = b"".join(

@@ -1,9 +1,9 @@
 """Rows of recorded traffic: what is read of them, and which may be left out.
 
-A row may be left out by chance, such as a line that was cut. It may not be left out by what it
-says of an answer: then those that are left are a choice of outcomes, and all that is learned of
-them is wrong. So a value of an outcome that cannot be read refuses the file, and so do too many
-rows that are left out for any reason.
+A row may be skipped for a random reason, such as a line that was cut. It must not be skipped
+because of its outcome: the remaining rows would be a selection by outcome, and everything learned
+from them would be wrong. So a value of an outcome that cannot be read refuses the file, and so do
+too many rows that are left out for any reason.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Scale:
             raise ValueError("must be two different numbers, the worst and the best")
 
     def quality(self, name: str, value: Any) -> float:
-        """In [0, 1], or NaN where there is none; `Outcome` for what is not on the scale."""
+        """In [0, 1], or NaN for a missing one. Raises `Outcome` for a value off the scale."""
         if is_truth(value):
             if (self.worst, self.best) != (0.0, 1.0):
                 raise Outcome(name, value, self._allowed())
@@ -89,7 +89,7 @@ class Scale:
 
 
 def number_within(name: str, value: Any, high: float) -> float:
-    """A float in [0, high], or NaN where there is none; `Outcome` for anything else.
+    """A float in [0, high], or NaN for a missing one. Raises `Outcome` for anything else.
 
     What is measured may be far smaller than the most that is allowed, so that nothing below 0 but
     the last bits of a sum is rounding.
@@ -100,7 +100,7 @@ def number_within(name: str, value: Any, high: float) -> float:
 def bounded_number(
     name: str, value: Any, low: float, high: float, allowed: str, near: float = _NEAR
 ) -> float:
-    """A float from low to high, or NaN where there is none; `Outcome` for anything else."""
+    """A float from low to high, or NaN for a missing one. Raises `Outcome` for anything else."""
     found = plain(value)
     if found is None:
         return math.nan
@@ -133,7 +133,10 @@ class LeftOut:
             self._outcomes.setdefault(why.name.partition("[")[0], []).append((line, why))
 
     def checked(self, taken: int) -> tuple[BadRow, ...]:
-        """All of them, beside so many that were taken; BadRecording where that is no fair rest."""
+        """All skipped rows, given how many were used.
+
+        Raises BadRecording if too many were skipped.
+        """
         for found in self._outcomes.values():
             raise BadRecording(self._by_outcome(found, taken))
         if not taken:

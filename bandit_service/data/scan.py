@@ -78,7 +78,7 @@ class Outcomes:
         return found
 
     def rewarded(self, event: ev.Rewarded) -> None:
-        """Add what one event says; a correction's values take the place of earlier ones."""
+        """Add the outcomes of one event; a correction's values replace earlier ones."""
         outcome = self.of(event.decision_id) or Outcome()
         if event.revoked:
             for name in {*event.revoked, "reward", "reward_ts"} & set(_COLUMNS):
@@ -122,7 +122,7 @@ class Outcomes:
 
 @dataclass(slots=True)
 class Counts:
-    """What an export wrote, and what it left out and why."""
+    """What an export wrote, and what it skipped and why."""
 
     written: dict[str, int] = field(default_factory=dict)
     erased: int = 0
@@ -181,7 +181,7 @@ class Scan:
         self._source = source
         self._progress = progress or (lambda _: None)
         self._forgotten: dict[str, int] = {}
-        # what was decided before `after` is not exported, but the arms are known from there on
+        # decisions before `after` are not exported; the arms are known only from there on
         self._from = source.first - 1 if joined else after
         try:
             for offset, event in source.events(self._from):
@@ -198,7 +198,7 @@ class Scan:
         return found or Outcome()
 
     def summary(self) -> str:
-        """What was written and what was left out, for people."""
+        """A sentence with what was written and skipped."""
         self.counts.elsewhere = self._outcomes.count() - self._matched
         return self.counts.told()
 

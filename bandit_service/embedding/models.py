@@ -16,7 +16,7 @@ from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import text_of
 
 EXPORTER = "4"
-"""Of the files that are made of weights; another number makes them anew."""
+"""The version of the files that are made from weights; a new number makes them again."""
 READY = {"all-MiniLM-L6-v2": "bandit_model_all_minilm_l6_v2"}
 """Packages with a model's files for the onnx backend, which `make dist` builds."""
 ABOUT = "made.json"
@@ -28,7 +28,10 @@ class WrongDimension(Exception):
 
 
 class ModelUnavailable(Exception):
-    """The embedding model cannot be had; the message says where it was looked for, and the cure."""
+    """The embedding model is not available;
+
+    the message says where it was searched, and what to do.
+    """
 
 
 def directory_of(model: str, *, backend: str = "") -> Path:

@@ -33,9 +33,9 @@ class Embedded:
 class EmbeddingStage:
     """Embeds texts off the event loop. Make one inside the running loop; `close` it at the end.
 
-    While the model runs, what comes in gathers, and goes as the next batch, shortest texts
-    first, at most `batch_size` at once. A lone text never waits, unless `wait_s` says so. The
-    same text in flight twice is embedded once; the cache is keyed by a hash, never by the text.
+    While the model runs, new texts gather for the next batch, shortest first, at most `batch_size`
+    at once. A single text never waits, unless `wait_s` is set. The same text in flight twice is
+    embedded once; the cache is keyed by a hash, never by the text.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class EmbeddingStage:
         self._cache.clear()
 
     async def close(self) -> None:
-        """Answer what is under way, then stop the thread."""
+        """Answer pending texts, then stop the thread."""
         self._closed = True
         if self._runner is not None:
             await self._runner
@@ -142,7 +142,7 @@ class EmbeddingStage:
             if self._wait_s and len(self._waiting) < self._batch_size:
                 await asyncio.sleep(self._wait_s)
             batch = self._take()
-            if not batch:  # whoever waited has left
+            if not batch:  # the caller has left
                 continue
             begun = time.perf_counter()
             try:
@@ -190,9 +190,9 @@ class EmbeddingStage:
         if not future.done():
             future.set_exception(error)
             with suppress(Exception):
-                future.exception()  # whoever still waits gets it; if nobody does, it is no warning
+                future.exception()  # waiting callers get the error; without any it is not a warning
 
 
 def key_of(text: str) -> bytes:
-    """By which a text is told from others; it does not tell the text."""
+    """A hash that identifies a text without revealing it."""
     return blake2b(text.encode(), digest_size=16).digest()

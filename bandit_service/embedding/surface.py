@@ -1,4 +1,4 @@
-"""What the surface of a text tells: nineteen cheap numbers beside its embedding.
+"""The surface features of a text: nineteen cheap numbers in addition to its embedding.
 
 An embedding says what a text is about, and little of its form: whether it is a question, code, a
 list of options, mathematics, long. Each number is centred, scaled by its spread over ordinary

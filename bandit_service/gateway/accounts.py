@@ -50,20 +50,20 @@ class Account(Protocol):
         ...
 
     def release(self) -> None:
-        """Let go of what was held. A second time it does nothing."""
+        """Release what was held. A second call does nothing."""
         ...
 
     async def book(self, usd: float) -> bool:
-        """Write a cost down that no outcome reports; whether it is in the log."""
+        """Book a cost that no outcome reports. Returns whether it is in the log."""
         ...
 
     async def book_apart(self, usd: float) -> bool:
-        """The same of a cost that stays, whatever the answer turns out to cost."""
+        """The same for a cost that stays, whatever the answer costs in the end."""
         ...
 
 
 class CallerAccount(msgspec.Struct, frozen=True):
-    """The budgets of the service and of who pays.
+    """The budgets of the service and of the payer.
 
     id: of what is held. decision_id: the decision whose cost is unknown; one that is reported later
     replaces the booked one.
@@ -76,7 +76,7 @@ class CallerAccount(msgspec.Struct, frozen=True):
     decision_id: str = ""
 
     def reserve(self) -> None:
-        """Hold the most that the call may cost, in every budget that it counts for."""
+        """Hold the maximum cost of the call in every budget that it counts for."""
         self.resources.budgets.reserve(self.id, self.max_usd, self.payer)
 
     def release(self) -> None:

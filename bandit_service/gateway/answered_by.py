@@ -1,8 +1,8 @@
-"""Which model answered: whether the provider's name of it is the one that was asked for. Pure.
+"""Which model answered: the one that was asked for, or another one. Pure.
 
 A provider may send a request to another model than it was asked for: a fallback, a redirect, a
-model that it has retired. Its answer names the model. Names of the same model differ, though: in
-case, in who publishes it, and in the version that an undated name stands for.
+model that it has retired. Its answer names the model. But names of the same model differ too: in
+case, in the publisher, and in the version that an undated name stands for.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _PUBLISHER = re.compile(
 def answered_by_other(
     spec: ArmSpec, upstream: UpstreamSpec, said: object, arm: ArmSpec | None = None
 ) -> bool:
-    """Whether the answer is of another model than the arm's, by the name that the provider gives.
+    """Whether another model than the arm's answered, by the name that the provider gives.
 
     arm: with all of its deployments, if `spec` is called at one. Each of their names is of the same
-    model, since some providers answer with the name that the model has everywhere. A file or a
-    deployment of one's own is called as its owner likes, so that its name says nothing.
+    model, since some providers answer with the name that the model has everywhere. The name of a
+    file or of a deployment is its owner's choice, so it says nothing.
     """
     if not isinstance(said, str) or not said.strip():
         return False

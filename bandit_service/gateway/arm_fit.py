@@ -1,8 +1,8 @@
-"""Which arms a request suits as they are configured, and how much each would let its model reason.
+"""Which configured arms can take a request, and how much each would let its model reason.
 
-An arm's own parameters go before the client's: they are what the policy chose, and what is learned
-of the arm is learned of them. A client that pins its parameters (`x-pin-parameters: on`) gets only
-arms that are asked with just these. Pure.
+An arm's own parameters take precedence over the client's: the policy chose them, and what it learns
+about the arm includes them. A client that pins its parameters (`x-pin-parameters: on`) gets only
+arms that are called with exactly these. Pure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ArmFit(msgspec.Struct, frozen=True):
 
 
 def pinned(headers: Mapping[str, str]) -> bool:
-    """Whether the client's own parameters are to be what is sent. Raises Refused."""
+    """Whether the client's own parameters must be sent unchanged. Raises Refused."""
     said = headers.get(PIN, "off").strip().lower()
     if said not in ("on", "off"):
         raise Refused(f"{PIN}: must be on or off, got {said[:40]!r}", param=PIN)
@@ -57,7 +57,7 @@ def fit_of(
     pins: bool,
     kinds: Collection[str] | None = None,
 ) -> ArmFit:
-    """What of these arms a request suits. upstreams: by id; each arm's is among them.
+    """Which of these arms a request suits. upstreams: by id; each arm's is among them.
 
     kinds: as `plain_kinds` says, so that no arm need be looked at.
     """
@@ -90,11 +90,14 @@ class _Fitting:
 
     @property
     def asks_nothing(self) -> bool:
-        """Whether nothing of it is of what arms may set otherwise."""
+        """Whether the request sets nothing that an arm may set."""
         return not (self._pins or self.own.effort)
 
     def effort(self, spec: ArmSpec, upstream: Upstream) -> str:
-        """How much the arm's provider would be asked to reason. Raises Refused if it cannot be."""
+        """How much reasoning the arm's provider would be asked for.
+
+        Raises Refused if it cannot be.
+        """
         kind, request = upstream.spec.kind, spec.request
         if kind not in self._refusals:
             self._refusals[kind] = self._asked.unsaid(kind)

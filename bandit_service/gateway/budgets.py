@@ -1,8 +1,8 @@
 """Budgets: hard caps by reserve and settle, and the price of a dollar that spreads the spend.
 
 A request reserves what its arm may cost at most, and settles when the cost comes back; so spent +
-reserved never exceeds the limit but by what a provider bills over its own maximum. What is spent is
-a fold of the log and survives a restart; what is reserved dies with the requests in flight.
+reserved never exceeds the limit, except by what a provider bills above its own maximum. Spend is
+computed from the log and survives a restart; reservations end with the running requests.
 
 Pacing is dual ascent on the price of a dollar λ ≥ 0, on top of 1 / willingness to pay (Balseiro,
 Lu and Mirrokni; ParetoBandit has it with a smoothed cost). The step after each cost c, against what
@@ -11,7 +11,7 @@ the clock allows ρ, is λ ← λ + η · (c − ρ); summed over a window that 
     λ = min(max(0, G · (x − t)), max) / wtp,
 
 with x what was spent of the limit and t what has passed of the window. In this form λ is a function
-of the fold and the clock: nothing is to be kept, and a restart paces on.
+of the folded state and the clock. So nothing has to be stored, and a restart continues the pacing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from bandit_service.settings.budgets import BudgetSpec
 
 _GAIN, _MAX_PRICE = 20.0, 100.0
 _SOON_S = 1.0
-"""When to come again where others hold the money, and will have spent less of it."""
+"""When to retry if other calls hold the money; most of them will spend less than they hold."""
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 
 
@@ -81,8 +81,8 @@ class Budgets:
     def _left(
         self, spend: Spend, payer: Payer, now: float
     ) -> tuple[float, BudgetSpec | None, float, float]:
-        """What is left of the budget that has the least left, that one, what is held of it, and
-        what other replicas may spend.
+        """The budget with the least left: what is left, the budget, what is held of it, and what
+        other replicas may spend.
         """
         left, binding, holds, others_have = float("inf"), None, 0.0, 0.0
         self._look()
@@ -94,14 +94,14 @@ class Budgets:
         return left, binding, holds, others_have
 
     def start(self) -> None:
-        """Nothing is to be done beside the calls of one process."""
+        """One process has no background work."""
 
     async def close(self) -> None:
-        """Nor at its end."""
+        """Nor work at its end."""
 
     async def secured(self, usd: float, payer: Payer, now: float) -> bool:  # noqa: ARG002 - replicas ask for it
-        """Whether what fits may be reserved at once; where not, it was waited, and is to be looked
-        again. One process has all that is left.
+        """Whether the money may be reserved at once. If not, this has waited: check again. One
+        process has all that is left.
         """
         return True
 
@@ -113,7 +113,7 @@ class Budgets:
         return 0.0
 
     def _look(self) -> None:
-        """Let go of what is settled by now."""
+        """Release what is settled by now."""
 
     def reserve(self, decision_id: str, usd: float, payer: Payer) -> None:
         """Hold what a request may cost until it settles."""
@@ -126,7 +126,7 @@ class Budgets:
             held.usd, held.requests = held.usd + usd, held.requests + 1
 
     def settle(self, decision_id: str) -> None:
-        """Let go of what was held: its cost is in the fold, or will never come."""
+        """Release what was held: its cost is applied, or will never come."""
         reserved = self._reserved.pop(decision_id, None)
         for account in reserved.accounts if reserved is not None else ():
             assert reserved is not None

@@ -1,4 +1,4 @@
-"""One POST on a connection of aiohttp's pool, without what its session makes anew for each request.
+"""One POST on a connection of aiohttp's pool, without what its session creates for each request.
 
 The connector gives the connection, and its parser reads the answer, so that TLS, keep-alive,
 decompression and the bounds of a head are aiohttp's. The head of a request is made once for each
@@ -27,8 +27,10 @@ from bandit_service.settings.upstreams import UpstreamSpec
 
 _MOST_HEADS = 1024
 _OURS = ("content-length", "transfer-encoding", "connection", "expect", "cookie")
-"""Headers that say how a request is sent; where they are configured the session makes sense of
-them."""
+"""Headers that say how a request is sent.
+
+If they are configured, aiohttp's session handles them.
+"""
 
 
 class Response(Protocol):
@@ -68,7 +70,7 @@ class Sent:
 class Deadline(BaseTimerContext):
     """Bounds each wait within it by `wait_s`, and all of them by `total_s` from now; TimeoutError.
 
-    One timer of the loop for a whole call: it is set anew only where it went off too early.
+    A whole call uses one timer of the loop, which is set again only if it fired too early.
     """
 
     __slots__ = ("_due", "_ends", "_loop", "_missed", "_task", "_timer", "_was", "wait_s")
@@ -188,7 +190,7 @@ class Calls:
         self._used: WeakSet[ResponseHandler] = WeakSet()
 
     def head(self, spec: UpstreamSpec, url: str, headers: Mapping[str, str]) -> Head | None:
-        """The head of requests with these headers; None where the session is to make it."""
+        """The head of requests with these headers; None if the session must make it."""
         key = (spec.id, url, *headers.items())
         if key not in self._heads:
             if len(self._heads) >= _MOST_HEADS:
@@ -218,7 +220,7 @@ class Calls:
     async def post(
         self, head: Head, more: Mapping[str, str], body: bytes, spec: UpstreamSpec, sent: Sent
     ) -> Answer:
-        """The answer's head. Raises what aiohttp's session does. more: headers besides.
+        """The answer's head. Raises what aiohttp's session raises. more: headers besides.
 
         sent: learns whether the connection had served before.
         """

@@ -1,4 +1,5 @@
-"""How many tokens a request of the Messages API has: the named arm's provider says it, or a guess.
+"""How many tokens a request of the Messages API has: a count by the named arm's provider, or a
+guess.
 
 Nothing is decided, and it costs nothing.
 """

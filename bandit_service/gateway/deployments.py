@@ -1,8 +1,9 @@
 """Where an arm is called: at its deployments in their order, each with a health of its own. Pure.
 
 An arm without deployments is one target, whose health is the arm's. One with deployments answers as
-long as one of them does. Of those that answer and have room the lowest priority goes first, and
-within it chance by weight; the chance hangs on the decision alone, so that it can be told again.
+long as one of them does. Among those that answer and have room, the lowest priority goes first.
+Within a priority the draw is by weight. The draw depends only on the decision, so it can be
+repeated.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ def targets_of(spec: ArmSpec) -> list[Target]:
 
 
 def key_of(arm: str, deployment: str) -> str:
-    """Under which the health of a deployment is kept; no arm is called so."""
+    """The key of a deployment's health; no arm has such an id."""
     return f"{arm}\n{deployment}"
 
 
 def served(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> list[Target]:
     """Those whose upstream is configured, and is among these if any of the arm's is.
 
-    An arm without deployments is asked where it says, and so is one that a client names though none
-    of its deployments is among them.
+    An arm without deployments is called at its own upstream. So is an arm that a client names
+    although none of its deployments is among them.
     """
     targets = targets_of(spec)
     if not spec.deployments:
@@ -79,16 +80,17 @@ def next_of(
 ) -> Target | None:
     """The target to be tried now; None if there is none.
 
-    id: of the decision, which chance hangs on. last: the deployment that has the conversation; it
-    goes first while it answers. tried: keys of those that failed. Another one is tried after them
-    only if it answers and has room; the first is tried all the same if none of them does.
+    id: of the decision, which seeds the draw. last: the deployment that has the conversation; it
+    goes first while it answers. tried: keys of those that failed. After a failure another one is
+    tried only if it answers and has room. The first one is tried in any case.
     """
     left = [each for each in targets if each.key not in tried]
     free = [each for each in left if not health.full(each.key, each.max_running)]
     ready = [each for each in free if health.available(each.key, now)]
 
     def rank(target: Target) -> tuple[bool, int, float]:
-        # the first of exponential times of these rates is each one with the chance of its weight
+        # the minimum of exponential times: each target wins with a probability proportional to its
+        # weight
         u = chance.uniform(seed, f"{id} at {target.deployment}")
         return target.deployment != last, target.priority, -math.log1p(-u) / target.weight
 
@@ -99,7 +101,7 @@ def next_of(
 def available(
     spec: ArmSpec, health: Health, now: float, among: Container[str] | None = None
 ) -> bool:
-    """Whether the arm is not masked, at these upstreams if it is to be called there alone."""
+    """Whether the arm is not masked; at these upstreams, if it may be called only there."""
     if not spec.deployments:
         return health.available(spec.id, now)
     return any(health.available(each.key, now) for each in served(spec, health, among))
@@ -121,7 +123,7 @@ def state(spec: ArmSpec, health: Health, now: float) -> str:
 
 
 def state_at(target: Target, health: Health, now: float) -> str:
-    """The same of one target. One whose upstream is not configured is open for good."""
+    """The same of one target. If its upstream is not configured, it is always open."""
     if target.deployment and not health.serves(target.spec.upstream):
         return "open"
     return health.state(target.key, now)

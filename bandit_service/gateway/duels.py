@@ -33,7 +33,7 @@ class Duels:
         self._kept: OrderedDict[str, tuple[float, ServedAnswer, ServedAnswer]] = OrderedDict()
 
     def drawn(self, decision_id: str) -> bool:
-        """Whether this answer is to be challenged: by chance that depends on nothing else."""
+        """Whether this answer is challenged: by a draw that depends on nothing else."""
         seed = self._router.rules.explore.seed
         return chance.uniform(seed, f"{decision_id} challenged") < self._settings.share
 

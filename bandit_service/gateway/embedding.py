@@ -1,7 +1,7 @@
-"""Embeddings: passed on to the arm that is named, or with `auto` to the cheapest that answers.
+"""Embeddings: passed on to the named arm, or for `auto` to the cheapest arm that answers.
 
-Nothing is decided and nothing learned: vectors have no quality that could be told. But they cost
-money, so they reserve and settle like any other request, and their cost is an event.
+The policy decides and learns nothing: vectors have no quality that could be reported. But they cost
+money. So they reserve and settle it like any other request, and their cost is an event.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""The client's end of a streamed answer: its head leaves late, and comments fill long silences.
+"""The client's end of a streamed answer: its head is sent late, and comments fill long silences.
 
-As long as nothing was sent, another arm may follow one that fails, and a refusal has its own
-status. That is given up only if the client would otherwise hear nothing for long: then the head
-goes out with a sign of life in the client's dialect, and the next arm may still answer. The head
-names the arm that was being asked by then; the `id` of the answer is that of the decision that
-answered.
+As long as nothing was sent, another arm can be tried after a failure, and a refusal has its own
+status. This ends early only if the client would get nothing for a long time: then the head goes out
+with a sign of life in the client's dialect, and the next arm may still answer. The head names the
+arm that was called at that moment; the `id` of the answer is that of the decision that answered.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class EventStream:
             await self.client.end(self._named_arm(data))
 
     def __enter__(self) -> Self:
-        """From here on the client gets a sign of life whenever it got nothing for so long."""
+        """From now on send the client a sign of life whenever it got nothing for this long."""
         if self._keep_alive_s:
             self._timer = self._loop.call_later(self._keep_alive_s, self._begin_pulse)
         return self

@@ -1,4 +1,4 @@
-"""One call of an arm, from the money held for it to what is booked and learned.
+"""One call of an arm: hold the money, call, book the cost, learn the outcome.
 
 Chat, streams, duels, judges and embeddings all call an arm within `async with` an exchange:
 
@@ -6,9 +6,10 @@ Chat, streams, duels, judges and embeddings all call an arm within `async with` 
         answer = await exchange.over(lambda: exchange.whole(path, body, headers))
     exchange.cost_usd                           # is in the log by now
 
-On leaving, the call is settled, booked and learned exactly once, however it ended: an answer, a
-refusal, a failure, a client that left, a cancellation. A stream ends it within the block, with
-`answered`, `failed` or `left`, since its cost has to be in the log before its last bytes leave.
+When the block ends, the call is settled, booked and learned exactly once, however it ended: an
+answer, a refusal, a failure, a client that left, a cancellation. A stream ends it within the block,
+with `answered`, `failed` or `left`, since its cost has to be in the log before its last bytes
+leave.
 """
 
 from __future__ import annotations
@@ -54,11 +55,11 @@ _log = logging.getLogger("bandit.gateway")
 _LONGEST_NAME = 200
 T = TypeVar("T")
 _seldom = logs.Seldom(60.0)
-"""A provider may answer with another model each time: a line a minute for each arm."""
+"""A provider may answer with another model each time, so each arm logs one line a minute."""
 
 
 class Exchange:
-    """A call that no decision stands behind: its cost is booked, and the policy learns nothing.
+    """A call without a decision: its cost is booked, and the policy learns nothing.
 
     arm: what is called. spec: the same as it is called at present; at: at which of its deployments,
     None before one is. key: what chance among these hangs on, as a decision's id. purpose: "judge"
@@ -132,12 +133,13 @@ class Exchange:
     # --- the call
 
     async def over(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What `ask` gives at the first deployment that answers. Raises what it did at the last.
+        """What `ask` returns at the first deployment that answers. Raises what it raised at the
+        last one.
 
         An arm without deployments is asked once. After each failure the next one is chosen by what
-        is known then. One that refuses the request is followed by another only if it says that it
-        cannot do it, as others may be of another version, or if the place may be what refuses. A
-        refusal says more than a failure after it, so it is what is raised.
+        is known then. If one refuses the request, another is tried in two cases: the refusal says
+        that this deployment cannot do it (others may have another version), or the refusal may be
+        due to the place. A refusal says more than a later failure, so it is raised.
         """
         if not self.arm.deployments:
             self._begin_at(targets_of(self.arm)[0])
@@ -175,8 +177,8 @@ class Exchange:
 
     def _next(self, tried: Sequence[str], began: float = 0.0) -> Target | None:
         """The deployment to be asked after these. None if no other answers and has room, or if the
-        arm was first asked, at `began`, longer ago than all may take. The second may always be
-        asked, since the first alone may have taken that long.
+        arm was first asked, at `began`, longer ago than all may take. A second one may always be
+        asked, since the first alone may take that long.
         """
         resources, targets, now = self._resources, self._places(), time.monotonic()
         if len(tried) > 1 and now - began > self._total_s(targets):
@@ -205,7 +207,7 @@ class Exchange:
         return ""
 
     def _begin_at(self, target: Target) -> None:
-        """A call is to begin; nothing is left of one that failed before, not even its time."""
+        """A call begins: forget everything about an earlier one that failed, also its time."""
         self.spec = self.by = target.spec
         self.usage, self.other, self.received = None, "", None
         self.calls, self.raw = (), {}
@@ -217,7 +219,8 @@ class Exchange:
     async def _passed_over(self, target: Target, failed: Failed, following: Target | None) -> None:
         """A deployment failed and another one is asked, or had refused: the arm did not fail.
 
-        The other's place is taken at once, since others may want it while the cost is written down.
+        The other deployment is occupied at once, since other requests may want it while the cost is
+        written.
         """
         self._deployment_failed(target, failed)
         usd = cost_usd(failed.usage, self.priced)
@@ -229,7 +232,10 @@ class Exchange:
             await self._resources.finish(self._account.book_apart(usd))
 
     def _answered_elsewhere(self, refused: Sequence[tuple[Target, Rejected]]) -> None:
-        """Another deployment answered, so where a place may have refused, it did, and failed."""
+        """Another deployment answered.
+
+        So if a refusal may have been due to the place, it was, and counts as its failure.
+        """
         for target, rejected in refused:
             if rejected.of_place:
                 self._resources.health.begun(target.key)
@@ -252,7 +258,7 @@ class Exchange:
     async def sent(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AsyncIterator[tuple[Response, CallSpan]]:
-        """Send the body to the arm's upstream, within a span. Raises Failed or Rejected."""
+        """Send the body to the arm's upstream, in a span. Raises Failed or Rejected."""
         if tracing.current() is None:
             response = await self._begun(path, body, headers)
             try:
@@ -327,7 +333,7 @@ class Exchange:
         present = [one.spec for one in self._resources.router.world.catalogue.present()]
         alike = [spec for spec in present if spec.kind == self.spec.kind]
         by = arm_of(other, alike, self.spec.upstream)
-        if by is not None and by.id == self.arm.id:  # by a name that it was given meanwhile
+        if by is not None and by.id == self.arm.id:  # by a name that was configured meanwhile
             return
         self.other, self.by = other, by
         self._resources.telemetry.answered_by_other(self.spec.id, self.by is not None)
@@ -355,7 +361,7 @@ class Exchange:
     # --- how it ends
 
     async def answered(self, usage: object, received: int | None) -> None:
-        """The arm answered: its cost is booked, the likely one if the provider reports none."""
+        """The arm answered: book its cost, or the likely cost if the provider reports none."""
         self._ended = True
         self._well()
         cost = cost_usd(usage, self.priced)
@@ -364,7 +370,7 @@ class Exchange:
         self.cost_usd = cost if booked else None
 
     async def failed(self, failed: Failed) -> None:
-        """The arm gave no answer; what the provider took for it all the same is booked."""
+        """The arm gave no answer: book what the provider charged nevertheless."""
         self._ended = True
         self._unwell(failed)
         if usd := cost_usd(failed.usage, self.priced):
@@ -373,9 +379,9 @@ class Exchange:
             self._account.release()
 
     async def left(self) -> None:
-        """The call was cancelled: its likely cost is booked, since the provider probably worked.
+        """The call was cancelled: book its likely cost, since the provider probably worked.
 
-        Nothing is if it was cancelled between two deployments, where no provider works on it.
+        Between two deployments no provider works on it, and nothing is booked.
         """
         if not self._asking:
             self._dropped()
@@ -409,8 +415,8 @@ class Exchange:
             self._resources.health.refused(key)
 
     def _unwell(self, failed: Failed, begun: bool = False) -> bool:
-        """Whether it is the arm's failure too. begun: the answer broke off, so that nothing else
-        was asked: it is the deployment's alone while another one answers.
+        """Whether it is the arm's failure too. begun: the answer broke off, so no other deployment
+        was tried. The failure is only the deployment's while another one answers.
         """
         health, now = self._resources.health, time.monotonic()
         if self.at is None:
@@ -425,7 +431,7 @@ class Exchange:
         return (self.arm.id,) if self.at is None else (self.arm.id, self.at.key)
 
     async def _settle(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Write down what ends the call, then let go of its money, whoever is cancelled."""
+        """Write what ends the call, then release its money, even if the caller is cancelled."""
 
         async def settled() -> bool:
             try:

@@ -1,4 +1,4 @@
-"""How a call of a provider can end without an answer, and what the client is told of it."""
+"""How a call of a provider can end without an answer, and which error the client gets."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Failed(Exception):
     """A provider gave no answer that can be passed on; another arm may be tried.
 
     status: the provider's status, 0 without one. retry_after_s: when the provider asks to be called
-    again, 0 if it does not say. reported: the provider itself reported the error. usage: what the
-    provider reported of the cost all the same.
+    again, 0 if it does not say. reported: the provider itself reported the error. usage: the cost
+    that the provider reported nevertheless.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Rejected(Exception):
     def of_place(self) -> bool:
         """Whether it may be about where the model was asked: a firewall, a region without it.
 
-        A 403 may be about the content too. Which one it is, the other places tell.
+        A 403 may also be about the content. The other places show which one it is.
         """
         return self.status == 403 and not self.unsuited
 
@@ -68,7 +68,7 @@ def raise_for_error(answer: object) -> None:
 
 
 def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
-    """What an error comes to that an answer of status 200 reports before it said anything."""
+    """The exception for an error that an answer of status 200 reports before any content."""
     if error.about is About.PAIR:
         body = msgspec.json.encode(whole(answer))  # an event may hold half a character
         return Rejected(told_status(error.status), body, unsuited=True)
@@ -76,7 +76,7 @@ def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
 
 
 def told_status(status: int) -> int:
-    """The status of a refusal for the client: what no arm can do is the request's, whatever a
+    """The client's status for a refusal: if no arm can do the request, it is a 4xx, whatever a
     server calls it.
     """
     return status if 400 <= status < 500 else 400
@@ -108,7 +108,7 @@ def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
 
 def upstream_error(arm: str, failed: Failed) -> UpstreamError:
     """The error that the client gets if the arm gave no answer."""
-    message = f"arm {arm!r} gave no answer: {failed}"
+    message = f"arm {arm!r} failed: {failed}"
     if failed.timeout:
         return UpstreamTimeout(message)
     return UpstreamError(message, failed.status or 502, failed.retry_after_s)

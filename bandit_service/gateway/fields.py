@@ -1,8 +1,8 @@
 """The fields of OpenAI's wire format that the gateway reads, and their types. Pure.
 
-A field of another type than OpenAI's is refused by its name: passed on, it would look like the
-failure of an arm, or break what prepares another provider's request. null counts as absent, and a
-field that the gateway does not read is passed on whatever it is.
+A field of another type than OpenAI's is refused by its name. If it were passed on, it would look
+like the failure of an arm, or break the translation for another provider. null counts as absent,
+and a field that the gateway does not read is passed on whatever it is.
 """
 
 from __future__ import annotations

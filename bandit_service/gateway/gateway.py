@@ -1,9 +1,9 @@
-"""Whatever a client asks in any dialect: decide, call the arm, pass the answer on, learn.
+"""Answers a client's request in any dialect: decide, call the arm, pass the answer on, learn.
 
-An attempt that fails before anything was said is followed by another decision without the arms that
-failed, so its propensities are the true ones, and each failed arm gets an outcome of its own, from
-which the policy learns that it is unreliable. A request that is refused is tried with another arm
-too: only if that one answers, the refusal was about the arm, which then learns it as a failure.
+If an attempt fails before any content was sent, another decision follows without the arms that
+failed. So its propensities are the true ones. Each failed arm gets its own outcome, from which the
+policy learns that it is unreliable. A refused request is tried with another arm too. Only if that
+one answers was the refusal about the arm, and then it is learned as a failure.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Gateway:
         self._judges.reconfigure(judges)
 
     async def close(self) -> None:
-        """End judgements, write down what is under way, and close the connections."""
+        """End judgements, finish pending writes, and close the connections."""
         await self._judges.close()
         await self._resources.close()
 
@@ -187,7 +187,7 @@ class Gateway:
             return await self._tried(request, stream)
 
     async def _imply(self, signal: str, decision_id: str) -> None:
-        """Learn what a client did with an answer; the request goes on also where that fails."""
+        """Learn what a client did with an answer; the request continues even if this fails."""
         router = self._resources.router
         try:
             status = await router.observe(decision_id, Signals(metrics={signal: 1.0}))
@@ -220,8 +220,8 @@ class Gateway:
     def _exhausted(self, tried: int, refused: Refusals) -> bool:
         """Whether no further arm is tried for a request.
 
-        An arm that says it cannot do the request tells nothing about the others, so it does not
-        count as an attempt.
+        If an arm says that it cannot do the request, this says nothing about the others, so it does
+        not count as an attempt.
         """
         attempts = self._resources.settings.attempts
         unsuited = sum(rejected.unsuited for _, rejected in refused)
@@ -336,8 +336,8 @@ class Gateway:
         return exchange.upstreams.spec(exchange.spec.upstream)
 
     def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
-        """Whether this provider may have thought what the request tells of earlier turns: it, or
-        nobody who is known, answered one of them.
+        """Whether the thinking of earlier turns may be this provider's: it answered one of them, or
+        nobody knows who did.
         """
         if not (request.conversation and has_reasoning(request.body)):
             return True
@@ -353,7 +353,7 @@ class Gateway:
         return not known or vendor_of(upstream) in known
 
     def _keeps_text(self, exchange: RoutedExchange) -> bool:
-        """Whether anybody reads what was answered once it is sent."""
+        """Whether anything reads the answer after it is sent."""
         return bool(self._judges) or exchange.duel
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:

@@ -59,18 +59,21 @@ class Health:
         arm.probing = arm.opened > 0
 
     def left(self, id: str) -> None:
-        """A call ended of which nothing is learned: the client went away, or was wrong."""
+        """A call ended that says nothing about the arm: the client left, or erred."""
         arm = self._arms[id]
         arm.running -= 1
         arm.probing = False
 
     def refused(self, id: str) -> None:
-        """A call was refused: the arm is well, and did not answer."""
+        """A call was refused: the arm is healthy, but did not answer."""
         self.left(id)
         self._arms[id].refused = max(0, self._arms[id].refused) + 1
 
     def refusals(self, id: str) -> int:
-        """How many calls the arm refused since it last answered one; -1 where it did so last."""
+        """How many calls the arm refused since it last answered one;
+
+        -1 if its last call was answered.
+        """
         arm = self._arms.get(id)
         return 0 if arm is None else arm.refused
 
@@ -82,7 +85,7 @@ class Health:
         arm.refused = -1
 
     def failed(self, id: str, now: float, retry_after_s: float = 0.0) -> None:
-        """A call failed; what the provider said of when to come back is kept."""
+        """A call failed; the provider's Retry-After is kept."""
         arm = self._arms[id]
         arm.running -= 1
         arm.failures += 1

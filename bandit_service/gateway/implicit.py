@@ -1,7 +1,8 @@
-"""What a client does with an answer says something of it: it retries, regenerates, or edits.
+"""What a client does with an answer says something about its quality: it retries, regenerates, or
+edits.
 
-A request is compared with the one before it of the same conversation, of which only hashes are kept
-in memory. Nothing is taken for a signal unless its weight is set (`[implicit]`).
+A request is compared with the previous one of the same conversation. Only hashes of that one are
+kept, in memory. A signal counts only if its weight is set (`[implicit]`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import msgspec
 from bandit_service.core.metric_spec import EDIT, REGENERATE, RETRY
 
 MOST_TALKS = 10_000
-"""Conversations whose last request is remembered, the newest."""
+"""How many conversations are remembered: the newest ones, each with its last request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Whose:
-    """By what a client names a conversation, as far as it does."""
+    """The names that a client gives a conversation, as far as it does."""
 
     conversation: str = ""
     session: str = ""
@@ -31,10 +32,10 @@ class Whose:
 
 
 class Turn:
-    """One request of a conversation. talk: which. before, last: hashes of the messages up to the
-    last one, and of that. answers: whether earlier answers are among them. ended: its answer came
-    whole, or not; None while it is under way. only_newest: the client seems to send nothing but
-    the newest message of the conversation.
+    """One request of a conversation. talk: the conversation. before, last: hashes of the messages
+    before the last one, and of the last one. answers: whether earlier answers are among them.
+    ended: whether its answer was complete; None while it is running. only_newest: the client seems
+    to send only the newest message of the conversation.
     """
 
     __slots__ = ("answers", "at", "before", "decision_id", "ended", "last", "only_newest", "talk")
@@ -47,7 +48,7 @@ class Turn:
 
 
 class ImplicitSignals:
-    """What is taken for which signal. weights: by signal; one of weight 0 is not looked for."""
+    """Finds signals. weights: by signal; a signal of weight 0 is not looked for."""
 
     def __init__(self, weights: Mapping[str, float], window_s: float) -> None:
         self._wanted = {name for name, weight in weights.items() if weight > 0.0}
@@ -55,14 +56,15 @@ class ImplicitSignals:
         self._talks: OrderedDict[str, Turn] = OrderedDict()
 
     def turn(self, messages: object, by: Sequence[str], whose: Whose, at: float) -> Turn | None:
-        """The request as a turn; None where nothing is looked for, or nobody says whose it is.
+        """The request as a turn; None if no signal is looked for, or if its conversation is
+        unknown.
 
         messages: of the request. by: the key that asks, and for which tenant. at: when it came.
         """
         if not self._wanted or not isinstance(messages, list) or not messages:
             return None
         if _role(messages[-1]) != "user":
-            return None  # a tool's result is no word of a user's
+            return None  # a tool's result is not a message of the user
         talk = _talk(messages, by, whose)
         if not talk:
             return None
@@ -70,10 +72,10 @@ class ImplicitSignals:
         return Turn(talk, _hashed(messages[:-1]), _hashed([messages[-1]]), at, answers)
 
     def said(self, turn: Turn) -> tuple[str, str] | None:
-        """The signal that a turn is of the one before it, and that one's decision."""
+        """The signal that a turn gives about the previous one, and the previous one's decision."""
         before = self._talks.get(turn.talk)
         if before is None or before.ended is None or not before.decision_id:
-            return None  # what is asked at the same time is no second thought
+            return None  # a request at the same time is not a reaction to the answer
         if turn.at - before.at > self._window_s or turn.before != before.before:
             return None
         again = REGENERATE if before.ended else RETRY
@@ -86,7 +88,7 @@ class ImplicitSignals:
 
     @contextmanager
     def under_way(self, turn: Turn) -> Iterator[None]:
-        """Remember the turn, and whether its answer came whole, which it says itself."""
+        """Remember the turn; its `ended` says whether its answer was complete."""
         before = self._talks.pop(turn.talk, None)
         if before is not None and not turn.answers and turn.before == before.before:
             turn.only_newest = before.only_newest or turn.last != before.last
@@ -100,8 +102,8 @@ class ImplicitSignals:
 
 
 def _talk(messages: Sequence[Any], by: Sequence[str], whose: Whose) -> str:
-    """Which conversation it is: by its own name, or by that of its session or user with how it
-    began; "" where none is named.
+    """Which conversation it is: by its own name, or by the name of its session or user together
+    with its first message; "" if none is named.
     """
     if whose.conversation:
         return _hashed([*by, "conversation", whose.conversation])

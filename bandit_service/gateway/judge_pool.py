@@ -39,7 +39,7 @@ _MINUTE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class ServedAnswer:
-    """One answer that a user got, or that a duel sets against it, and what it answers."""
+    """One answer that a user got, or the duel's second answer, with the request."""
 
     decided: ev.Decided
     body: Mapping[str, Any]
@@ -49,7 +49,7 @@ class ServedAnswer:
 
 @dataclass
 class _Quota:
-    """What one judging model has used of its rate and its money."""
+    """How much of its rate and its budget one judging model has used."""
 
     calls: deque[float] = field(default_factory=deque)
     held_usd: float = 0.0
@@ -111,7 +111,7 @@ class _JudgeAccount:
 
 
 class JudgePool:
-    """Runs `[[judges]]`. The first that can say something about an answer gives its quality."""
+    """Runs `[[judges]]`. The first judge that can judge an answer gives its quality."""
 
     def __init__(self, specs: tuple[JudgeSpec, ...], resources: Resources) -> None:
         self._specs: dict[str, JudgeSpec] = {}
@@ -142,7 +142,7 @@ class JudgePool:
         await self._verdicts.close()
 
     def start(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run something in the background; too many at once are not run."""
+        """Run something in the background; beyond the limit of tasks it is dropped."""
         if len(self._tasks) >= _MAX_TASKS:
             self._telemetry.judged("", "busy")
             return
@@ -173,8 +173,8 @@ class JudgePool:
     async def compare(self, judge: str, one: ServedAnswer, other: ServedAnswer) -> float | None:
         """1 where `one` is better, 0 where `other` is, 0.5 for a tie; None if nobody can say.
 
-        A model is asked in both orders, since models prefer a place; two different answers are a
-        tie.
+        A model is asked in both orders, since models prefer one of the positions; two different
+        verdicts are a tie.
         """
         spec = self._specs[judge]
         if spec.kind != "llm":
@@ -191,7 +191,7 @@ class JudgePool:
         return scores[0] if scores[0] == scores[1] else 0.5
 
     def _sampled(self, spec: JudgeSpec, decision_id: str) -> bool:
-        """By chance that depends on nothing else, so that the judged answers are a fair sample."""
+        """By a draw that depends on nothing else, so the judged answers are a fair sample."""
         seed = self._router.rules.explore.seed
         return chance.uniform(seed, f"{decision_id} judged by {spec.id}") < spec.share
 
@@ -204,7 +204,9 @@ class JudgePool:
                 status = await self._router.observe(
                     answer.decided.id, Signals(quality), provisional=True
                 )
-            except ServiceError as error:  # the user was quicker, or it is too late
+            except (
+                ServiceError
+            ) as error:  # the user's feedback came first, or the decision has expired
                 self._telemetry.judged(spec.id, "refused")
                 _log.info("judgement refused", extra={"why": error.code})
                 return
@@ -229,7 +231,7 @@ class JudgePool:
     async def _reply(
         self, spec: JudgeSpec, decided: ev.Decided, messages: list[dict[str, str]]
     ) -> str | None:
-        """What the judging model says; None if it cannot be asked, or may not be at present."""
+        """What the judging model says; None if it cannot be called, or has reached a limit."""
         arm = self._resources.callable_arm(spec.arm)
         if arm is None:
             self._telemetry.judged(spec.id, "no arm")
@@ -276,7 +278,7 @@ class JudgePool:
 
 
 async def _within(spec: JudgeSpec, call: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """What the call gives. Raises Failed if it takes longer than this judge waits."""
+    """The call's result. Raises Failed if it takes longer than this judge waits."""
     try:
         async with asyncio.timeout(spec.timeout_s):
             return await call

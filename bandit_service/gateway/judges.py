@@ -16,7 +16,7 @@ _BETTER = re.compile(r'"better"\s*:\s*"(A|B|tie)"', re.IGNORECASE)
 
 
 def verdict(spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str) -> float | None:
-    """1 or 0; None where this judge has nothing to say of this answer.
+    """1 or 0; None if this judge cannot judge this answer.
 
     >>> judge = JudgeSpec(id="j", kind="exact")
     >>> verdict(judge, {}, "Paris", " paris. "), verdict(judge, {}, "", "x")
@@ -31,13 +31,15 @@ def verdict(spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str) 
     schema = schema_of(body)
     if schema is None:
         return None
-    from bandit_service.gateway.schemas import valid  # a tenth of a start, and few have this judge
+    from bandit_service.gateway.schemas import (
+        valid,
+    )  # a tenth of a start's time, and few configurations have this judge
 
     return valid(schema, text)
 
 
 def answer_text(answer: Mapping[str, Any]) -> str | None:
-    """The text of the only choice; None where there are more, or it called a tool."""
+    """The text of the only choice; None if there are several, or if it called a tool."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         return None
@@ -50,7 +52,7 @@ def answer_text(answer: Mapping[str, Any]) -> str | None:
 
 
 def question_text(body: Mapping[str, Any]) -> str:
-    """What was asked, as the model got it, without images and tools."""
+    """The request as the model got it, without images and tools."""
     lines: list[str] = []
     for message in body.get("messages") or [{"role": "user", "content": body.get("prompt")}]:
         content = message.get("content")
@@ -87,7 +89,7 @@ def comparing(spec: JudgeSpec, question: str, a: str, b: str) -> list[dict[str, 
 
 
 def score_of(text: str) -> float | None:
-    """The quality that a grading came to, in [0, 1]; None where it says none.
+    """The quality that a grading gives, in [0, 1]; None if it gives none.
 
     >>> score_of('```json\\n{"score": 7.5}\\n```'), score_of('{"score": 11}'), score_of("good")
     (0.75, None, None)
@@ -98,7 +100,7 @@ def score_of(text: str) -> float | None:
 
 
 def better_of(text: str) -> str | None:
-    """ "A", "B" or "tie"; None where the comparison says none."""
+    """ "A", "B" or "tie"; None if the comparison says none of them."""
     match = _BETTER.search(text[:MAX_CHARS])
     if match is None:
         return None
@@ -130,7 +132,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def schema_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schema that a request asks its answer to keep to; None without one."""
+    """The schema that a request requires of its answer; None without one."""
     form = body.get("response_format")
     named = form.get("json_schema") if isinstance(form, Mapping) else None
     schema = named.get("schema") if isinstance(named, Mapping) else None

@@ -1,4 +1,4 @@
-"""What a call costs: at most, probably, and by the usage that its provider reports. Pure."""
+"""The cost of a call: at most, probably, and by the usage that its provider reports. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.usage import Counts, counts_of, number, plain
 
 _HOUR = 2.0
-"""Times the price in: what a prompt kept for an hour costs, where the arm does not say."""
+"""The price of a prompt that is cached for an hour, as a multiple of the price in, if the arm has
+none.
+"""
 _LONG = 4
 _FAR, _SMALL_USD = 1000.0, 1.0
-"""A bill is believed up to so many times what the list prices come to, and up to so many USD."""
+"""A provider's bill is believed up to this multiple of the list prices, and up to this many USD."""
 _BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
 
 
@@ -47,7 +49,7 @@ def cost_by(usage: object, counts: Counts | None, spec: ArmSpec) -> float | None
 
 
 def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
-    """What the arm may cost at most: the prompt, and as many tokens as the answer may have.
+    """The maximum cost of the arm: the prompt, and as many tokens as the answer may have.
 
     If the client sets no limit, that is the arm's `max_output_tokens`, else `limit`, which is sent
     in its place, else all that its window has left.
@@ -64,16 +66,16 @@ def max_usd(spec: ArmSpec, size: Size, limit: int | None = None) -> float:
 
 
 def usual_usd(spec: ArmSpec, size: Size) -> float:
-    """What a call costs at most whose answer is at most four times as long as usual."""
+    """The maximum cost of a call whose answer is at most four times as long as usual."""
     tokens = _LONG * spec.expected_output_tokens
     return max_usd(spec, msgspec.structs.replace(size, limit=max(tokens, 1)))
 
 
 def likely_usd(spec: ArmSpec, size: Size, received: int | None = None) -> float:
-    """What a call without a usage has probably cost: the prompt and the answer.
+    """The likely cost of a call without a usage: the prompt and the answer.
 
-    received: bytes of the answer that arrived; None if none was seen, which counts as much as the
-    arm usually answers.
+    received: bytes of the answer that arrived; None if none was seen, which counts as the arm's
+    usual answer.
     """
     size = size.configured(spec.request)
     if received is None:
@@ -126,8 +128,8 @@ def _or_in(price: float | None, spec: ArmSpec) -> float:
 
 
 def _plausible(billed: float, listed: float | None) -> bool:
-    """Whether a bill may be this answer's, in USD. A bill of nothing is one only where the list
-    says so too: some report 0 for what they do not know.
+    """Whether a bill in USD is plausible for this answer. A bill of 0 counts only if the list price
+    is 0 too, since some providers report 0 for an unknown cost.
     """
     if billed > MAX_COST_USD:
         return False
@@ -137,8 +139,8 @@ def _plausible(billed: float, listed: float | None) -> bool:
 
 
 def _bill(usage: object) -> float | None:
-    """What the provider says that it takes. Where it asked another with the client's own key, that
-    one's bill comes on top.
+    """The cost that the provider reports. If it called another one with the client's own key, that
+    one's bill is added.
     """
     if not isinstance(usage, dict):
         return None
@@ -155,7 +157,7 @@ def _largest(reported: Mapping[str, object]) -> float | None:
 
 
 def _usd(value: object) -> float | None:
-    """A sum, as a number or the text of one; of an object that lists its parts their total."""
+    """A sum: a number, the text of one, or the total of an object that lists its parts."""
     if isinstance(value, dict):
         return _largest(value)
     if isinstance(value, str):

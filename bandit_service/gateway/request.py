@@ -1,9 +1,9 @@
-"""What a client asks for: the request to route, and how it is to be routed. Pure.
+"""A client's request, and its preferences for the routing. Pure.
 
 Preferences come in the model's name, `auto?max_cost_usd=0.01&willingness_to_pay=0.2`, or in headers
 `x-max-cost-usd`, `x-max-latency-s`, `x-willingness-to-pay`, `x-arms`, `x-unit`, `x-tenant`,
-`x-session`, `x-conversation` and `x-tags`, the last also in the body's `metadata`. The policy NAME
-decides `auto:NAME`. A name that is not `auto` is an arm, called directly. If no conversation is
+`x-session`, `x-conversation` and `x-tags`, the last also in the body's `metadata`. With `auto:NAME`
+the policy NAME decides. A name that is not `auto` is an arm, called directly. If no conversation is
 named, a hash of how it began identifies it.
 """
 
@@ -40,7 +40,7 @@ CHAT, COMPLETIONS, EMBEDDINGS = "/chat/completions", "/completions", "/embedding
 
 
 class RoutingRequest(msgspec.Struct, frozen=True):
-    """What to decide, and whether the client named the arm.
+    """The query to decide, and whether the client named the arm.
 
     expected: the right answer if the client knows it, from the header x-expected-answer. named: the
     client's own name for the conversation. user: who asks, as the body says.
@@ -64,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True):
     """A client's request in its dialect, and as a chat or text completion.
 
     kind: of the dialect. own: the body as it came. path, body: what is asked of a provider of
-    another dialect, by way of OpenAI's. lost: what of it no other dialect can say.
+    another dialect, by way of OpenAI's. lost: a part of it that no other dialect can express.
     """
 
     path: str
@@ -79,18 +79,20 @@ class Asked(msgspec.Struct, frozen=True):
         return front_of(self.kind)
 
     def passes(self, kind: str) -> bool:
-        """Whether a provider of this dialect gets the request as it came, and is so passed on."""
+        """Whether a provider of this dialect gets the request as it came, and its answer is passed
+        on.
+        """
         return self.kind == kind and self.kind != "openai"
 
     def unsaid(self, kind: str) -> Refused | None:
-        """Why a provider of this dialect cannot be asked; None if it can."""
+        """Why a provider of this dialect cannot be called; None if it can."""
         if self.passes(kind):
             return refusal(provider_of(kind), self.front.OWN_PATH, self.own)
         return self.lost or refusal(provider_of(kind), self.path, self.body)
 
 
 class Said(msgspec.Struct, frozen=True):
-    """What is sent to a provider."""
+    """The body for a provider."""
 
     path: str
     body: Mapping[str, Any]
@@ -131,7 +133,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     def to(self, upstream: UpstreamSpec, *, whole: bool = False, thought: bool = True) -> Said:
         """What is sent to this upstream; whole: not as a stream, whatever the client wants.
 
-        thought: what was thought in earlier turns may be this provider's.
+        thought: the thinking of earlier turns may be this provider's.
         """
         if self.asked.passes(upstream.kind):
             path, body = self.asked.front.OWN_PATH, dict(self.asked.own)
@@ -152,7 +154,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
 
     @property
     def stream_options(self) -> dict[str, Any]:
-        """What the client asks of a stream."""
+        """The client's options for a stream."""
         options = self.body.get("stream_options")
         return dict(options) if isinstance(options, dict) else {}
 
@@ -225,7 +227,7 @@ def of_completion(
 
 
 def is_auto(model: str, routes: Collection[str] = ()) -> bool:
-    """Whether a policy is asked to choose, in whatever form; else the name is an arm's."""
+    """Whether the policy chooses, in any form of `auto`; otherwise the name is an arm's."""
     name = model.partition("?")[0]
     return name in routes or name.partition(":")[0] == AUTO
 
@@ -238,7 +240,7 @@ def _is_tokens(prompt: object) -> bool:
 
 
 def model_of(body: Mapping[str, Any]) -> str:
-    """The field `model`; Refused when it is none."""
+    """The field `model`. Raises Refused if it is not a text."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise Refused("model: must be auto, or the id of an arm", param="model")
@@ -264,7 +266,7 @@ def _routing(
     if not direct and policy not in ("", *deciding):
         there_are = ", ".join(deciding)
         raise Unknown(
-            f"model: no policy {policy!r} decides here; there are {there_are}", param="model"
+            f"model: no policy {policy!r} decides here; expected one of {there_are}", param="model"
         )
     given = dict(parse_qsl(query, keep_blank_values=True)) if query and not direct else {}
     for name, named in _PREFERENCES.items():
@@ -272,7 +274,9 @@ def _routing(
             given.setdefault(name, value)
     if unknown := given.keys() - _PREFERENCES.keys():
         allowed = ", ".join(_PREFERENCES)
-        raise Refused(f"model: no preference {min(unknown)!r}; there are {allowed}", param="model")
+        raise Refused(
+            f"model: no preference {min(unknown)!r}; expected one of {allowed}", param="model"
+        )
     user = unit or body.get("user")
     arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
     return RoutingRequest(

@@ -1,4 +1,4 @@
-"""How much a request asks for: tokens of its prompt, and the limits of its answer. Pure."""
+"""The size of a request: tokens of its prompt, and the limits of its answer. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.usage import number, plain
 
 IMAGE_TOKENS = 1500
-"""What an image counts as: its bytes say nothing of its tokens, and providers bill 85 to about
-1,600 for one."""
+"""The tokens that an image counts as.
+
+Its bytes do not show them, and providers bill 85 to about 1,600.
+"""
 _MAX_COUNT = 10**9
 _DEPTH = 3
 _OWN_PROMPT = ("system", "instructions", "messages", "input", "tools")
@@ -36,8 +38,11 @@ _ANSWERS = frozenset(
     }
 )
 _LIMITS = frozenset({"maxtokens", "maxcompletiontokens"})
-"""What OpenAI's language has. That a provider heeds any other name is not certain: one raises what
-is reserved, and never lowers it."""
+"""OpenAI's names of limits.
+
+A provider may ignore any other name, so such a limit can raise the reserved amount but never lower
+it.
+"""
 _WHOLE = re.compile(r"-?\d{1,19}", re.ASCII)
 _NO_LIMITS = ("messages", "prompt", "metadata", "logit_bias", "prediction", "stream_options")
 _OF_THE_PROMPT = ("input", "prompt", "query", "image", "truncate", "context", "tool", "log")
@@ -88,8 +93,8 @@ def size_of(
     it says more there, which a provider of that dialect is sent and bills.
 
     It has as many answers as it asks for: `n`, `best_of` and their like, and one for each of
-    several prompts. Of several limits the largest is meant, since which of them a provider heeds is
-    not known.
+    several prompts. Of several limits the largest counts, since it is unknown which of them a
+    provider uses.
 
     >>> size = size_of({"prompt": ["ten chars.", "and more"], "max_tokens": 10})
     >>> size.prompt, size.limit, size.answers
@@ -111,7 +116,7 @@ def size_of(
     if own and lost:
         prompt = max(prompt, sum(_of_own(own[name]) for name in _OWN_PROMPT if own.get(name)))
     extra = limits.extra
-    if body.get("prediction"):  # the provider also bills what the answer does not take over
+    if body.get("prediction"):  # the provider also bills tokens that the answer does not contain
         extra += _tokens(body["prediction"])
     bounded = limits.limit and not limits.boundless
     limit = max(limits.limit, limits.other_limit) if bounded else None

@@ -1,4 +1,4 @@
-"""What every part of the gateway works with, held in one place."""
+"""The parts that the whole gateway shares, in one place."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ class Resources:
         return any(each in self.upstreams for each in upstreams_of(spec))
 
     def chat_arm(self, id: str) -> ev.ArmSpec | None:
-        """The same of an arm for chat. Raises Refused, saying what it is for, if it is not."""
+        """The same for an arm of kind chat.
+
+        Raises Refused with the arm's kind if it is another one.
+        """
         spec = self.callable_arm(id)
         if spec is not None and (wrong := not_for_chat(spec)):
             raise Refused(f"model: {wrong}", param="model")
@@ -59,15 +62,15 @@ class Resources:
         return [spec for spec in specs if spec.kind != JUDGE and self.serves(spec)]
 
     async def finish(self, work: Coroutine[Any, Any, bool]) -> bool:
-        """Do this to its end, even if the caller is cancelled meanwhile."""
+        """Run this to its end, even if the caller is cancelled meanwhile."""
         return await asyncio.shield(self.started(work))
 
     def started(self, work: Coroutine[Any, Any, bool]) -> asyncio.Future[bool]:
-        """Begin what is to be done to its end, whoever waits for it."""
+        """Start a task that runs to its end, whoever waits for it."""
         return self.expected(asyncio.get_running_loop().create_task(work))
 
     def expected(self, end: asyncio.Future[bool]) -> asyncio.Future[bool]:
-        """The same future, without whose end these parts are not closed."""
+        """The same future; these parts are closed only after its end."""
         self._finishing.add(end)
         end.add_done_callback(self._finishing.discard)
         return end
@@ -77,7 +80,7 @@ class Resources:
         await asyncio.gather(*self._finishing, return_exceptions=True)
 
     async def close(self) -> None:
-        """Finish what is being written down, and close the connections."""
+        """Finish pending writes, and close the connections."""
         await self.finished()
         await self.budgets.close()
         await self.upstreams.close()

@@ -1,7 +1,7 @@
-"""The exchange of a decision: what came of it is an outcome, from which the policies learn.
+"""The exchange of a decision: its result is an outcome, from which the policies learn.
 
-The outcome is in the log, with the kernel, before an ending returns, and an answer is given only
-then: a cost that a client was told survives a kill. Writing it goes on if the client leaves.
+The outcome is handed to the kernel before an ending returns, and only then is the answer sent. So a
+cost that a client has seen survives a kill. The write continues if the client leaves.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class RoutedExchange(Exchange):
 
     max_usd: what is held for it. duel: a second arm will answer too. before: the exchanges of this
     request that were refused before this one. first_token_at: when a stream began to say something,
-    by perf_counter. vendor: the only one that may be asked, since it signed the thinking; None for
-    any.
+    by perf_counter. vendor: the only provider that may be called, since it signed the thinking;
+    None for any.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class RoutedExchange(Exchange):
         return None if self.first_token_at is None else self.first_token_at - self._started
 
     def headers(self) -> dict[str, str]:
-        """What every answer says of its decision."""
+        """The headers about the decision that every answer has."""
         headers = {
             "x-decision-id": self.decided.id,
             "x-arm": self.decided.arm,
@@ -91,7 +91,7 @@ class RoutedExchange(Exchange):
         return headers | {"x-duel": self.decided.id} if self.duel and not self.other else headers
 
     def answer_headers(self) -> dict[str, str]:
-        """The same of an answer, on which its user may vote."""
+        """The same for an answer that its user may vote on."""
         token = self._resources.router.feedback.token(self.decided)
         return self.headers() | ({FEEDBACK_HEADER: token} if token else {})
 
@@ -105,7 +105,7 @@ class RoutedExchange(Exchange):
 
     def _last(self) -> str:
         router, decided = self._resources.router, self.decided
-        if not decided.before:  # it begins, maybe in words that were asked before
+        if not decided.before:  # it begins, maybe with a text that was sent before
             return ""
         return router.world.conversations.deployment_of(
             decided.conversation,
@@ -232,7 +232,8 @@ class RoutedExchange(Exchange):
         """Whether the cost is in the log. guess_usd: what is booked if no cost was seen."""
         usd = signals.cost_usd
         if self.other and (not await self._redirected() or self.by is None):
-            # it is nobody's to learn from, or would be learned of the wrong arm, and has to be paid
+            # the outcome is of no arm or would be learned for the wrong one, but the cost must be
+            # booked
             return await self._account.book(guess_usd if usd is None else usd)
         written = signals == Signals() or await self._observed(signals)
         if usd is None and guess_usd > 0.0:
@@ -243,7 +244,10 @@ class RoutedExchange(Exchange):
         return await self._account.book(usd)
 
     async def _redirected(self) -> bool:
-        """Write down that another model answered, before anything is learned: whether it is."""
+        """Write the event that another model answered, before anything is learned.
+
+        Returns whether it is written.
+        """
         writer, by = self._resources.router.writer, self.by
         try:
             await writer.submit(
@@ -264,8 +268,8 @@ class RoutedExchange(Exchange):
         return True
 
     async def _observed_soon(self, signals: Signals, usd: float) -> bool:
-        """`_learned` of an answer by the arm's own model whose cost is known, and then let go of
-        its money: no task of its own is needed for it to go on if the client leaves.
+        """`_learned` for an answer by the arm's own model whose cost is known, and then release its
+        money. It needs no task of its own to continue if the client leaves.
         """
         written = Written(self._resources, self._account, self.decided.id, usd)
         self._resources.router.observe_soon(self.decided.id, signals, self._served, written)

@@ -15,7 +15,7 @@ _MAX_REFERENCES = 10_000
 
 
 def valid(schema: dict[str, Any], text: str) -> float | None:
-    """Whether the text is JSON that the schema allows; None where the schema cannot be used.
+    """Whether the text is JSON that the schema allows; None if the schema cannot be used.
 
     The schema is the client's: nothing is fetched for it, its regular expressions are not run, and
     it may follow only so many references.

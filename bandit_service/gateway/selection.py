@@ -40,7 +40,7 @@ _IN_LOOP = (
 )
 _SIGNED = "the thinking in the conversation is signed by another provider"
 _SELDOM = 4.0
-"""An answer seldom costs so many times what its arm's answers usually do."""
+"""An answer rarely costs more than this multiple of its arm's usual cost."""
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -77,8 +77,8 @@ class ArmSelector:
         self._ways: dict[str, tuple[ev.ArmSpec, list[ev.ArmSpec]]] = {}
 
     def _callable(self, routing: RoutingRequest) -> dict[str, ev.ArmSpec]:
-        """By their ids the arms that can be called for this request: those that a policy may
-        choose, and the one that it names.
+        """The arms that can be called for this request, by id: those that a policy may choose, and
+        the one that the request names.
         """
         resources = self._resources
         pool, upstreams = resources.router.world.catalogue.pool(), resources.upstreams
@@ -116,7 +116,7 @@ class ArmSelector:
                     raise
                 request = msgspec.structs.replace(
                     request, in_loop=False
-                )  # the loop's arm cannot, others may
+                )  # the arm of the tool loop cannot, others may
                 continue
             except (Refused, Busy):
                 if not refused:
@@ -133,7 +133,7 @@ class ArmSelector:
     async def _drawn(
         self, request: ChatRequest, tried: list[str], duel_of: str, refused: bool
     ) -> Selection | None:
-        """None where the money was waited for, and all is to be looked at again."""
+        """None if this waited for the money; then start again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
         upstreams = resources.upstreams
@@ -179,7 +179,7 @@ class ArmSelector:
                 sent=sent,
             )
             while most and not await budgets.secured(0.0, payer, decided.ts):
-                """Its window is a newer one than that of `now`."""
+                """Its window is newer than that of `now`."""
         finally:
             budgets.settle(waiting)
         if decided.before:
@@ -187,10 +187,10 @@ class ArmSelector:
         return Selection(decided, costs[decided.arm], offer.vendor, upstreams)
 
     def _max_usd(self, arm: ArmRecord, size: Size, left: float) -> float:
-        """What is held for a call.
+        """The amount held for a call.
 
-        If nothing bounds its answer, that is all that the budget has left, if that is several times
-        what the call usually costs.
+        If nothing bounds its answer, that is all that the budget has left, provided it is several
+        times the usual cost of the call.
         """
         return max(self._max_usd_at(arm, each, size, left) for each in self._calls(arm.spec))
 
@@ -214,7 +214,10 @@ class ArmSelector:
     def _turn(
         self, request: ChatRequest, specs: Mapping[str, ev.ArmSpec], now: float
     ) -> Turn | None:
-        """What is known of the request's conversation; None if it is not to keep its model."""
+        """The record of the request's conversation;
+
+        None if the conversation does not keep its model.
+        """
         if not request.conversation:
             return None
         known = self._resources.router.world.conversations
@@ -243,9 +246,9 @@ class ArmSelector:
 
         Each has an upstream that takes this request, was not tried yet, has room for one more call,
         and answers. If none of them answers, all are offered: a masked arm is better than none. In
-        a tool loop it is the arm that called the tool alone, whether it answers or not, unless a
-        constraint or the budget leaves it out; where thinking is signed, the arms of the provider
-        that signed it.
+        a tool loop only the arm that called the tool is offered, whether it answers or not, unless
+        a constraint or the budget excludes it. If thinking is signed, only the arms of the provider
+        that signed it are offered.
         """
         routing = request.routing
         named = routing.decide.arms
@@ -254,7 +257,7 @@ class ArmSelector:
             if named[0] not in specs:
                 routes = self._resources.router.world.routes.specs
                 there_are = ", ".join([AUTO, *routes, *specs])
-                raise Unknown(f"model: no {named[0]!r}; there are {there_are}", param="model")
+                raise Unknown(f"model: no {named[0]!r}; expected one of {there_are}", param="model")
             if refused := unsuited.get(named[0]):
                 raise refused
             _, vendor = self._signer(request, turn, specs)
@@ -272,7 +275,7 @@ class ArmSelector:
                     f"arms: {unknown!r} is chosen by no policy (routed = false); name it as model",
                     param="arms",
                 )
-            raise Unknown(f"arms: no {unknown!r}; there are {there_are}", param="arms")
+            raise Unknown(f"arms: no {unknown!r}; expected one of {there_are}", param="arms")
         if not ids:
             raise Unavailable("no callable arm has an upstream: configure [[upstreams]]")
         reason, barred = "fallback" if tried and not duel_of else "", dict[str, str]()
@@ -308,7 +311,7 @@ class ArmSelector:
         if signer not in specs:
             return signer, None
         spec, now = specs[signer], router.writer.now()
-        # a signature outlasts what is cached
+        # a signature is valid for longer than the cache
         last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
         at = [each.upstream for each in calls_in(spec, last) if each.upstream in upstreams]
         return signer, vendor_of(upstreams.spec(at[0])) if at else None
@@ -316,7 +319,7 @@ class ArmSelector:
     def _other_vendors(
         self, signed: tuple[str, str], ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]
     ) -> dict[str, str]:
-        """The arms none of whose providers can read what this one signed."""
+        """The arms of which no provider can read the thinking that this one signed."""
         spec = self._resources.upstreams.spec
         return {
             id: _SIGNED
@@ -325,7 +328,9 @@ class ArmSelector:
         }
 
     def _among(self, vendor: tuple[str, str] | None) -> Container[str] | None:
-        """The upstreams that may be called, None for any: a vendor reads what it signed alone."""
+        """The upstreams that may be called, None for any: only the vendor that signed thinking can
+        read it.
+        """
         return self._resources.upstreams.of_vendor(vendor)
 
     def _with_room(

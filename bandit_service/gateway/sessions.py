@@ -1,15 +1,16 @@
-"""Which conversation a request belongs to: the first rung of a ladder that holds. Pure.
+"""Which conversation a request belongs to: the first of these names that it has. Pure.
 
 1. `x-conversation`, or `auto?conversation=…`: the client's own name for it.
 2. `x-session`, or a header in which an agent names its session (`AGENTS`).
 3. `prompt_cache_key`.
 4. `metadata`: `session_id`, `conversation_id`, `thread_id` or `chat_id`, or the session in the
    `user_id` of Anthropic's Messages API.
-5. `user`, or whoever else the request says asks.
-6. Nothing of these: the system's prompt, the tools and the first message of the user.
+5. `user`, or another field that names the user.
+6. Otherwise: the system's prompt, the tools and the first message of the user.
 
 Agents ask for several conversations in one session (sub-agents, titles), applications share a
-`prompt_cache_key`, and a user has many. So rungs 2 to 5 also count the user's first message.
+`prompt_cache_key`, and a user has many. So the names 2 to 5 are combined with the user's first
+message.
 
 The name is hashed with the caller's key and the tenant, so that nobody meets another's
 conversation; its text is in no log. `x-keep-model: off` takes the request out.
@@ -28,8 +29,8 @@ from bandit_service.core.errors import Refused
 AGENTS = (
     ("x-claude-code-session-id", "x-claude-code-agent-id"),  # Claude Code, and its sub-agents
     ("session-id",),  # Codex
-    ("session_id",),  # Codex of before, pi
-    ("conversation_id",),  # Codex of before that
+    ("session_id",),  # older Codex, pi
+    ("conversation_id",),  # still older Codex
     ("x-opencode-session",),
     ("x-session-affinity",),  # OpenCode with any provider, pi
     ("x-session-id",),  # what OpenRouter takes
@@ -70,7 +71,7 @@ def session_of(
 
 
 def wanted(headers: Mapping[str, str]) -> bool:
-    """Whether the conversation is to keep its model, as far as the request says."""
+    """Whether the conversation keeps its model, as far as the request says."""
     said = headers.get(OFF, "on").strip().lower()
     if said not in ("on", "off"):
         raise Refused(f"{OFF}: must be on or off, got {said[:40]!r}", param=OFF)
@@ -78,7 +79,7 @@ def wanted(headers: Mapping[str, str]) -> bool:
 
 
 def conversation(body: Mapping[str, Any]) -> str:
-    """What keeps a conversation in one variant of an experiment: a hash of how it began.
+    """A hash of a conversation's beginning, which keeps it in one variant of an experiment.
 
     >>> first = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}]
     >>> later = [*first, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
@@ -94,7 +95,7 @@ def conversation(body: Mapping[str, Any]) -> str:
 
 
 def _name(headers: Mapping[str, str], own: Mapping[str, Any], user: str) -> list[str]:
-    """The rung that holds, and the name there; empty if none does."""
+    """The number of the first name that the request has, and the name; empty if it has none."""
     for names in AGENTS:
         if headers.get(names[0]):
             return [names[0], *(_utf8(headers.get(each, "")) for each in names)]
@@ -151,7 +152,7 @@ def _first(body: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _system(body: Mapping[str, Any]) -> Iterator[Any]:
-    """What stands before the first message of the user."""
+    """The messages before the first one of the user."""
     messages = body.get("messages")
     for each in messages if isinstance(messages, list) else ():
         if not isinstance(each, dict) or each.get("role") == "user":

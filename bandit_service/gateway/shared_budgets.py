@@ -18,7 +18,10 @@ _CLOSE_S, _LOOK_S = 2.0, 0.01
 
 
 class SharedBudgets(Budgets):
-    """What a call holds, it holds until its cost is applied here: then it is used of the slice."""
+    """A call holds its maximum until its cost is applied here;
+
+    then the cost is taken from the slice.
+    """
 
     def __init__(self, specs: tuple[BudgetSpec, ...], writer: Writer, lost_after_s: float) -> None:
         super().__init__(specs)
@@ -29,11 +32,11 @@ class SharedBudgets(Budgets):
         writer.listen(self._heard)
 
     def start(self) -> None:
-        """Begin to give back what nobody needs."""
+        """Start returning slices that nobody needs."""
         self._slices.start()
 
     async def close(self) -> None:
-        """Give back what this replica has, once the costs of its last calls are applied."""
+        """Return this replica's slices, once the costs of its last calls are applied."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_S):
                 while self._settling:
@@ -42,9 +45,9 @@ class SharedBudgets(Budgets):
         await self._slices.close()
 
     async def secured(self, usd: float, payer: Payer, now: float) -> bool:
-        """Whether the call may begin at once; where not, it was waited, and is to be looked again.
+        """Whether the call may begin at once.
 
-        Raises BudgetExhausted where the money is not to be had.
+        If not, this has waited: check again. Raises BudgetExhausted if the money is not available.
         """
         self._look()
         accounts = accounts_of(payer)
@@ -55,7 +58,7 @@ class SharedBudgets(Budgets):
         return True
 
     def settle(self, decision_id: str) -> None:
-        """Let go of what was held, once its cost is applied or will never come."""
+        """Release what was held, once its cost is applied or will never come."""
         if decision_id in self._reserved:
             self._settling[decision_id] = None
             self._look()
@@ -87,7 +90,7 @@ class SharedBudgets(Budgets):
         return self._held_usd(account)
 
     def _limits(self, account: str) -> dict[str, float]:
-        """The least limit of each period that an account has."""
+        """The lowest limit of each period that an account has."""
         scope, _, name = account.partition(":")
         least: dict[str, float] = {}
         for spec in self.specs:

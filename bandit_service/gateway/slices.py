@@ -1,12 +1,13 @@
-"""What a replica may spend of a budget without asking the others: slices that the log gave it.
+"""Slices of budgets: what a replica may spend without asking the others.
 
-A slice is an event, `budget_leased`: of an account and a window, what a replica may spend from then
-on. It is appended only where what is spent, what the others may spend and the slice itself stay
-within the limit. The log refuses it where another slice of the account came in between, and it is
-checked again. So whatever each replica spends of its own slices, all together stay within.
+A slice is an event, `budget_leased`: what a replica may spend from then on, of an account in a
+window. It is appended only if the spend so far, the slices of the others and the slice itself stay
+within the limit. If another slice of the account came in between, the log refuses it, and it is
+checked again. So as long as each replica spends only its own slices, all together stay within the
+limit.
 
-A slice that is more than half used is made anew before a call waits for it. One that nobody uses is
-given back, and the keeper gives back that of a replica which was closed long ago.
+A slice that is more than half used is renewed before a call waits for it. A slice that nobody uses
+is returned. The keeper returns the slices of a replica that was closed long ago.
 """
 
 from __future__ import annotations
@@ -31,19 +32,19 @@ from bandit_service.runtime.writer import Writer
 
 _log = logging.getLogger("bandit.budgets")
 _SHARE = 0.02
-"""Of a limit, that is one slice."""
+"""The share of a limit that is one slice."""
 _LOOK_S, _IDLE_S, _CLOSE_S = 1.0, 10.0, 2.0
 _ROUNDING = 1e-9
-"""What rounding may make of a sum of costs, as a share of a limit."""
+"""The rounding error of a sum of costs, as a share of a limit."""
 Key: TypeAlias = tuple[str, str, str]
 """Account, period and window."""
 
 
 @dataclass(slots=True)
 class _Slice:
-    """usd: what the log gave, of which `used` was spent since. since: when that was, by
-    time.monotonic. asked: what it is to be, where that is under way; event: the one that says so.
-    wanted: what each call needs that waits for it.
+    """usd: the size in the log, of which `used` was spent since. since: the time of that, by
+    time.monotonic. asked: the requested size, while a request is running; event: its event. wanted:
+    the need of each call that waits for it.
     """
 
     usd: float = 0.0
@@ -57,8 +58,8 @@ class _Slice:
 
 
 class Slices:
-    """limits: of an account, its least limit by period. held: what the calls under way may cost at
-    most, by account. lost_after_s: when the keeper gives back what a closed replica had.
+    """limits: of an account, its lowest limit by period. held: the maximum cost of the running
+    calls, by account. lost_after_s: when the keeper returns the slices of a closed replica.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class Slices:
         writer.listen(self._heard)
 
     def start(self) -> None:
-        """Begin to give back what nobody needs."""
+        """Start returning slices that nobody needs."""
         self._looking = self._writer.tasks.keep("budgets", self._look_forever)
 
     async def close(self) -> None:
-        """Give back all but what calls hold that are still under way."""
+        """Return everything except what running calls hold."""
         if self._looking is not None:
             await self._looking.end()
         with suppress(ServiceError, TimeoutError):
@@ -90,18 +91,18 @@ class Slices:
                     await self._set(key, spare=0.0)
 
     def others(self, account: str, per: str, now: float) -> float:
-        """What the other replicas may spend of an account in the window of this moment."""
+        """What the other replicas may spend of an account in the present window."""
         leases = self._writer.world.leases
         return leases.others(per, window(per, now), account, self._writer.slot)
 
     def covered(self, accounts: Sequence[str], usd: float, now: float) -> bool:
-        """Whether a call that may cost so much can begin now; else `secure` it first."""
+        """Whether a call of this maximum cost can begin now; otherwise `secure` it first."""
         return not self._lacking(accounts, usd, now)
 
     async def secure(self, accounts: Sequence[str], usd: float, now: float) -> None:
-        """Ask for what a call lacks. Look again after it: others may have been quicker.
+        """Request what a call lacks. Check again afterwards: other calls may have taken it.
 
-        Raises BudgetExhausted where it is not to be had, and Unavailable where the log is away.
+        Raises BudgetExhausted if it is not available, and Unavailable if the log is unreachable.
         """
         for key in self._lacking(accounts, usd, now):
             found = self._slices.setdefault(key, _Slice())
@@ -112,7 +113,7 @@ class Slices:
                 found.wanted.remove(usd)
 
     def refill(self, accounts: Sequence[str], now: float) -> None:
-        """Ask for more, while nobody waits for it, where less than half a slice is left."""
+        """Request more in advance if less than half a slice is left."""
         for key in self._keys(accounts, now):
             found, one = self._slices.get(key), self._one(key)
             if found is None or found.asking is not None or self._free(key, found) >= one / 2:
@@ -121,7 +122,7 @@ class Slices:
                 self._asked(key, found)
 
     def spent(self, accounts: Sequence[str], usd: float) -> None:
-        """A call that held its most is over, and cost so much."""
+        """A call that held its maximum is over, and its cost is known."""
         for key in self._keys(accounts, self._writer.now()):
             if key in self._slices:
                 self._slices[key].used += usd
@@ -149,18 +150,18 @@ class Slices:
         return lacking
 
     def _left(self, found: _Slice) -> float:
-        """What of a slice is not spent; nothing where the others may have taken it back."""
+        """The unspent part of a slice; nothing if the others may have taken it back."""
         good = found.since >= self._writer.in_touch_since
         return found.usd - found.used if good else 0.0
 
     def _free(self, key: Key, found: _Slice) -> float:
-        """What more calls may hold; negative where more is held than there is."""
+        """How much more calls may hold; negative if more is held than there is."""
         if found.asking is None and not self._writer.under_way(_subject(key)):
             found.asked = math.inf  # nothing came of it
         return min(self._left(found), found.asked) - self._held(key[0])
 
     def _more(self, key: Key, found: _Slice, extra: float) -> float:
-        """What the slice is to be, to have as much more than is held, within the limit."""
+        """The size of the slice that leaves this much beyond what is held, within the limit."""
         (account, per, of), world = key, self._writer.world
         spent = world.spend.spent_in(per, of, account)
         others = world.leases.others(per, of, account, self._writer.slot)
@@ -170,19 +171,19 @@ class Slices:
     # --- asking ---------------------------------------------------------------------------
 
     def _asked(self, key: Key, found: _Slice) -> asyncio.Future[None]:
-        """One question for all that wait for this slice."""
+        """One request for all calls that wait for this slice."""
         if found.asking is None:
             found.asking = asyncio.ensure_future(self._set(key))
             found.asking.add_done_callback(partial(_asked_for, found))
         return found.asking
 
     async def _set(self, key: Key, spare: float | None = None) -> None:
-        """Make the slice what is needed, or no more than `spare` beyond what is held."""
+        """Change the slice to what is needed, or to `spare` beyond what is held if that is less."""
         prepare = self._increased if spare is None else partial(self._decreased, spare)
         await self._writer.submit(partial(prepare, key), key=_subject(key))
 
     def _increased(self, key: Key) -> ev.AnyEvent | None:
-        """Prepared in the world as it is; again, where another replica's slice came first."""
+        """Prepared in the present world, and again if another replica's slice came first."""
         found = self._slices.setdefault(key, _Slice())
         found.asked, found.event = math.inf, None
         new, rounding = self._more(key, found, self._one(key)), _ROUNDING * self._limit(key)
@@ -226,7 +227,7 @@ class Slices:
             return
         if isinstance(event, ev.BudgetReturned):
             found.usd = found.used = 0.0
-        elif event is found.event:  # and not one that an earlier process had under way
+        elif event is found.event:  # and not one that an earlier process was still writing
             found.usd, found.used, found.since = event.usd, 0.0, time.monotonic()
             found.asked = math.inf
 
@@ -246,7 +247,7 @@ class Slices:
             self._writer.tasks.well("budgets")
 
     def _forget(self) -> None:
-        """Drop what is over, and what is empty and nobody uses."""
+        """Drop slices of past windows, and empty ones that nobody uses."""
         now = self._writer.now()
         for key, found in list(self._slices.items()):
             unused = found.usd == 0.0 and found.asking is None and self._is_idle(found)
@@ -254,7 +255,7 @@ class Slices:
                 del self._slices[key]
 
     def _own(self) -> list[Key]:
-        """What this replica has, from an earlier life too."""
+        """This replica's slices, also those of an earlier process."""
         return self._of_replica(self._writer.slot)
 
     def _of_replica(self, slot: int) -> list[Key]:
@@ -262,7 +263,7 @@ class Slices:
         return [(account, per, of) for per, of, account in held if of >= window(per, now)]
 
     def _spare(self, key: Key) -> float | None:
-        """What is to be kept beyond what is held; None where nothing is to be given back."""
+        """How much to keep beyond what is held; None if nothing is to be returned."""
         found, one = self._slices.get(key), self._one(key)
         if found is None or (found.asking is None and self._is_idle(found)):
             return 0.0
@@ -272,7 +273,7 @@ class Slices:
         return time.monotonic() - found.touched > _IDLE_S
 
     def _gone(self) -> list[int]:
-        """Replicas that the keeper gives back for: none of their calls is under way any more."""
+        """Replicas whose slices the keeper returns: none of their calls is running any more."""
         rows = self._writer.known if self._writer.keeps else []
         return [row.slot for row in rows if row.closed and row.unseen_s > self._lost_after_s]
 
@@ -284,18 +285,18 @@ class Slices:
 
 
 async def _tried(asked: Awaitable[object]) -> None:
-    with suppress(ServiceError):  # the log is away, and it is tried again
+    with suppress(ServiceError):  # the log is unreachable; this is tried again
         await asked
 
 
 def _subject(key: Key) -> str:
-    """Under which all replicas change the slices of an account."""
+    """The subject under which all replicas change the slices of an account."""
     account, per, of = key
     return f"budget {per} {of} {account}"
 
 
 def _asked_for(found: _Slice, asked: asyncio.Future[None]) -> None:
-    """It may be asked again; maybe nobody waits for its error any more."""
+    """It may be requested again; maybe nobody waits for its error any more."""
     found.asking = None
     if not asked.cancelled():
         asked.exception()

@@ -54,13 +54,15 @@ USED = {
 
 
 class CallSpan:
-    """The span of one call; does nothing where there are no spans."""
+    """The span of one call; does nothing if tracing is off."""
 
     def __init__(self, span: Span | None) -> None:
         self._span = span
 
     def onward(self, given: Mapping[str, str]) -> dict[str, str]:
-        """The headers that say where the provider's own spans belong: here, or where ours would."""
+        """The headers that name the parent of the provider's own spans: this span, or its parent if
+        there is none.
+        """
         return dict(given) if self._span is None else self._span.headers()
 
     def answered(self, answer: Mapping[str, Any]) -> None:
@@ -78,7 +80,7 @@ class CallSpan:
         )
 
     def streamed(self, answer: StreamedAnswer, first_chunk_s: float | None) -> None:
-        """A stream came to its end, or broke off, or its client left."""
+        """A stream ended, broke off, or its client left."""
         if self._span is None:
             return
         reasons = [answer.finish_reason] if answer.finish_reason else []
@@ -102,7 +104,7 @@ def calling(
     conversation: str = "",
     deployment: str = "",
 ) -> Iterator[CallSpan]:
-    """Around one call of a provider. purpose: "judge" or "duel" where it is not the answer.
+    """Around one call of a provider. purpose: "judge" or "duel" if it is not the user's answer.
 
     conversation: the hash of its name. deployment: the one of the arm's that is called.
     """
@@ -162,7 +164,7 @@ def _response(model: object, reasons: list[str], usage: object, id: object) -> d
 
 
 def _kind(error: Exception) -> str:
-    """`error.type`: the status where there is one, of few values else."""
+    """`error.type`: the status if there is one, otherwise one of few values."""
     if isinstance(error, Rejected):
         return str(error.status)
     if isinstance(error, Failed):

@@ -1,7 +1,7 @@
-"""Server-sent events out of bytes that may be cut anywhere. Pure.
+"""Reads server-sent events from bytes that may be cut anywhere. Pure.
 
-Lines end with LF, CR LF or CR, and an empty line ends an event. Of an event only its data is of
-interest here: each API that we read repeats the event's name in it, but for errors.
+Lines end with LF, CR LF or CR, and an empty line ends an event. Only the data of an event matters
+here: each API that we read repeats the event's name in it, except for errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ErrorEvent(bytes):
 
 
 class Stray(bytes):
-    """Lines that are of no event: some servers write an error into a stream as it is."""
+    """Lines outside of any event: some servers write an error into a stream as it is."""
 
 
 class TooLong(ValueError):
@@ -24,7 +24,7 @@ class TooLong(ValueError):
 
 
 def _plain(piece: bytes, max_bytes: int) -> list[bytes]:
-    """The data of events that are whole and of one line of data each, as most are; else empty."""
+    """The data of complete events with one line of data each, as most have; otherwise empty."""
     if piece[-2:] != b"\n\n" or len(piece) > max_bytes or b"\r" in piece:
         return []
     events = piece[:-2].split(b"\n\n")
@@ -35,7 +35,7 @@ def _plain(piece: bytes, max_bytes: int) -> list[bytes]:
 
 
 class Events:
-    """Feed it what comes; it gives the data of each event that is whole by then.
+    """Feed it bytes; it returns the data of each event that is complete.
 
     odd: whether an `ErrorEvent` or a `Stray` was among what it gave last.
     """
@@ -61,7 +61,7 @@ class Events:
 
     @property
     def _open(self) -> bool:
-        """Whether something came that is not of an event which has ended."""
+        """Whether something came after the last complete event."""
         return bool(
             self._line or self._data or self._stray or self._name or self._size or self._after_cr
         )
@@ -82,7 +82,7 @@ class Events:
         return events
 
     def end(self) -> bytes:
-        """The data of an event that the stream ended in, empty where there is none."""
+        """The data of an event that the stream's end cut off; empty if there is none."""
         self._end_of_line()
         return self._end_of_event()
 
@@ -94,7 +94,7 @@ class Events:
         if not line:
             return self._end_of_event()
         name, _, value = line.partition(b":")
-        if name in (b"data", b"error"):  # llama.cpp has told errors in a field of that name
+        if name in (b"data", b"error"):  # llama.cpp has sent errors in a field of that name
             self._data.append(value.removeprefix(b" "))
         if name in (b"event", b"error"):
             self._name = name if name == b"error" else value.strip()

@@ -1,4 +1,4 @@
-"""A provider's stream: its events as they arrive, rewritten for the client, and what they said."""
+"""A provider's stream: its events as they arrive, rewritten for the client, and their content."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ DONE = b"[DONE]"
 
 @dataclass(slots=True)
 class StreamedAnswer:
-    """What a stream said so far.
+    """The content of a stream so far.
 
-    teller: says it to the client in its dialect. passed: it comes in that dialect. hide_usage:
-    the client did not ask for it. text: the pieces of the only choice's text, if they are kept
-    for a judge. model, theirs: the provider's names of its model and of the answer. choices: those
-    that have begun, and whether each said why it stopped. finished: all of them did, or the stream
-    said that it is done. received: bytes of their text. spoke: one of them said something, or why
-    it stopped. done: the stream said that it is done. complete: all of it came, and the client was
-    there. broken: why it ended before its end. calls: the ids of the tools that it calls.
-    renamed: says chunks to a client to whom they go as they came, but for their id.
+    teller: translates it to the client's dialect. passed: it comes in that dialect. hide_usage: the
+    client did not ask for it. text: the pieces of the only choice's text, if they are kept for a
+    judge. model, theirs: the provider's names of its model and of the answer. choices: those that
+    have begun, and whether each said why it stopped. finished: all of them did, or the stream said
+    that it is done. received: bytes of their text. spoke: one of them has content, or a finish
+    reason. done: the stream said that it is done. complete: all of it came, and the client was
+    there. broken: why it ended before its end. calls: the ids of the tools that it calls. renamed:
+    passes chunks to a client of the same dialect, with another id.
     """
 
     teller: Teller = field(default_factory=lambda: front_of("openai").teller({}, "", 0))
@@ -87,7 +87,7 @@ async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[b
     except sse.TooLong as why:
         raise Failed(f"{why} (gateway.max_answer_bytes)") from None
     except (TimeoutError, aiohttp.ServerTimeoutError):
-        raise Failed("the stream stopped coming", timeout=True) from None
+        raise Failed("timed out reading the stream", timeout=True) from None
     except aiohttp.ClientError as error:
         raise Failed(f"the stream broke off ({type(error).__name__})") from None
     last = parser.end()
@@ -111,8 +111,8 @@ def _reported(data: bytes) -> Failed | Rejected | None:
 def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
     """The events for the client, under the decision's id and without what it did not ask for.
 
-    An error, or what is no JSON object, raises Failed or Rejected while nothing was said; later
-    this gives what came before it, and sets `answer.broken`.
+    An error, or what is no JSON object, raises Failed or Rejected while there was no content; later
+    this returns what came before it, and sets `answer.broken`.
     """
     events: list[bytes] = []
     renamed = answer.renamed
@@ -128,11 +128,11 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
                 raise
             answer.broken = failed
         except WRONG_TYPE as error:
-            answer.broken = Failed(f"an event is of another form ({type(error).__name__})")
+            answer.broken = Failed(f"an event has an unexpected form ({type(error).__name__})")
             if not answer.spoke:
                 raise answer.broken from None
         if answer.done or answer.broken is not None:
-            break  # nothing comes after the end
+            break  # nothing may come after the end
     return b"".join(events)
 
 
@@ -149,7 +149,7 @@ def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
 
 
 def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None:
-    """The event of a chunk that says but a piece of text, which is noted; None of any other."""
+    """The event of a chunk that has only a piece of text, which is recorded; None for any other."""
     chunk = text_chunk(data)
     told = None if chunk is None else renamed.event(data)
     if chunk is None or told is None:
@@ -170,7 +170,7 @@ def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None
 
 
 def _noted(text: bytes, answer: StreamedAnswer) -> None:
-    """A piece of text of a choice of which some was noted before."""
+    """A further piece of text of a choice."""
     answer.received += len(text)
     if text:
         answer.spoke = True
@@ -179,7 +179,7 @@ def _noted(text: bytes, answer: StreamedAnswer) -> None:
 
 
 def _own(data: Own, answer: StreamedAnswer) -> bytes:
-    """An event of the client's own dialect, once what it says is noted."""
+    """An event of the client's own dialect; its content is recorded."""
     for each in data.chunks:
         if each == DONE:
             answer.finished = answer.done = True
@@ -191,7 +191,7 @@ def _own(data: Own, answer: StreamedAnswer) -> bytes:
 
 
 def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | None:
-    """A chunk for the client, once what it says is noted; None if nothing of it is for it."""
+    """A chunk for the client; its content is recorded. None if nothing of it is for the client."""
     try:
         chunk = said_json(data, halves=True) if data.strip() else None
     except ValueError:

@@ -37,11 +37,11 @@ async def pass_on(
     answer: StreamedAnswer,
     max_bytes: int,
 ) -> None:
-    """Pass on what comes, all that came at once in one write, and end the exchange.
+    """Pass on the stream, with one write for all that arrived together, and end the exchange.
 
-    Until the answer says something the arm may still fail, with Failed or Rejected. What comes once
-    every choice has said why it stopped is held until the end: by then its cost is in the log. What
-    breaks off ends with an error event. `answer.complete` says afterwards whether all of it came.
+    Until the answer has content the arm may still fail, with Failed or Rejected. What comes after
+    the last finish reason is held until the end, when the cost is in the log. A stream that breaks
+    off ends with an error event. `answer.complete` says afterwards whether all of it came.
     max_bytes: of an event.
     """
     async with aclosing(exchange.chunks(response, answer.passed)) as pieces:
@@ -95,7 +95,7 @@ async def _relayed(
     """Pass on the first bytes and what follows, until the stream or its client ends."""
     rest, data = _Rest(), first
     try:
-        with stream.client.answered(response.close):  # which wakes whoever waits for a piece
+        with stream.client.answered(response.close):  # this wakes the task that waits for a piece
             while not answer.done:
                 data, rest.unsent = rest.unsent + data, b""
                 if answer.finished and answer.broken is None and len(data) < _MAX_HELD:
@@ -109,7 +109,7 @@ async def _relayed(
                     break
                 data = rewritten(piece, exchange.decided.id, answer)
     except Failed as failed:
-        # after its end an answer is whole, whatever the connection does
+        # after its end an answer is complete, whatever the connection does
         rest.failed = None if answer.finished and not failed.reported else failed
         data = b""
     except Rejected as rejected:  # too late for another arm
@@ -132,7 +132,7 @@ async def _first(
     answer: StreamedAnswer,
     max_bytes: int,
 ) -> bytes:
-    """What comes until the answer says something; held back, since the arm may fail before."""
+    """The part before the answer's first content; held back, since the arm may fail before it."""
     held = b""
     while not answer.spoke and not answer.done and len(held) <= max_bytes:
         piece = await anext(pieces, None)
@@ -148,7 +148,7 @@ async def _first(
 
 
 async def _drained(pieces: Pieces) -> None:
-    """Read the rest of what has no more to say, so that its connection can be used again."""
+    """Read the rest of a stream without further content, so that its connection can be reused."""
     with suppress(TimeoutError, Failed, Rejected):
         async with asyncio.timeout(_DRAIN_S):
             async for _ in pieces:

@@ -1,7 +1,7 @@
-"""Chunks of OpenAI's that say a piece of text and nothing else, as nearly all of a stream do. Pure.
+"""OpenAI's chunks with a piece of text and nothing else, as nearly all of a stream are. Pure.
 
-Such a chunk goes to the client as it came, under another id. Whatever has a field that is not named
-here, a reason to stop, a usage, a call of a tool or an error is none, and is read as any event is.
+Such a chunk goes to the client as it came, under another id. A chunk with any field that is not
+named here, a finish reason, a usage, a tool call or an error is read as any event is.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 
 
 def text_chunk(data: bytes) -> tuple[str, int, str] | None:
-    """The model that the chunk names, its choice, and the text, "" where it only begins; None if it
-    is to be read as any event.
+    """The model that the chunk names, its choice, and the text, "" if it only begins; None if it
+    must be read as any event.
 
     >>> text_chunk(b'{"id":"a","model":"m","choices":[{"delta":{"content":"Hi"}}]}')
     ('m', 0, 'Hi')
@@ -79,10 +79,11 @@ class Renamed:
         self._misses = 0
 
     def alike(self, data: bytes) -> bytes | None:
-        """The text of a chunk that is the one last learned but for its text; None of any other.
+        """The text of a chunk that differs from the last learned one only by its text; None for any
+        other.
 
-        What is told of it is `told` of its text. Nothing in it need be decoded: a text without
-        quotes, backslashes and what is not printable is written as it is.
+        Its event is `told` of its text. Nothing in it needs decoding: a text without quotes,
+        backslashes and unprintable characters is written as it is.
         """
         before, after = self._before, self._after
         if not before or not data.startswith(before) or not data.endswith(after):
@@ -101,7 +102,7 @@ class Renamed:
         return text
 
     def told(self, text: bytes) -> bytes:
-        """The event of a chunk with this text, alike the one last learned.
+        """The event of a chunk with this text that is like the one last learned.
 
         >>> renamed = Renamed("b", hide_usage=False)
         >>> first, then = (b'{"id":"a","choices":[{"delta":{"content":"%b"}}]}' % each
@@ -113,8 +114,8 @@ class Renamed:
         return self._told_before + text + self._told_after
 
     def learn(self, data: bytes, text: str, told: bytes) -> None:
-        """How a chunk of this text is written, and told; where chunks differ time and again nothing
-        more is learned.
+        """How a chunk of this text is written in both forms. If chunks differ again and again,
+        nothing more is learned.
         """
         if not text or self._misses >= _MOST_MISSES:
             return
@@ -129,7 +130,7 @@ class Renamed:
         self._told_before, self._told_after = told[: there.end()], told[told_end:]
 
     def event(self, data: bytes) -> bytes | None:
-        """The chunk's event; None where the two are not found as they are usually written."""
+        """The chunk's event; None if the two fields are not written in the usual form."""
         if data.count(b'"id"') != 1 or b"\n" in data:
             return None
         head = len(self._head)

@@ -13,7 +13,7 @@ from bandit_service.gateway.providers import Front, Heard, HttpRequest, Provider
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 WRONG_TYPE = (TypeError, AttributeError, ValueError, KeyError, OverflowError)
-"""What reading an answer raises where a value is of another type than the API's."""
+"""The exceptions of reading an answer whose value has another type than the API's."""
 
 
 def refusal(provider: Provider, path: str, body: Mapping[str, Any]) -> Refused | None:
@@ -42,7 +42,10 @@ def request_of(
 def configured(
     upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
 ) -> Mapping[str, Any]:
-    """A request of the upstream's dialect as an arm asks it; Refused if that cannot be said."""
+    """A request of the upstream's dialect as an arm asks it;
+
+    Refused if the dialect cannot express it.
+    """
     if request == NOTHING:
         return body
     if wrong := unsayable(request, upstream.kind):
@@ -64,7 +67,7 @@ def heard_of(front: Front, own: dict[str, Any]) -> Heard:
     try:
         return front.heard(own)
     except WRONG_TYPE as error:
-        raise Refused(f"the body is of another form ({type(error).__name__})") from None
+        raise Refused(f"the body has an unexpected form ({type(error).__name__})") from None
 
 
 def told_of(front: Front, answer: dict[str, Any], asked: dict[str, Any], id: str) -> dict[str, Any]:
@@ -72,7 +75,7 @@ def told_of(front: Front, answer: dict[str, Any], asked: dict[str, Any], id: str
     try:
         return front.told(answer, asked, id)
     except WRONG_TYPE as error:
-        raise Failed(f"the answer is of another form ({type(error).__name__})") from None
+        raise Failed(f"the answer has an unexpected form ({type(error).__name__})") from None
 
 
 def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def answer_of(provider: Provider, answer: dict[str, Any]) -> dict[str, Any]:
     try:
         return provider.answer(answer, int(clock.now()))
     except WRONG_TYPE as error:
-        raise Failed(f"the answer is of another form ({type(error).__name__})") from None
+        raise Failed(f"the answer has an unexpected form ({type(error).__name__})") from None
 
 
 class Own(bytes):
@@ -90,7 +93,7 @@ class Own(bytes):
 
     @classmethod
     def of(cls, data: bytes, chunks: Sequence[bytes]) -> Own:
-        """An event, and what it says."""
+        """An event, and its content."""
         own = cls(data)
         own.chunks = chunks
         return own
@@ -101,8 +104,8 @@ async def chunks_of(
 ) -> AsyncGenerator[list[bytes], None]:
     """The data of a provider's events as OpenAI's chunks, those that came together. Raises Failed.
 
-    own: or each as it is, an `Own`, of which the last may be without data. Once the reason why
-    the answer stopped is known, an event that cannot be read is no failure.
+    own: or each as it is, an `Own`, of which the last may be without data. After the finish reason,
+    an event that cannot be read is no failure.
     """
     decoder = provider.decoder(int(clock.now()))
     try:
@@ -117,7 +120,7 @@ async def chunks_of(
                     yield chunks
                 raise
             except WRONG_TYPE as error:
-                raise Failed(f"an event is of another form ({type(error).__name__})") from None
+                raise Failed(f"an event has an unexpected form ({type(error).__name__})") from None
             yield chunks
     except Failed as failed:
         last = [] if failed.reported else decoder.end()

@@ -1,9 +1,9 @@
-"""What a provider's error is about: the one place that decides it. Pure.
+"""Classifies a provider's error: is it about the arm, or about the request? Pure.
 
 An answer of status 200 may report an error, in any of the shapes below. A refusal (4xx) is about
 the arm if its status or code says so: its key, its quota, its name there. Otherwise it is about the
-request, or about this arm with this request. The other arms show which: if they answer what one arm
-refused, the refusal was about that arm.
+request, or about this arm with this request. The other arms show which one: if they answer a
+request that one arm refused, the refusal was about that arm.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from bandit_service.parsing.inputs import said_json
 class About(Enum):
     """What an error is about.
 
-    ARM: it fails, whoever asks. PAIR: it cannot do this request, and others may: a parameter, a
-    length, an ability. UNCLEAR: this request, to this arm or to any.
+    ARM: the arm fails for every request. PAIR: the arm cannot do this request, but others may: a
+    parameter, a length, an ability. UNCLEAR: this request, at this arm or at any.
     """
 
     ARM = "arm"
@@ -30,7 +30,7 @@ class About(Enum):
 
 
 _ARM_STATUS = frozenset({401, 402, 404, 405, 407, 408, 409, 410, 423, 424, 425, 429})
-"""Not the client's fault: our key, credit, or name of the model there, or what may be better later.
+"""Not the client's fault: our key, our credit, our name of the model, or a temporary failure.
 403 is not among them, since it may be about the content."""
 _PAIR_STATUS = frozenset({411, 413, 414, 415, 431})
 _ARM_WORDS = re.compile(
@@ -45,7 +45,7 @@ _MODEL_WORDS = re.compile(
     r"|(unknown|invalid|unavailable|unsupported)_?(model|deployment|engine)\b"
     r"|unsupported_?(country|region|location)"
 )
-"""Its name there, which is nobody's parameter, though "not supported" says so of both."""
+"""The model's name, which is not a parameter, although "not supported" is said of both."""
 _PAIR_WORDS = re.compile(
     r"context_?(length|window|size)|too_?(long|large|many_?tokens)|max_?length|length_?exceed"
     r"|tokens?_?(limit|exceed)|exceeds?_?(max|limit|context)|not_?support|unsupported"
@@ -80,9 +80,9 @@ _ABILITY = re.compile(
     r"endpoints found that support|(image|audio|video|vision|tool|function)s?( \w+)? (is|are) not "
     r"support|request too large for|requires? --"
 )
-"""What it cannot do, where the status says that it is the arm's."""
+"""What the arm cannot do, although the status says that the arm failed."""
 _QUOTED = re.compile(r"""(?<!\w)(?:'[^']{0,200}'|"[^"]{0,200}"|`[^`]{0,200}`)(?!\w)""")
-"""In a message: what the client wrote, or a name. Neither says whose fault it is."""
+"""Quotes in a message: the client's text, or a name. Neither says whose fault it is."""
 _STATUS = (
     (re.compile(r"rate_?limit|too_?many|quota|exhausted|throttl"), 429),
     (re.compile(r"overload|capacity|unavailable"), 503),
@@ -106,7 +106,7 @@ _MESSAGES = (
     "reason",
 )
 _LONGEST = 4096
-"""Characters of a text that are read for what it is about."""
+"""Characters of a text that are read to classify it."""
 _ENDED_BADLY = frozenset(
     {
         "error",
@@ -147,10 +147,10 @@ class Error:
 
     @property
     def about(self) -> About:
-        """What it is about, by what it says itself."""
+        """What it is about, by its own words."""
         pair = _PAIR_WORDS.search(self.words)
         if self.status in _ARM_STATUS or self.status >= 500:
-            # servers that fail over what they cannot do, and gateways that find nobody who can
+            # servers that report an inability as a failure, and gateways that find no server for it
             unable = (self.status == 500 and pair) or _ABILITY.search(self.said)
             return About.PAIR if unable else About.ARM
         if _MODEL_WORDS.search(self.words) or (not pair and _ARM_WORDS.search(self.words)):
@@ -163,7 +163,7 @@ class Error:
 
 
 def there(value: object) -> bool:
-    """Whether a field says anything: null, false, 0 and what is empty all through are as absent.
+    """Whether a field has content: null, false, 0 and nested empty values count as absent.
 
     >>> there(None), there({"message": "", "code": None}), there("x"), there({"code": 1})
     (False, False, True, True)
@@ -195,7 +195,7 @@ def error_in(answer: object) -> Error | None:
         return next((error for each in answer if (error := error_in(each))), None)
     if not isinstance(answer, dict):
         return None
-    get = answer.get  # this is done for every event of every stream
+    get = answer.get  # this runs for every event of every stream
     for name in _ERRORS:
         if (field := get(name)) and _is_error(field):
             return _of(field, _plain(answer))
@@ -261,7 +261,7 @@ def _is_error(error: object) -> bool:
 
 
 def _plain(answer: dict[str, Any]) -> dict[str, Any]:
-    """What stands beside the error, without what was answered."""
+    """The fields next to the error, without the answer."""
     return {name: each for name, each in answer.items() if isinstance(each, str | int)}
 
 

@@ -1,4 +1,4 @@
-"""What binds a turn of a conversation to the arm, or the provider, that answered before. Pure."""
+"""What ties a turn of a conversation to the arm, or the provider, that answered before. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _MOST_ID = 256
 
 
 def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The ids of the tools that a model called and has not answered since, when it waits for what
-    they gave; None if it waits for nothing. A call of before tools had ids has none.
+    """The ids of the tool calls whose results the model waits for; None if it waits for none. A
+    call in the old form, without ids, has none.
 
     >>> call = {"role": "assistant", "tool_calls": [{"id": "1"}]}
     >>> asked, gave = {"role": "user", "content": "?"}, {"role": "tool", "content": "!"}
@@ -35,7 +35,7 @@ def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def calls_in(choices: object, said: str) -> Iterator[str]:
-    """The ids of the tools that an answer, or a piece of one, calls. said: "message" or "delta"."""
+    """The ids of the tool calls in an answer, or in a piece of one. said: "message" or "delta"."""
     for choice in _objects(choices):
         if isinstance(message := choice.get(said), dict):
             yield from _call_ids(message)
@@ -48,8 +48,9 @@ def _call_ids(message: Mapping[str, Any]) -> Iterator[str]:
 
 
 def hashed(conversation: str, ids: Iterable[str]) -> tuple[str, ...]:
-    """Calls as the log has them: hashes, which are of one conversation only, and the same whether
-    an id comes back as the provider gave it or as a dialect of narrower ids tells it.
+    """Calls as the log has them: hashes, which are specific to a conversation. They are the same
+    whether an id comes back as the provider gave it or as a dialect with fewer characters writes
+    it.
     """
     return tuple(
         blake2b(f"{conversation} {plain_id(id)}".encode(), digest_size=8).hexdigest() for id in ids
@@ -87,7 +88,7 @@ def is_signed(kind: str, own: Mapping[str, Any], body: Mapping[str, Any]) -> boo
 
 
 def has_reasoning(body: Mapping[str, Any]) -> bool:
-    """Whether a chat completion holds what a model thought in an earlier turn, in plain words."""
+    """Whether a chat completion holds a model's thinking of an earlier turn, as plain text."""
     return any(each.get("reasoning_content") for each in _objects(body.get("messages")))
 
 

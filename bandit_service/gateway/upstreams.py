@@ -1,9 +1,9 @@
 """Calls to the providers: one pool of connections, a timeout for each stage, keys unseen.
 
-A call is sent a second time to the same provider only if the provider has surely or almost surely
-not worked on it: no connection was made, or one that had been kept open was closed without a byte
-of an answer (RFC 9112, section 9.3.1: the usual end of an idle connection). Everything else is a
-failure of the arm, and another one may be asked.
+A call is repeated at the same provider only if the provider has certainly or almost certainly not
+worked on it: no connection was made, or one that had been kept open was closed without a byte of an
+answer (RFC 9112, section 9.3.1: the usual end of an idle connection). Everything else is a failure
+of the arm, and another arm may be tried.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NO_DESCRIPTOR = (
     "more calls are under way than there are descriptors for (ulimit -n); retry in a moment"
 )
 _LARGE = 1 << 20
-"""Bytes from which a body is written in pieces, so that other calls go on meanwhile."""
+"""A larger body, in bytes, is written in pieces, so that other calls continue meanwhile."""
 
 
 class Upstreams:
@@ -120,16 +120,16 @@ class Upstreams:
         return self._upstreams[id].spec
 
     def of_vendor(self, vendor: tuple[str, str] | None) -> Container[str] | None:
-        """Those that can read what this vendor signed; None, which is any, without one."""
+        """Those that can read what this vendor signed; None, for any, without a vendor."""
         if vendor is None:
             return None
         return {id for id, each in self._upstreams.items() if vendor_of(each.spec) == vendor}
 
     def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
-        """What of these arms, each of which has an upstream here, a request suits. They are not
-        changed in place, so that what is known of the same ones stays.
+        """Which of these arms can take a request; each has an upstream here.
 
-        Deployments of an arm are of one dialect, so one of them tells of all.
+        Their records are never changed in place, so results for the same arms stay valid. All
+        deployments of an arm speak one dialect, so one of them stands for all.
         """
         if specs is not self._fitted:
             self._at = {
@@ -185,7 +185,7 @@ class Upstreams:
         extra: Mapping[str, str],
         asking: ArmRequest = NOTHING,
     ) -> Response:
-        """As `send`; whoever gets the answer is to `end` it."""
+        """As `send`; the caller must `end` the answer."""
         upstream = self._upstreams[id]
         spec = upstream.spec
         request = translation.request_of(self._provider(id), upstream, path, body)
@@ -199,7 +199,7 @@ class Upstreams:
         except (aiohttp.ClientResponseError, HttpProcessingError):
             limit = self._max_header_bytes
             raise Failed(
-                f"the head of its answer is no HTTP, or has a line of more than {limit} bytes "
+                f"its answer is not HTTP, or a line of its head has more than {limit} bytes "
                 "(gateway.max_header_bytes)"
             ) from None
         except aiohttp.ClientError as error:
@@ -216,7 +216,7 @@ class Upstreams:
     async def _response(
         self, upstream: Upstream, request: HttpRequest, data: bytes, extra: Mapping[str, str]
     ) -> Response:
-        """The answer's head; the call is sent again as often as is allowed and safe."""
+        """The answer's head; the call is repeated as often as is allowed and safe."""
         again = upstream.spec.resend
         while True:
             sent = Sent()
@@ -244,7 +244,7 @@ class Upstreams:
             if head and not (extra and any(name.lower() in head.names for name in extra)):
                 return await self._calls.post(head, extra, data, spec, sent)
         headers, tunnel = _headers(request.headers, extra), url.startswith("https:")
-        if proxy and not tunnel:  # then the proxy reads the call itself
+        if proxy and not tunnel:  # in this case the proxy reads the call itself
             headers |= proxy.headers()
         async with asyncio.timeout(spec.first_byte_s):
             return await self._session.post(
@@ -261,12 +261,15 @@ class Upstreams:
 
 
 def end(response: Response) -> None:
-    """Nothing more is read of an answer: its connection is used again if it came to its end."""
+    """Nothing more is read of an answer; its connection is reused if the answer is complete."""
     response.close() if not response.content.at_eof() else response.release()
 
 
 def _headers(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
-    """The headers of a call, where the client's go before; of its betas and ours both are sent."""
+    """The headers of a call.
+
+    The client's take precedence, but the beta headers of both are sent.
+    """
     names = {name.lower(): name for name in own}
     headers = dict(own)
     for name, value in given.items():
@@ -285,7 +288,7 @@ async def _note_reuse(
 
 
 def _unanswered(error: aiohttp.ClientConnectionError, sent: Sent) -> bool:
-    """Whether the call may be sent again without being worked on twice."""
+    """Whether the call may be repeated without being worked on twice."""
     if isinstance(error, aiohttp.ServerTimeoutError):
         return False
     return isinstance(error, aiohttp.ClientConnectorError) or sent.reused
@@ -297,7 +300,7 @@ async def _refuse(response: Response) -> None:
         while len(body) < _MAX_ERROR and not response.content.at_eof():
             body += await response.content.read(_MAX_ERROR - len(body))
     except (aiohttp.ClientError, TimeoutError):
-        pass  # what came may say enough
+        pass  # the part that came may be enough
     about = trouble.refusal(response.status, body).about
     if about is About.ARM or response.status < 400:
         raise Failed(
@@ -334,7 +337,7 @@ async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
         while len(body) <= max_bytes and not response.content.at_eof():
             body += await response.content.read(max_bytes + 1 - len(body))
     except (TimeoutError, aiohttp.ServerTimeoutError):
-        raise Failed("the answer stopped coming", timeout=True) from None
+        raise Failed("timed out reading the answer", timeout=True) from None
     except aiohttp.ClientError as error:
         raise Failed(f"the answer broke off ({type(error).__name__})") from None
     if len(body) > max_bytes:

@@ -1,6 +1,6 @@
-"""The tokens that a usage reports, in every provider's way of reporting them. Pure.
+"""Reads the tokens of a usage, in every provider's form. Pure.
 
-There is one reader, which goes by what names say and not by whose they are; docs/gateway.md has
+There is one reader, which goes by the names of fields and not by the provider; docs/gateway.md has
 its rules. A count is a whole number from 0, also one that is written 1000.0 or "1000"; null is
 absent.
 """
@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 _MAX_COUNT = 10**12
-"""More tokens than any answer has: beyond it a number is taken for nonsense."""
+"""More tokens than any answer has; a larger number is ignored."""
 _DEPTH = 4
 _SHORT = 64
-"""Names that are no longer come again and again."""
+"""Names up to this length recur, so their results are cached."""
 _PROMPT = frozenset(
     {
         "prompttokens",
@@ -45,10 +45,11 @@ _TOTAL = frozenset({"totaltokens", "totaltokencount"})
 _TOOLS = "tooluseprompttokencount"
 _PROMPTS, _ANSWERS, _TOTALS = "prompt", "answer", "total"
 _REASONING, _CACHE, _OF_TOOLS, _OTHER = "reasoning", "cache", "tools", "other"
-"""What a count is of."""
+"""What a count counts."""
 _MONEY = ("cost", "price", "usd", "saving", "discount", "percent", "ratio", "ttl", "storage")
 _APART = frozenset({"cachereadinputtokens", "cachecreationinputtokens", "cachewriteinputtokens"})
-"""Where these stand beside `input_tokens`, that is without them, as Anthropic and Bedrock count."""
+"""If these appear next to `input_tokens`, it does not include them, as Anthropic and Bedrock count.
+"""
 _BESIDE = (
     ("cached", "written"),
     ("cached",),
@@ -74,7 +75,7 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(slots=True)
 class _Reported:
-    """What a usage says, of each count the largest by any of its names.
+    """The counts of a usage; of each count the largest under any of its names.
 
     prompted: the prompt has a count. missed: of the prompt what the cache did not have. minutes,
     hour: parts of what was written. within: a count of the cache stands among the details of
@@ -141,11 +142,11 @@ def counts_of(usage: object) -> Counts | None:
 
 
 def _beside(reported: _Reported) -> set[str]:
-    """Which counts are not in those of prompt and answer, but beside them.
+    """Which counts are not included in those of prompt and answer.
 
-    The total says so where some of them come to exactly what it has more; else their names do, or
-    that they are larger than what they would be in. What a total has more and nothing explains is
-    nobody's.
+    The total decides if some of them add up to exactly its excess. Otherwise their names decide, or
+    that they are larger than the count that would include them. An unexplained excess of the total
+    is ignored.
     """
     more = (reported.total or 0) - reported.prompt - reported.answer
     caches = reported.cached + reported.written
@@ -165,8 +166,8 @@ def _beside(reported: _Reported) -> set[str]:
 
 
 def merged(earlier: Any, later: Any, depth: int = _DEPTH) -> Any:
-    """A usage that is reported several times: counts are cumulative, so the larger one is kept; of
-    anything else the later one, unless it is null.
+    """Merges a usage that is reported several times: counts are cumulative, so the larger one is
+    kept; for anything else the later one, unless it is null.
 
     >>> merged({"input_tokens": 1000, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 15})
     {'input_tokens': 1000, 'output_tokens': 15}
@@ -204,7 +205,7 @@ def usage_in(answer: Mapping[str, Any]) -> Any:
 
 
 def bills_in(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """What a usage says of money, beside its counts.
+    """The money in a usage, next to its counts.
 
     >>> bills_in({"cost": 0.1, "input_tokens": 5, "is_byok": False})
     {'cost': 0.1, 'is_byok': False}
@@ -214,8 +215,8 @@ def bills_in(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def answer_bytes(choices: object) -> int:
-    """How many bytes the choices of an answer, or of one event of a stream, say: text, reasoning,
-    and calls of tools.
+    """The bytes of the choices of an answer, or of one event of a stream: text, reasoning, and tool
+    calls.
 
     >>> answer_bytes([{"delta": {"role": "assistant", "content": "hello"}}, {"text": "hi"}])
     7
@@ -234,7 +235,7 @@ def answer_bytes(choices: object) -> int:
 
 
 def count(value: object) -> int | None:
-    """A number of tokens; None for what is none. Protocol Buffers write long ones as texts.
+    """A number of tokens; None for anything else. Protocol Buffers write long ones as texts.
 
     >>> count(1000.0), count(True), count(0.5), count("7"), count("7 tokens"), count(None)
     (1000, None, None, 7, None, None)
@@ -248,7 +249,7 @@ def count(value: object) -> int | None:
 
 
 def number(value: object) -> int | float | None:
-    """A finite number; None for anything else, true and false among it."""
+    """A finite number; None for anything else, also for true and false."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return value if isinstance(value, int) or math.isfinite(value) else None
@@ -293,7 +294,7 @@ def _read(usage: Mapping[str, Any]) -> _Reported:
 
 
 def _meaning(path: tuple[str, ...], name: str) -> str:
-    """What a count is of, by its name and the names of what it stands in."""
+    """What a count counts, by its name and the names of the objects around it."""
     short = len(name) <= _SHORT and (not path or max(map(len, path)) <= _SHORT)
     return _meant(path, name) if short else _read_meaning(path, name)
 
@@ -343,7 +344,7 @@ def _note_cache(reported: _Reported, name: str, tokens: int, details: bool) -> N
 def _counts(
     usage: Mapping[str, Any], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], str, int]]:
-    """Every number that may be a count, with its name and the names of what it stands in."""
+    """Every number that may be a count, with its name and the names of the objects around it."""
     for key, value in usage.items():
         name = plain(key)
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Whether an answer has the vectors that were asked for, as long as they are to be. Pure."""
+"""Whether an answer has the requested vectors, of the right length. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BYTES = 4
 
 
 def missing(answer: Mapping[str, Any], asked: object) -> str:
-    """How an answer has fewer vectors than texts were sent; "" if each has one.
+    """An error text if an answer has fewer vectors than texts were sent; "" if each has one.
 
     >>> missing({"data": [{"embedding": [0.1]}]}, "a text"), missing({"embeddings": [[0.1]]}, "it")
     ('', 'the answer has no vectors')
@@ -30,7 +30,8 @@ def missing(answer: Mapping[str, Any], asked: object) -> str:
 
 
 def wrong_length(answer: Mapping[str, Any], dimensions: int | None) -> str:
-    """How the first vector of another length is wrong; "" if all are right, or none is known.
+    """An error text for the first vector of another length; "" if all are right, or no length is
+    known.
 
     >>> wrong_length({"data": [{"embedding": [0.1, 0.2]}]}, 3)
     'a vector of it has 2 numbers, and its arm has dimensions = 3'

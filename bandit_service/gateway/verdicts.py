@@ -1,4 +1,4 @@
-"""Verdicts by texts, patterns and schemas, in a process of their own.
+"""Verdicts by texts, patterns and schemas, in a separate process.
 
 A client's schema or a model's text can keep a validator busy without bound: some schemas take
 minutes for a short text, and comparing two texts of many accents takes seconds. So a child process
@@ -32,13 +32,13 @@ MAX_SCHEMA = 65_536
 _LENGTH = struct.Struct(">I")
 _READY_S = 60.0
 _SLOWER = 10.0
-"""A child of low priority may have to wait so many times longer than it computes."""
+"""A child of low priority may have to wait this many times longer than it computes."""
 _MEMORY = 512 * 1024 * 1024
 _NICE = 10
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is judged how; schema: as JSON, of a request."""
+    """What is judged, and how. schema: as JSON, of a request."""
 
     kind: str
     text: str
@@ -48,7 +48,7 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """1 or 0; None if this judge has nothing to say. failed: the validator failed."""
+    """1 or 0; None if this judge cannot judge it. failed: the validator failed."""
 
     quality: float | None = None
     failed: bool = False
@@ -103,7 +103,7 @@ class Verdicts:
                 self._child = self._child or await self._spawn()
 
     async def close(self) -> None:
-        """End the child, whatever it is at."""
+        """End the child, whatever it does."""
         await self._end()
 
     async def _ask(self, question: bytes) -> Verdict:
@@ -165,7 +165,7 @@ def main() -> None:
     """Answer until the service closes the pipe."""
     cpu_s, questions, answers = float(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer
     os.nice(_NICE)
-    with suppress(OSError):  # a system that does not tell sets no limit
+    with suppress(OSError):  # a system that does not report it sets no limit
         size = _memory_now() + _MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""The end of an exchange, as the writer tells it: its outcome is in the log, or cannot be."""
+"""The end of an exchange, as the writer reports it: its outcome is in the log, or cannot be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _log = logging.getLogger("bandit.gateway")
 class Written:
     """A `group_commit.Done` of an outcome that the gateway saw. usd: what the answer cost.
 
-    Money is let go of once the cost is in the log, or cannot be, also where whoever waits has left.
+    The money is released once the cost is in the log, or cannot be, even if the waiting task has
+    left.
     """
 
     __slots__ = ("_account", "_context", "_decision_id", "_end", "_resources", "_told", "_usd")
@@ -28,7 +29,7 @@ class Written:
         self._resources, self._account = resources, account
         self._decision_id, self._usd = decision_id, usd
         self._told = False
-        self._context = copy_context()  # what is logged is of the request
+        self._context = copy_context()  # the log line belongs to the request
         self._end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     async def waited(self) -> bool:
@@ -42,11 +43,11 @@ class Written:
             raise
 
     def cancelled(self) -> bool:
-        """No: it is written whoever leaves."""
+        """No: it is written even if the client leaves."""
         return False
 
     def done(self) -> bool:
-        """Whether it was told."""
+        """Whether the result was reported."""
         return self._told
 
     def set_result(self, event: Any, /) -> None:
@@ -57,7 +58,7 @@ class Written:
         self._ended(written=True)
 
     def set_exception(self, error: Exception, /) -> None:
-        """The outcome is not learned: what was paid is written down all the same."""
+        """The outcome is not learned, but the cost is booked nevertheless."""
         self._told = True
         self._resources.router.observed(self._decision_id, error)
         self._context.run(self._fail, error)

@@ -9,7 +9,7 @@ from bandit_service.http.provider_calls import not_there
 
 
 async def absent(request: web.Request) -> web.Response:
-    """Any of them; the body is read, so that the connection can go on."""
+    """Answers any of them; the body is read, so that the connection can be reused."""
     await body_of(request, "gateway.max_body_bytes")
     error = not_there(request.path)
     request.app[TELEMETRY].rejected(error)

@@ -1,12 +1,11 @@
 """Load shedding: few requests wait, and the rest are refused at once.
 
-All work is done on one loop, so a request beyond its capacity waits, and so does everything after
-it. The limit is therefore on the waiting time, not on the number of waiting requests: `Limit` finds
-by trial how many requests may run so that each is answered in about the allowed time.
-
-An answer of 429 through the whole HTTP stack costs a third of a decision, so that at three times
-the capacity a service that refuses in its handlers does nothing else. `Entrance` stands before the
-stack and answers there, in some twenty microseconds.
+One loop does all the work, so a request beyond its capacity waits, and so does everything after it.
+The limit is therefore on the waiting time, not on the number of waiting requests: `Limit` finds by
+trial how many requests may run so that each is answered in about the allowed time. A 429 through
+the whole HTTP stack costs a third of a decision, so at three times the capacity a service that
+refuses in its handlers would do nothing else. `Entrance` answers before the stack, in some twenty
+microseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LONGEST_HEAD = 8192
 _ENDS = b"\r\n\r\n"
 JITTER_S = 3
 _USUAL_BYTES = 16_384
-"""A request of more bytes, which is a long list, weighs as several."""
+"""A request of more bytes, which is a long list, counts as several."""
 _PATIENCE = 10.0  # with outcomes, which may take so many times longer than decides
 
 DECIDE, OUTCOME = "decide", "outcome"
@@ -40,15 +39,15 @@ _PATHS = {
 
 
 def retry_after(least_s: int) -> str:
-    """Seconds after which to come again, not the same for all, so that they do not come at once."""
+    """Seconds after which to retry, drawn for each client, so that they do not retry at once."""
     return str(least_s + secrets.randbelow(JITTER_S))
 
 
 class Limit:
-    """How many may be under way so that each takes about `target_s`, from `least` to `most`.
+    """How many requests may run so that each takes about `target_s`, from `least` to `most`.
 
-    It narrows while they take longer, and widens while they do not and it is made use of.
-    start: where it begins, four times `least` if it is not said.
+    The limit falls while they take longer, and rises while they do not and the limit is used.
+    start: its first value, four times `least` by default.
     """
 
     def __init__(self, target_s: float, least: int, most: int, start: int | None = None) -> None:
@@ -60,21 +59,21 @@ class Limit:
 
     @property
     def allowed(self) -> int:
-        """How many may be under way now."""
+        """How many may run now."""
         return int(self._allowed)
 
     @property
     def full(self) -> bool:
-        """Whether the next one is to be refused."""
+        """Whether the next one must be refused."""
         return self.under_way >= self.allowed
 
     def enter(self, weight: int = 1) -> None:
-        """One more is under way, which is as much work as `weight` usual ones."""
+        """One more is running, which is as much work as `weight` usual ones."""
         self.under_way += weight
         self._peak = max(self._peak, self.under_way)
 
     def leave(self, seconds: float, now: float, weight: int = 1) -> None:
-        """It is answered, after so long; `now` is of a clock that only goes on."""
+        """It is answered, after this time; `now` is of a monotonic clock."""
         self.under_way -= weight
         self._sum_s += seconds
         self._done += weight
@@ -91,9 +90,10 @@ class Limit:
 
 
 class Admission:
-    """The limits of decides and of outcomes. Outcomes are refused later, since they teach.
+    """The limits of decides and of outcomes.
 
-    least: how many decides are let in however long they take, two batches of the embedding model.
+    Outcomes are refused later, since policies learn from them. least: how many decides are always
+    admitted, two batches of the embedding model.
     """
 
     def __init__(
@@ -108,17 +108,17 @@ class Admission:
         self._process, self._refused = secrets.token_hex(8).encode(), 0
 
     def enter(self, kind: str, weight: int = 1) -> float:
-        """Let one in, which is to `leave` with what is returned and the same weight."""
+        """Admit one, which must `leave` with the returned value and the same weight."""
         self.limits[kind].enter(weight)
         return time.perf_counter()
 
     def leave(self, kind: str, entered: float, weight: int = 1) -> None:
-        """One that was let in is answered."""
+        """An admitted request is answered."""
         now = time.perf_counter()
         self.limits[kind].leave(now - entered, now, weight)
 
     def refusal(self, endpoint: str, kind: str) -> bytes:
-        """The whole answer to an HTTP request that is not let in."""
+        """The whole answer to an HTTP request that is not admitted."""
         self._count(endpoint, kind)
         now = clock.now()
         if int(now) != self._date_at:
@@ -139,12 +139,11 @@ _REFUSAL = (
 
 
 class Entrance(asyncio.Protocol):
-    """Stands between a connection and the HTTP stack, and refuses what is too much.
+    """Stands between a connection and the HTTP stack, and refuses requests beyond the limits.
 
-    It only looks at a request whose beginning it is sure of: where one follows another, each with a
-    plain Content-Length and after the answer to the one before. Anything else (chunked
-    bodies, pipelining, WebSockets) is handed on as it is from there on, and is bounded by
-    server.max_in_flight and by its own credits.
+    It handles only requests whose beginning is certain: each has a plain Content-Length and comes
+    after the answer to the one before. Anything else (chunked bodies, pipelining, WebSockets) is
+    passed on unchanged from there on; server.max_in_flight and the stream's own credits bound it.
     """
 
     def __init__(
@@ -153,7 +152,7 @@ class Entrance(asyncio.Protocol):
         admission: Admission,
         closed_to: Callable[[asyncio.Transport], bool] = lambda _: False,
     ) -> None:
-        """closed_to: says of a new connection whether it was one too many, and has been closed."""
+        """closed_to: returns whether a new connection was one too many, and has been closed."""
         self._inner = inner
         self._closed_to = closed_to
         self._admission = admission
@@ -172,7 +171,7 @@ class Entrance(asyncio.Protocol):
         """Called by the loop."""
         assert isinstance(transport, asyncio.Transport)
         if self._closed_to(transport):
-            self._inner = asyncio.Protocol()  # for which there is nothing to do any more
+            self._inner = asyncio.Protocol()  # nothing to do for it any more
             return
         self._transport = transport
         self._inner.connection_made(transport)
@@ -213,14 +212,14 @@ class Entrance(asyncio.Protocol):
         self._inner.data_received(data)
 
     def answered(self) -> None:
-        """The request under way has its answer."""
+        """The running request has its answer."""
         self._busy = False
         if self._entered:
             self._admission.leave(self._kind, self._entered, self._weight)
         self._kind, self._entered = "", 0.0
 
     def _begin(self, data: bytes) -> None:
-        """The first bytes of a request: its length, and whether it is let in."""
+        """The first bytes of a request: its length, and whether it is admitted."""
         ends = -1 if self._busy else data.find(_ENDS, 0, _LONGEST_HEAD)
         head = data[: max(0, ends)]
         if head != self._head:  # a client's requests begin alike
@@ -240,7 +239,10 @@ class Entrance(asyncio.Protocol):
         self._busy, self._kind = True, kind
 
     def _enter(self) -> None:
-        """All of it is here. While it was not, it took nobody's place: its client may be slow."""
+        """The request is complete.
+
+        Before, it did not count as running, since its client may be slow.
+        """
         if self._kind and not self._entered:
             self._weight = 1 + (self._length or 0) // _USUAL_BYTES
             self._entered = self._admission.enter(self._kind, self._weight)
@@ -254,7 +256,10 @@ class Entrance(asyncio.Protocol):
 
 
 def _framing(head: bytes) -> tuple[int | None, bool]:
-    """The bytes of the body, None where they are not said plainly; whether the connection ends."""
+    """The length of the body, None without a plain Content-Length;
+
+    and whether the connection ends.
+    """
     length: int | None = None
     closes = False
     lines = head.lower().split(b"\r\n")

@@ -1,8 +1,8 @@
-"""Who may do what: API keys, scopes, tenants, rates, and a key's share of the outcomes. Pure.
+"""Authorization: API keys, scopes, tenants, rates, and a key's share of the outcomes. Pure.
 
 A key is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess, and a
-slow hash would only make every request slow. The hash that is presented is compared with every
-stored one by `hmac.compare_digest`, without an early end, so time tells nothing of a secret.
+slow hash would only make every request slow. The presented hash is compared with every stored one
+by `hmac.compare_digest`, without an early end, so the time reveals nothing about a secret.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from bandit_service.http.route import Scope
 from bandit_service.settings.keys import SCOPES, ApiKey, expiry_of, hash_of, is_good
 
 ALWAYS = 10
-"""So many of the newest outcomes may be one key's whatever its share: how else could one begin."""
+"""The number of the newest outcomes that any key may send, whatever its share, so that a key can
+begin.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +44,19 @@ class Caller:
     def needs(self, scope: str) -> None:
         """Raise Forbidden unless the key has this scope."""
         if scope not in self.scopes:
-            raise Forbidden(f"this key has not the scope {scope!r}", reason="scope")
+            raise Forbidden(f"this key does not have the scope {scope!r}", reason="scope")
 
     def tenant_for(self, named: str) -> str:
-        """The tenant to act for when a request names this one; Forbidden if it is another's."""
+        """The tenant to act for if a request names this one.
+
+        Raises Forbidden if it is another's.
+        """
         if self.tenant is None:
             return named
         if named not in ("", self.tenant):
-            raise Forbidden("tenant: this key acts for another", param="tenant", reason="tenant")
+            raise Forbidden(
+                "tenant: this key acts for another tenant", param="tenant", reason="tenant"
+            )
         return self.tenant
 
     def may_stand_alone(self) -> None:
@@ -80,7 +87,7 @@ class Bucket:
     at: float = 0.0
 
     def take(self, now: float) -> float:
-        """0 when a token was there, else the seconds until there is one."""
+        """0 if a token was available, otherwise the seconds until one is."""
         self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate_per_s)
         self.at = now
         if self.tokens >= 1.0:
@@ -91,9 +98,10 @@ class Bucket:
 
 @dataclass
 class Gate:
-    """Every request passes here. Without keys everybody may do everything.
+    """Checks every request.
 
-    scopes: what each method of each path needs; a path that is not there needs `admin`.
+    Without keys everybody may do everything. scopes: the scope of each method of each path; an
+    unknown path needs `admin`.
     """
 
     scopes: Mapping[tuple[str, str], Scope]
@@ -114,14 +122,16 @@ class Gate:
         self.keys = keys
 
     def needed(self, method: str, route: str) -> str:
-        """The scope that a route asks for; "" where it tells nothing, "open" where it tells
-        something without a key."""
+        """The scope of a route;
+
+        "" if it reveals nothing, "open" if it reveals something without a key.
+        """
         route = route.rstrip("/") or route
         scope = self.scopes.get(("GET" if method == "HEAD" else method, route), "admin")
         return "open" if scope == "metrics" and self.open_metrics else scope
 
     def admit(self, method: str, route: str, authorization: str, utc: float, now: float) -> Caller:
-        """Who asks for this route; `utc` and `now` (monotonic) in seconds.
+        """The caller of this route; `utc` and `now` (monotonic) in seconds.
 
         Raises Denied (401), Forbidden (403) or RateLimited (429).
         """
@@ -132,15 +142,17 @@ class Gate:
         self._use(key, utc, now)
         caller = _caller(key, digest)
         if scope in ("metrics", "totals") and key.tenant:
-            raise Forbidden("these are figures of all tenants, this key is of one", reason="tenant")
+            raise Forbidden(
+                "these figures cover all tenants; this key is limited to one", reason="tenant"
+            )
         if scope != "stream":
             caller.needs("read" if scope in ("metrics", "totals") else scope)
         return caller
 
     def delegated(self, key: str, utc: float) -> Caller:
-        """Who is meant where a token that a decision of this key got is sent in its place.
+        """The caller if a feedback token of a decision of this key is sent instead of the key.
 
-        Raises Denied where the key could not teach any more.
+        Raises Denied if the key may no longer send rewards.
         """
         if not self.keys or not key:
             return ANYBODY
@@ -170,9 +182,10 @@ class Gate:
 
     @contextmanager
     def teaching(self, caller: Caller) -> Iterator[None]:
-        """While an outcome is under way it counts as taught; ShareExceeded if that is too many.
+        """A running outcome counts as learned.
 
-        It goes on counting where whoever sent it left before the answer: it may well be learned.
+        Raises ShareExceeded if that is too many. It still counts if its sender left before the
+        answer, since it may be learned.
         """
         self.may_teach(caller)
         self._under_way[caller.key] += 1
@@ -185,7 +198,7 @@ class Gate:
             self._under_way[caller.key] -= 1
 
     def may_teach(self, caller: Caller) -> None:
-        """Raise ShareExceeded when too many of the newest outcomes are this key's already."""
+        """Raise ShareExceeded if too many of the newest outcomes are this key's already."""
         key, seen = self._key_of(caller), len(self._recent)
         others = any("reward" in other.scopes for other in self.keys if other is not key)
         if key is None or key.reward_share >= 1.0 or not others:

@@ -41,7 +41,7 @@ from policies import ArmId
 
 
 async def list_arms(request: web.Request) -> web.Response:
-    """GET /v1/arms; to a tenant's key nothing that was observed, since it was of all tenants."""
+    """GET /v1/arms; a tenant's key gets no observations, since they are of all tenants."""
     world = request.app[ROUTER].world
     arms, alarms = world.arms, own_alarms(world)
     of_all, health = request[CALLER].tenant is None, request.app[GATEWAY].health
@@ -85,7 +85,7 @@ def _refusing() -> Iterator[None]:
 
 
 async def delete_arm(request: web.Request) -> web.Response:
-    """DELETE /v1/arms/{id}: offered no more; what was learned stays."""
+    """DELETE /v1/arms/{id}: stop offering it; its learned state stays."""
     router, id = request.app[ROUTER], ArmId(request.match_info["id"])
     await router.retire_arm(id)
     health = request.app[GATEWAY].health
@@ -95,10 +95,10 @@ async def delete_arm(request: web.Request) -> web.Response:
 def arm_of(
     record: ArmRecord, alarms: policies.OwnAlarms | None, health: Health, of_all: bool = True
 ) -> Arm:
-    """One arm of the catalogue, with what was observed of it by all tenants.
+    """One arm of the catalogue, with the observations of all tenants.
 
-    alarms: how often the serving policy found by itself that the arm had changed. of_all: whether
-    what was observed is told, and health.
+    alarms: how often the serving policy itself detected that the arm had changed. of_all: whether
+    observations and health are included.
     """
     observed = Observed()
     if of_all:
@@ -140,19 +140,19 @@ def _health_of(spec: ArmSpec, health: Health) -> ArmHealth | UnsetType:
 
 
 async def list_policies(request: web.Request) -> web.Response:
-    """GET /v1/policies: all there are, and the one that decides."""
+    """GET /v1/policies: all policies, and the one that decides."""
     return reply(policies_of(request))
 
 
 async def put_policy(request: web.Request) -> web.Response:
-    """PUT /v1/policy: fold the past for another policy; it serves when that is done."""
+    """PUT /v1/policy: train another policy on the past; it serves when that is done."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
     request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
     return reply(policies_of(request), 202)
 
 
 async def policy_state(request: web.Request) -> web.Response:
-    """GET /v1/policies/{name}/state: how big, how old, and a hash to compare replicas by."""
+    """GET /v1/policies/{name}/state: its size, its age, and a hash to compare replicas by."""
     name, world = request.match_info["name"], request.app[ROUTER].world
     own = name == world.serving or is_of_route(name)
     learner = world.learners.get(name if own else beside(name))
@@ -174,9 +174,9 @@ async def policy_state(request: web.Request) -> web.Response:
 
 
 def policies_of(request: web.Request) -> Policies:
-    """All policies, the one that serves, and how far the one is that is to take its place.
+    """All policies, the one that serves, and the progress of the one in training.
 
-    What is counted over all tenants' decisions is not for a tenant's key.
+    A tenant's key does not get counts over all tenants' decisions.
     """
     world, keeper = request.app[ROUTER].world, request.app[KEEPER]
     of_all = request[CALLER].tenant is None

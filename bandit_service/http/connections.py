@@ -1,7 +1,8 @@
-"""Connections: as many as there are descriptors for, and what aiohttp refuses said in our shape.
+"""Bounds connections by the number of descriptors, and renders errors of aiohttp in the service's
+shape.
 
-Some descriptors are kept back: for the log, snapshots, child processes and providers. Nothing here
-is logged as fast as clients can cause it.
+Some descriptors are reserved: for the log, snapshots, child processes and providers. Log lines of
+these errors are rate-limited.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ _log = logging.getLogger("bandit.connections")
 
 
 AT_ONCE = 8
-"""Connections taken in one turn of the loop. One of too many lasts some turns until it is closed,
-so that this many, some times over, must be less than what is kept back."""
+"""Connections accepted in one turn of the loop.
+
+An excess connection stays open for some turns, so a few times this number must be less than the
+reserved descriptors.
+"""
 
 _QUEUE = 1024
 _KEPT_BACK, _MOST_KEPT_BACK = 0.25, 1024
@@ -43,9 +47,9 @@ _CROWDED = (
 
 
 def descriptors() -> int:
-    """The number from which on a new descriptor is one too many; 0 without a limit.
+    """The number from which a new descriptor is one too many; 0 without a limit.
 
-    The system gives out the least number that is free, so it also says how many are open.
+    The system assigns the lowest free number, so it also shows how many are open.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
@@ -54,7 +58,7 @@ def descriptors() -> int:
 
 
 class Door:
-    """Closes connections for which there are too few descriptors. `refused` is told of each."""
+    """Closes connections for which there are too few descriptors; calls `refused` for each."""
 
     def __init__(self, refused: Callable[[], None]) -> None:
         self._most = descriptors()
@@ -75,16 +79,19 @@ class Door:
 
 
 def deepen(server: asyncio.Server) -> None:
-    """Let more connections wait in the kernel than are taken at once; asyncio has one for both."""
+    """Let more connections wait in the kernel than are accepted at once;
+
+    asyncio has one setting for both.
+    """
     for each in server.sockets:
         with contextlib.closing(socket.socket(fileno=os.dup(each.fileno()))) as same:
             same.listen(_QUEUE)
 
 
 def tell_seldom(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """An exception handler of the loop: of one kind of error a line a second.
+    """An exception handler of the loop: at most one line a second for each kind of error.
 
-    Where the system has no descriptor, asyncio fails for each connection that waits.
+    Without free descriptors asyncio fails for each waiting connection.
     """
     error = context.get("exception")
     if (more := _seldom(f"{context.get('message', '')[:80]} {type(error).__name__}")) is None:
@@ -96,10 +103,10 @@ def tell_seldom(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
 
 
 class Connection(web.RequestHandler):
-    """One connection. Of a request that is no HTTP it shows and logs nothing but its kind.
+    """One connection.
 
-    aiohttp would repeat the bytes it stumbled over in its answer and in its log, with a traceback;
-    they may hold a key.
+    If a request is not HTTP, only the kind of the error is shown and logged. aiohttp would repeat
+    the invalid bytes in its answer and in its log, with a traceback; they may contain a key.
     """
 
     __slots__ = ("lost", "pointless", "render")
@@ -111,13 +118,16 @@ class Connection(web.RequestHandler):
         idle_s: float,
         render: Callable[[ServiceError], web.Response],
     ) -> None:
-        """`render` makes the answer of an error."""
+        """`render` makes the answer for an error."""
         none = cast(logging.Logger, None)  # which aiohttp takes, and does not declare
         super().__init__(manager, loop=loop, access_log=none, keepalive_timeout=idle_s)
         self.render = render
         self.pointless: asyncio.Task[Any] | None = None
-        """What is cancelled when the client leaves. aiohttp would cancel everything or nothing, and
-        an outcome is to be learned also when its client has left."""
+        """The task to cancel when the client leaves.
+
+        aiohttp would cancel everything or nothing, but an outcome must be learned even if its
+        client has left.
+        """
         self.lost: Callable[[], object] | None = None
         """What is called when the client leaves."""
 
@@ -136,7 +146,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - it repeats what was sent
     ) -> web.StreamResponse:
-        """The answer to what never came to a handler, or failed outside of one."""
+        """The answer to a request that never reached a handler, or failed outside of one."""
         if (more := _seldom("refused")) is not None:
             why = type(exc).__name__
             _log.warning("refused", extra={"code": status, "why": why, "more": more or None})
@@ -161,7 +171,7 @@ class Connection(web.RequestHandler):
 
 
 class WhileThere:
-    """What is done within is cancelled when the client leaves."""
+    """Within this block, the task is cancelled when the client leaves."""
 
     __slots__ = ("_connection",)
 
@@ -184,9 +194,9 @@ def _unreadable(connection: Connection) -> Malformed:
 
 
 async def expect(request: web.Request) -> web.StreamResponse | None:
-    """Ask for the body where the client waits for that; an answer where it expects anything else.
+    """Send 100 Continue if the client waits for it; returns an answer if it expects anything else.
 
-    aiohttp would repeat the header in an answer that is not of our shape.
+    aiohttp would repeat the header in an answer of another shape.
     """
     if request.headers["Expect"].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

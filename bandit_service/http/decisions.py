@@ -1,4 +1,4 @@
-"""Decisions: made, explained, looked up."""
+"""Decisions: make, explain, look up."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from policies import Outcome
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
 _LOOKED_AT = 2_000
-"""So many decisions one answer looks at: no request holds the loop for long."""
+"""The number of decisions that one answer searches, so that no request blocks the loop for long."""
 
 
 async def decide(request: web.Request) -> web.Response:
@@ -58,7 +58,7 @@ async def decide(request: web.Request) -> web.Response:
             async with asyncio.timeout(seconds - request.get(WAITED, 0.0)):
                 return await _decide(request)
         except TimeoutError:
-            late = f"no decision within {seconds:g} s, which X-Request-Timeout says"
+            late = f"no decision within the {seconds:g} s of X-Request-Timeout"
             raise OutOfTime(late) from None
 
 
@@ -71,7 +71,7 @@ async def _decide(request: web.Request) -> web.Response:
 
 
 def _key_of(request: web.Request) -> str:
-    """The idempotency key of the header, "" where there is none."""
+    """The idempotency key of the header, "" without one."""
     key = header(request.headers, IDEMPOTENCY_KEY) or ""
     if len(key) > MAX_NAME:
         raise Refused(
@@ -82,13 +82,15 @@ def _key_of(request: web.Request) -> str:
 
 
 async def explain(request: web.Request) -> web.Response:
-    """POST /v1/explain: what would be decided and why; nothing is decided."""
+    """POST /v1/explain: the decision that would be made and why; nothing is decided."""
     asked = wire.read(await body_of(request), wire.ExplainRequest)
     caller, router = request[CALLER], request.app[ROUTER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)
     weighed, left_out = await router.explain(asked, caller.tenant)
-    shown = weighed.neighbours if caller.tenant is None else ()  # others' queries are not theirs
+    shown = (
+        weighed.neighbours if caller.tenant is None else ()
+    )  # a tenant does not see others' queries
     return reply(
         Explanation(
             policy=weighed.policy,
@@ -106,7 +108,7 @@ async def explain(request: web.Request) -> web.Response:
 
 
 async def decision(request: web.Request) -> web.Response:
-    """GET /v1/decisions/{id}: why this arm, and what came back for it."""
+    """GET /v1/decisions/{id}: why this arm, and its outcomes."""
     caller, router = request[CALLER], request.app[ROUTER]
     await router.writer.arrived(request.match_info["id"])
     pending = router.find(request.match_info["id"], caller.tenant)
@@ -114,7 +116,9 @@ async def decision(request: web.Request) -> web.Response:
     decided, remembered = pending.decided, router.world.history.items
     body = decision_of(decided)
     neighbours = _explain(body, decided, caller)
-    for each in neighbours:  # as they are known now; what has left is without
+    for (
+        each
+    ) in neighbours:  # with their present outcomes; neighbours that left the history have none
         item = remembered.get(each.id)
         each.outcomes = outcomes_of(item.outcomes if item is not None else ())
     body.tags = decided.tags
@@ -194,7 +198,7 @@ def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
 
 
 async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> Decision:
-    """Decide; the answer, explained if that was asked for."""
+    """Decide; the answer, explained on request."""
     seen: list[Weighed] = []
     event = await router.decide(
         asked, caller=caller.key, look=seen.append if asked.explain else None
@@ -203,7 +207,7 @@ async def decided(router: Router, asked: wire.DecideRequest, caller: Caller) -> 
     if seen:
         _explain(body, event, caller)
         body.arms = weighed_arms(seen[0])
-    elif asked.explain:  # it was made before, and what was weighed is not kept
+    elif asked.explain:  # the decision already existed, and what was weighed is not stored
         _explain(body, event, caller)
     return body
 
@@ -217,13 +221,13 @@ def answer_of(router: Router, decided: ev.Decided) -> Decision:
 
 
 def decision_of(decided: ev.Decided) -> Decision:
-    """What every answer says of a decision."""
+    """The fields about a decision that every answer has."""
     n, quality, latency_s = (
         decided.expected_count,
         decided.expected_quality,
         decided.expected_latency_s,
     )
-    untried = n == 0.0  # what the policy believed was its prior, which nothing speaks for
+    untried = n == 0.0  # the policy's belief was its prior, without any evidence
     expected = Expected(
         cost_usd=decided.expected_cost_usd,
         n=UNSET if n is None else n,
@@ -248,14 +252,17 @@ def decision_of(decided: ev.Decided) -> Decision:
 
 
 def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighbour]:
-    """Add what the record says of why, as far as it is for this caller; the neighbours told."""
+    """Add the reasons in the record, as far as this caller may see them;
+
+    returns the shown neighbours.
+    """
     told = belief(decided.expected_quality, decided.expected_deviation, decided.expected_count)
     body.expected.prior, body.expected.low, body.expected.high = told.prior, told.low, told.high
     body.steps = list(decided.steps)
     body.scores = dict(zip(decided.arms, decided.scores, strict=True))
     body.propensities = dict(zip(decided.arms, decided.propensities, strict=True))
     body.neighbours = neighbours = []
-    if caller.tenant is None:  # how near the queries of others were is not for one tenant
+    if caller.tenant is None:  # one tenant does not see how similar others' queries were
         neighbours += [
             Neighbour(id=id, similarity=similarity)
             for id, similarity in zip(decided.neighbours, decided.similarities, strict=True)
@@ -277,5 +284,5 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
 
 
 def outcomes_of(outcomes: Sequence[Outcome]) -> list[OutcomeOf]:
-    """What came back for one remembered query."""
+    """The outcomes of one remembered query."""
     return [OutcomeOf(arm=one.arm, reward=one.reward) for one in outcomes]

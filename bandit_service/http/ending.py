@@ -1,4 +1,7 @@
-"""The end of a service: one deadline for running requests; those cut off get an error before."""
+"""The end of a service: one deadline for running requests;
+
+those that are cut off get an error first.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ _LAST_SHARE, _LAST_S = 0.25, 1.5
 
 
 def cut_after_s(shutdown_s: float) -> float:
-    """After how much of `shutdown_s` what is still under way is cut: the rest is for telling it so
-    and for closing.
+    """When running requests are cut off, within `shutdown_s`: the rest is for their errors and for
+    closing.
 
     >>> cut_after_s(10.0), cut_after_s(0.0)
     (8.5, 0.0)
@@ -22,16 +25,14 @@ def cut_after_s(shutdown_s: float) -> float:
 
 
 class Ending:
-    """The requests that are under way, and whether they were cut."""
+    """The running requests, and whether they were cut off."""
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
 
     def begun(self) -> None:
-        """The request of this task is under way, until the task has ended: its answer is written by
-        then.
-        """
+        """The request of this task runs until the task has ended: its answer is written by then."""
         task = asyncio.current_task()
         assert task is not None
         self._under_way.add(task)
@@ -42,18 +43,18 @@ class Ending:
         self._cut.discard(task)
 
     async def ended(self, seconds: float) -> None:
-        """Wait until all that is under way has ended, or for so long."""
+        """Wait until all running requests have ended, or for this long."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=max(0.0, seconds))
 
     def cut(self) -> None:
-        """Cancel what is under way: it is to tell its client, and to end."""
+        """Cancel the running requests: each sends an error to its client and ends."""
         for task in list(self._under_way):
             self._cut.add(task)
             task.cancel()
 
     def cuts(self) -> bool:
-        """For who catches a CancelledError: whether it is ours, which is used up by this."""
+        """For a task that catches a CancelledError: whether this class caused it. Ask once."""
         task = asyncio.current_task()
         if task is None or task not in self._cut:
             return False
@@ -66,7 +67,10 @@ ENDING = web.AppKey("ending", Ending)
 
 
 async def closed_within(close: Callable[[], object], seconds: float) -> None:
-    """Call what may block; after so long it is left to itself, and holds up no end of a process."""
+    """Call a blocking function;
+
+    after this long it is abandoned, and does not delay the end of the process.
+    """
     done = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -28,10 +28,10 @@ def framed(offset: int, body: bytes) -> bytes:
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """The events after `after` that are on the disk, `limit` at most.
+    """The durable events after `after`, at most `limit`.
 
-    What is not yet read is not in memory: one chunk is, and what the socket's buffer takes. An
-    answer that cannot be finished is broken off, which the reader sees.
+    Only one chunk and the socket's buffer are in memory. An answer that cannot be finished is
+    broken off, which the reader notices.
     """
     writer = request.app[ROUTER].writer
     log = writer.log
@@ -72,7 +72,7 @@ async def _send(request: web.Request, response: web.StreamResponse, after: int, 
             raise ConnectionError("the service is stopping")
         async with asyncio.timeout(_STALLED_S):
             await response.write(b"".join(framed(int(at), body) for at, body in chunk))
-        await asyncio.sleep(0)  # a write that fits the buffer does not wait
+        await asyncio.sleep(0)  # a write that fits into the buffer does not wait
 
 
 def _whole(request: web.Request, name: str, default: int, low: int, high: int) -> int:

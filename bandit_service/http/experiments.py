@@ -34,7 +34,7 @@ _MOST_WHY = 1_000
 
 
 def described(spec: Experiment, trial: Trial) -> ExperimentStanding:
-    """One experiment in a list: what it is, and how it stands."""
+    """One experiment in a list: its record and its state."""
     return ExperimentStanding(
         id=spec.id,
         status=trial.status,
@@ -68,16 +68,16 @@ async def get_experiment(request: web.Request) -> web.Response:
 async def get_results(request: web.Request) -> web.Response:
     """GET /v1/experiments/{id}/results."""
     spec, trial = _of(request)
-    of_all = request[CALLER].tenant is None  # what others cost is not for one tenant
+    of_all = request[CALLER].tenant is None  # one tenant does not see others' costs
     world = request.app[ROUTER].world
     holdout = world.experiments.trials.get(HOLDOUT) if of_all else None
     return reply(results(spec, trial, holdout, world.ts))
 
 
 async def put_experiment(request: web.Request) -> web.Response:
-    """PUT /v1/experiments/{id}: a draft, or a change of what is there.
+    """PUT /v1/experiments/{id}: create a draft, or change an experiment.
 
-    A share that is left out stays what a ramp or a PATCH made it.
+    A share that is left out stays as a ramp or a PATCH set it.
     """
     body = await _body(request, "the experiment")
     why = _why(body.pop("why", None))
@@ -114,11 +114,11 @@ async def ask_whatif(request: web.Request) -> web.Response:
     spec, _ = _of(request)
     asked = wire.convert(await _body(request), wire.WhatIfRequest)
     report = await request.app[WHATIF].ask(asked, spec.id)
-    return reply(WhatIfReport(**report))  # what is in it was decoded from the child's JSON
+    return reply(WhatIfReport(**report))  # its content was decoded from the child's JSON
 
 
 async def start_experiment(request: web.Request) -> web.Response:
-    """POST /v1/experiments/{id}/start: 202 while its policies are still folded."""
+    """POST /v1/experiments/{id}/start: 202 while its policies are being trained."""
     asked = wire.convert(await _body(request), wire.ExperimentMove)
     experiments = request.app[EXPERIMENTS]
     status = await experiments.begin(request.match_info["id"], _who(request), _why(asked.why))
@@ -133,7 +133,7 @@ async def pause_experiment(request: web.Request) -> web.Response:
 
 
 async def stop_experiment(request: web.Request) -> web.Response:
-    """POST /v1/experiments/{id}/stop: the end, with a winner, which may be shipped."""
+    """POST /v1/experiments/{id}/stop: end it, with a winner, which may be shipped."""
     asked = wire.convert(await _body(request), wire.ExperimentStop)
     await request.app[EXPERIMENTS].stop(
         request.match_info["id"], _who(request), _why(asked.why), asked.winner, asked.ship
@@ -155,7 +155,7 @@ async def get_rules(request: web.Request) -> web.Response:
 
 
 async def put_rules(request: web.Request) -> web.Response:
-    """PUT /v1/experiment-rules: the kill switch and the hold-out; what is left out stays."""
+    """PUT /v1/experiment-rules: the kill switch and the hold-out; omitted fields stay."""
     body = await _body(request, "stopped, holdout_share, holdout_arm, unit or salt")
     why = _why(body.pop("why", None))
     said = without_nulls(body, Rules)
@@ -166,7 +166,7 @@ async def put_rules(request: web.Request) -> web.Response:
 
 
 def _of(request: web.Request) -> tuple[Experiment, Trial]:
-    """The experiment of the path; to a tenant's key another's is as one that never was."""
+    """The experiment of the path; another tenant's experiment is unknown to a tenant's key."""
     experiments, id = request.app[EXPERIMENTS], request.match_info["id"]
     spec, trial = experiments.find(id)
     if not _may_see(spec, request[CALLER].tenant):
@@ -175,7 +175,7 @@ def _of(request: web.Request) -> tuple[Experiment, Trial]:
 
 
 def _may_see(spec: Experiment, tenant: str | None) -> bool:
-    """Whether all of whom it measures are the tenant's own; None sees everything."""
+    """Whether it measures only the tenant's own units; None sees everything."""
     return tenant is None or spec.audience.tenants == (tenant,)
 
 
@@ -192,7 +192,7 @@ def _why(why: Any) -> str:
 
 
 async def _body(request: web.Request, wanted: str = "") -> dict[str, Any]:
-    """The object that was sent; none at all is one without fields, unless one is wanted."""
+    """The object in the body; an empty body is an object without fields, unless one is required."""
     raw = await body_of(request)
     if wanted and not raw.strip():
         raise Refused(f"the body is empty; send {wanted}")

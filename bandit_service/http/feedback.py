@@ -1,7 +1,7 @@
-"""A user's vote on one answer, by a token that is good for nothing else and needs no API key.
+"""A user's vote on one answer, by a token that grants nothing else and needs no API key.
 
-No cookie is read and a GET changes nothing, so a foreign page can do nothing that the token itself
-does not allow; and a link that a program opens ahead of its reader does not vote.
+No cookie is read and a GET changes nothing. So a foreign page can do nothing that the token itself
+does not allow, and a link that a mail program opens in advance does not vote.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from bandit_service.runtime.router import Router
 
 _FORM = "application/x-www-form-urlencoded"
 _EACH_PER_S, _EACH_AT_ONCE = 0.5, 10.0
-"""Votes by one token: it can change its mind, and cannot fill the log."""
+"""Votes by one token: enough to change a vote, too few to fill the log."""
 _MOST_TOKENS = 10_000
 
 
 class VoteLimits:
-    """How many votes are taken: of one decision, and of all together."""
+    """Limits the votes: for each decision, and for all together."""
 
     def __init__(self, rate_per_s: float, now: float) -> None:
         most = max(1.0, rate_per_s)
@@ -41,7 +41,7 @@ class VoteLimits:
         self._of: OrderedDict[str, Bucket] = OrderedDict()
 
     def take(self, decision_id: str, now: float) -> None:
-        """One vote more; RateLimited beyond the limits."""
+        """Count one vote. Raises RateLimited beyond the limits."""
         own = self._of.pop(decision_id, None) or Bucket(
             _EACH_PER_S, _EACH_AT_ONCE, _EACH_AT_ONCE, now
         )
@@ -58,7 +58,7 @@ LIMITS = web.AppKey("vote limits", VoteLimits)
 
 
 async def show(request: web.Request) -> web.Response:
-    """GET /v1/feedback/{token}: the page, or the vote as it stands."""
+    """GET /v1/feedback/{token}: the page, or the present vote."""
     try:
         claim, pending = _claimed(request)
     except ServiceError as error:
@@ -87,13 +87,13 @@ async def vote(request: web.Request) -> web.Response:
             gate.taught(caller)
     except ServiceError as error:
         return _failed(request, error)
-    if form and wanted(request):  # so that a reload does not send the form again
+    if form and wanted(request):  # so that a reload does not submit the form again
         return web.Response(status=303, headers={"Location": request.match_info["token"]})
     return _shown(request, claim, _vote_of(pending) if asked.vote is None else asked.vote)
 
 
 async def _voted(request: web.Request, *, form: bool) -> wire.VoteRequest:
-    """What the body says: a vote, or metrics."""
+    """The content of the body: a vote, or metrics."""
     body = await body_of(request)
     said = _of_form(body) if form else wire.decode_request(body)
     asked = wire.convert(said, wire.VoteRequest)
@@ -111,19 +111,19 @@ async def _taught(router: Router, decision_id: str, asked: wire.VoteRequest, ten
 
 
 def _of_form(body: bytes) -> dict[str, str]:
-    """The fields of a form, each of which is there once."""
+    """The fields of a form; each may occur only once."""
     try:
         found = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=10)
     except ValueError:
         raise Malformed("the body is not a form: it must be vote=up, down or neutral") from None
     twice = [name for name, values in found.items() if len(values) > 1]
     if twice:
-        raise Refused(f"{twice[0]}: must be there once", param=twice[0])
+        raise Refused(f"{twice[0]}: must be sent exactly once", param=twice[0])
     return {name: values[0] for name, values in found.items()}
 
 
 def _claimed(request: web.Request) -> tuple[Claim, Pending]:
-    """What the token of the path says, and the decision; raises what is wrong with either."""
+    """The token of the path, and its decision. Raises an error if either is wrong."""
     router = request.app[ROUTER]
     tokens = router.feedback.tokens
     if not tokens.keys:

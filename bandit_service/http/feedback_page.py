@@ -1,6 +1,7 @@
-"""The page on which a user votes on one answer: one document, no script, nothing from elsewhere.
+"""The page on which a user votes on one answer: one document without scripts or third-party assets.
 
-It works as a plain form. The policy that goes with it allows its own style, by hash, and its form.
+It works as a plain form. Its content security policy allows only its own style, by hash, and its
+form.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ HEADERS = {
     "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    # a form of a page without referrer says that it is of no origin
+    # the form of a page without referrer sends no origin
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -58,7 +59,7 @@ _SAID = {
 
 
 def page(vote: str, expires: float) -> str:
-    """The page with the vote as it is now."""
+    """The page with the present vote."""
     buttons = "\n".join(
         f'<button name="vote" value="{value}" aria-pressed="{str(value == vote).lower()}">'
         f"{words}</button>"
@@ -77,7 +78,7 @@ def page(vote: str, expires: float) -> str:
 
 
 def error_page(message: str) -> str:
-    """What a browser is told in place of an error's JSON."""
+    """The page that a browser gets instead of an error's JSON."""
     return _document("This vote cannot be taken", f'<p role="alert">{escape(message)}</p>')
 
 

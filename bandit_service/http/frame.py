@@ -1,4 +1,4 @@
-"""Around every request: who asks, its id, its body, its errors, one count and one log line."""
+"""The middleware: caller, request id, body, errors, one count and one log line for each request."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ DRAINING = web.AppKey("draining", asyncio.Event)
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
 WAITED = web.RequestKey("waited_s", float)
-"""What of its time a request waited until as much was learned as it asks for."""
+"""The time that a request waited until its replica had learned enough."""
 
 CLIENT_GONE = 499
-"""The status that is logged where the client left before its answer."""
+"""The status that is logged if the client left before its answer."""
 
 
 class _LargerThan(Exception):
-    """The body is larger than it may be."""
+    """The body is too large."""
 
 
 _access = logging.getLogger("bandit.access")
@@ -90,7 +90,10 @@ def failed(error: ServiceError, request: web.Request | None = None) -> web.Respo
 
 
 def speaks_anthropic(request: web.Request) -> bool:
-    """Whether a client is one of Anthropic's; at a path of both by the version that it names."""
+    """Whether a client speaks Anthropic's API;
+
+    at a shared path by the version header that it sends.
+    """
     if request.path.startswith("/v1/models"):
         return "anthropic-version" in request.headers
     return request.path.startswith("/v1/messages")
@@ -124,7 +127,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = failed(unknown, request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
-        refused = Refused(f"{request.method} is not allowed here, {allowed} is")
+        refused = Refused(f"method not allowed: {request.method}; use {allowed}")
         refused.status, refused.headers = 405, {"Allow": allowed}
         response = failed(refused, request)
     except asyncio.CancelledError:
@@ -154,7 +157,7 @@ def _unknown_path(request: web.Request) -> ServiceError:
 
 
 async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The answer; an error that says so where the end of the service cut it before it began."""
+    """The answer; an error if the end of the service cut it off before it began."""
     try:
         await _learned(request)
         return await handler(request)
@@ -166,7 +169,7 @@ async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamRespo
 
 
 async def _learned(request: web.Request) -> None:
-    """Wait until as much is learned as the request asks for, where it came to the API."""
+    """Wait until this replica has learned up to the offset that the request requires."""
     is_of_api = request.path.startswith("/v1/") and request.match_info.route.resource is not None
     if not is_of_api or AFTER not in request.headers:
         return
@@ -191,7 +194,7 @@ def _told(request: web.Request, status: int, begun: float) -> None:
 
 
 def _cross(request: web.Request) -> None:
-    """Forbidden for what came by a foreign name or from a foreign page; for every path."""
+    """Raise Forbidden for a foreign host name or a page of another origin, on every path."""
     headers, resource = request.headers, request.match_info.route.resource
     path = request.path if resource is None else resource.canonical
     request.app[BORDERS].cross(
@@ -205,7 +208,7 @@ def _cross(request: web.Request) -> None:
 
 
 def _caller(request: web.Request) -> Caller:
-    """Who asks; a path that is not there asks for nothing."""
+    """The caller; an unknown path needs no key."""
     resource = request.match_info.route.resource
     if resource is None:
         return ANYBODY
@@ -219,17 +222,15 @@ def _caller(request: web.Request) -> Caller:
 
 
 def _authorization(headers: Mapping[str, str]) -> str:
-    """What says who asks; clients of Anthropic's send the key as it is, as x-api-key."""
+    """The credentials; Anthropic's clients send the key as x-api-key."""
     given = headers.get("Authorization", "")
     key = headers.get("x-api-key", "")
     return given if given or not key else f"Bearer {key}"
 
 
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer carries its request id, the switch to a WebSocket too; and up to where it is
-    learned.
-    """
-    # what aiohttp itself refuses, such as a malformed header, never came to `frame`
+    """Every answer has its request id, also the switch to a WebSocket, and the applied offset."""
+    # requests that aiohttp itself refuses, such as a malformed header, never reach `frame`
     id = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
     response.headers["x-request-id"] = id
     if speaks_anthropic(request):  # whose clients look for it under this name
@@ -239,9 +240,10 @@ async def name_response(request: web.Request, response: web.StreamResponse) -> N
 
 
 async def body_of(request: web.Request, limit: str = "server.max_body_bytes") -> bytes:
-    """The body; TooSlow when it takes too long, Malformed when it breaks off, TooLarge.
+    """The body.
 
-    limit: the setting that bounds it.
+    Raises TooSlow if it takes too long, Malformed if it breaks off, TooLarge. limit: the setting
+    that bounds it.
     """
     server = request.app[SETTINGS].server
     gateway = request.app[SETTINGS].gateway
@@ -260,18 +262,19 @@ async def body_of(request: web.Request, limit: str = "server.max_body_bytes") ->
         async with asyncio.timeout(seconds):
             return await _read(request, came, most)
     except TimeoutError:
-        raise TooSlow(f"the body did not come in {seconds:g} s") from None
+        raise TooSlow(f"timed out reading the request body after {seconds:g} s") from None
     except _LargerThan:
         request.app[TELEMETRY].shed("body")
-        raise TooLarge(
-            f"the body is larger than the {most} bytes that are allowed ({limit})"
-        ) from None
+        raise TooLarge(f"the body is larger than {most} bytes ({limit})") from None
     except (web.RequestPayloadError, ConnectionError):
         raise Malformed("the body is truncated or does not match its Content-Encoding") from None
 
 
 async def _read(request: web.Request, came: bytes, most: int) -> bytes:
-    """All of it, unpacked, after what came. aiohttp's own bound is one for all paths."""
+    """The whole decompressed body, after the part that came.
+
+    aiohttp has only one limit for all paths.
+    """
     body = bytearray(came)
     while chunk := await request.content.readany():
         body += chunk
@@ -281,7 +284,7 @@ async def _read(request: web.Request, came: bytes, most: int) -> bytes:
 
 
 def patience_of(request: web.Request) -> float | None:
-    """The seconds that the client waits at most, by `X-Request-Timeout`; None for ever."""
+    """The seconds that the client waits at most, by `X-Request-Timeout`; None without a limit."""
     given = request.headers.get("X-Request-Timeout")
     if given is None:
         return None

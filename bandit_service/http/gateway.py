@@ -77,7 +77,7 @@ async def completions(request: web.Request) -> web.StreamResponse:
 
 
 async def embeddings(request: web.Request) -> web.Response:
-    """POST /v1/embeddings: to the arm that is named, or to one of those that embed."""
+    """POST /v1/embeddings: to the named arm, or to one of those that embed."""
     body = await _body(request)
     caller = request[CALLER]
     tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
@@ -88,7 +88,7 @@ async def embeddings(request: web.Request) -> web.Response:
 
 
 async def models(request: web.Request) -> web.Response:
-    """GET /v1/models: auto, by each policy beside the serving one, and every arm to be called."""
+    """GET /v1/models: auto, also by each policy beside the serving one, and every callable arm."""
     arms = _models(request)
     if not speaks_anthropic(request):
         return reply(Models(object="list", data=[_model(id, arms[id]) for id in arms]))
@@ -106,7 +106,7 @@ async def model(request: web.Request) -> web.Response:
 
 
 async def budgets(request: web.Request) -> web.Response:
-    """GET /v1/budgets: every limit with what was spent and is held in its present window."""
+    """GET /v1/budgets: every limit with its spend and reservations in the present window."""
     world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
     budgets = request.app[GATEWAY].budgets
     rows = budgets.rows(world.spend, now, request[CALLER].tenant)
@@ -114,7 +114,7 @@ async def budgets(request: web.Request) -> web.Response:
 
 
 async def duel(request: web.Request) -> web.Response:
-    """GET /v1/duels/{id}: both answers, for a user who is to say which is better."""
+    """GET /v1/duels/{id}: both answers, for a user to compare."""
     pair = request.app[GATEWAY].duels.kept(request.match_info["id"], request[CALLER].tenant)
     answers = [
         Duelist(decision_id=each.decided.id, arm=each.decided.arm, answer=each.text)
@@ -124,10 +124,10 @@ async def duel(request: web.Request) -> web.Response:
 
 
 def _models(request: web.Request) -> dict[str, ArmSpec | None]:
-    """What can be sent as `model`, with the arm that it is."""
+    """The names that can be sent as `model`, with their arms."""
     beside = (f"{AUTO}:{name}" for name in request.app[ROUTER].world.deciding()[1:])
     arms = request.app[GATEWAY].models()
-    if speaks_anthropic(request):  # whose clients know no other kind
+    if speaks_anthropic(request):  # its clients know no other kind
         arms = [spec for spec in arms if not not_for_chat(spec)]
     routes = dict.fromkeys(request.app[ROUTER].world.routes.specs)
     return {AUTO: None, **dict.fromkeys(beside), **routes, **{spec.id: spec for spec in arms}}
@@ -188,7 +188,7 @@ async def _other(request: web.Request, kind: str) -> web.StreamResponse:
 
 
 def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
-    """The policies that `auto:NAME` may name; nobody asks for them where no policy is named."""
+    """The policies that `auto:NAME` may name; computed only if a policy is named."""
     return world.deciding() if ":" in str(body.get("model")) else ()
 
 
@@ -211,7 +211,7 @@ def _whole(answer: Reply) -> web.Response:
 
 
 class _Streamed(web.StreamResponse):
-    """An answer whose head leaves with its first bytes, which always follow at once."""
+    """An answer whose head is sent together with its first bytes, which always follow at once."""
 
     _send_headers_immediately = False
 

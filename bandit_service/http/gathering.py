@@ -1,4 +1,4 @@
-"""What is written to a connection in one turn of the loop goes out in one call of the system."""
+"""Sends all that is written to a connection in one turn of the loop with one system call."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import Any
 from aiohttp import web
 
 AT_ONCE = True
-"""False where it is to be measured what it is worth."""
+"""False only to measure its effect."""
 
 
 def gather(connection: web.RequestHandler) -> None:
-    """From here on, what is written to this connection is gathered for a turn of the loop."""
+    """From now on, gather what is written to this connection for a turn of the loop."""
     if AT_ONCE and connection.transport is not None:
         connection.transport = Gathering(connection.transport)
 
 
 class Gathering(asyncio.Transport):
-    """A transport that keeps what is written until the turn is over.
+    """A transport that keeps writes until the turn is over.
 
-    So the transport beneath asks for a pause a turn later than it would; closing writes what is
-    kept first.
+    So the transport beneath requests a pause one turn later; closing sends the kept writes first.
     """
 
     def __init__(self, inner: asyncio.Transport) -> None:
@@ -32,7 +31,7 @@ class Gathering(asyncio.Transport):
         self._kept: list[bytes] = []
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Keep it; it is written when all that is ready to run has run."""
+        """Keep it; it is sent when all ready tasks have run."""
         if not self._kept:
             self._loop.call_soon(self._flush)
         self._kept.append(bytes(data))
@@ -48,7 +47,7 @@ class Gathering(asyncio.Transport):
             self._inner.write(b"".join(kept))
 
     def close(self) -> None:
-        """Write what is kept, and close."""
+        """Send the kept writes, and close."""
         self._flush()
         self._inner.close()
 
@@ -58,7 +57,7 @@ class Gathering(asyncio.Transport):
         self._inner.abort()
 
     def write_eof(self) -> None:
-        """Write what is kept, and no more."""
+        """Send the kept writes, and end."""
         self._flush()
         self._inner.write_eof()
 
@@ -67,7 +66,7 @@ class Gathering(asyncio.Transport):
         return self._inner.can_write_eof()
 
     def get_write_buffer_size(self) -> int:
-        """Bytes that are not with the kernel."""
+        """Bytes that the kernel does not have yet."""
         return self._inner.get_write_buffer_size() + sum(len(data) for data in self._kept)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:

@@ -31,7 +31,7 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass
 class Live:
-    """What is shown, to whom, and the pictures that were made."""
+    """The shown data, by caller, and cached maps."""
 
     feeds: ActivityFeeds
     shown: Shown
@@ -43,7 +43,7 @@ class Live:
         self.broadcast = Broadcast(self._tick, self.most)
 
     def feed_of(self, tenant: str | None) -> ActivityFeed:
-        """What a caller may see; Forbidden for a tenant that no key is bound to."""
+        """What a caller may see. Raises Forbidden for a tenant without a key of its own."""
         try:
             return self.feeds.of(tenant)
         except KeyError:
@@ -54,7 +54,7 @@ class Live:
         return _frame("begin", self.shown.begin(self.feed_of(tenant), tenant))
 
     async def map(self, tenant: str | None) -> dict[str, Any]:
-        """The newest queries on a plane, made in a thread at most every few seconds."""
+        """The newest queries on a plane, computed in a thread at most every few seconds."""
         feed = self.feed_of(tenant)
         made = self._maps.setdefault(tenant, _Map())
         async with made.lock:
@@ -109,12 +109,12 @@ async def live(request: web.Request) -> web.StreamResponse:
     finally:
         seen.broadcast.leave(listener)
     if listener.dropped and request.transport is not None:
-        request.transport.abort()  # what it has not read will never be read
+        request.transport.abort()  # the client will never read the rest
     return response
 
 
 def _narrow(request: web.Request) -> None:
-    """Little is buffered for one who does not read, so that it is soon seen."""
+    """Little is buffered for a client that does not read, so that this shows soon."""
     transport = request.transport
     if transport is None:
         return

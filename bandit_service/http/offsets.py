@@ -1,4 +1,4 @@
-"""Read your writes where several processes share the log: docs/scale.md.
+"""Read your writes, if several processes share the log: docs/scale.md.
 
 Every answer has the offset up to which its replica had applied the log. Any replica answers a
 request that repeats it only once it has applied the log up to there.
@@ -16,9 +16,10 @@ _MOST = 2**63 - 1
 
 
 async def reached(request: web.Request, writer: Writer, patience_s: float | None) -> None:
-    """Wait until as much is learned here as the request asks for; Behind where that takes long.
+    """Wait until this replica has learned up to the required offset.
 
-    patience_s: for how long the client waits at most; None for ever.
+    Raises Behind if that takes too long. patience_s: how long the client waits at most; None
+    without a limit.
     """
     given = request.headers.get(AFTER, "")
     digits = given.isascii() and given.isdigit() and len(given) <= 19
@@ -32,6 +33,6 @@ async def reached(request: web.Request, writer: Writer, patience_s: float | None
 
 
 def name_offset(response: web.StreamResponse, writer: Writer) -> None:
-    """Say up to where is learned; where one process has the log for itself, there is no need."""
+    """Set the header with the applied offset; a single process does not need it."""
     if writer.shared:
         response.headers[OFFSET] = str(writer.seen)

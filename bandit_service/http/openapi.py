@@ -35,7 +35,7 @@ _NAMES: dict[type[msgspec.Struct], str] = {
     PublicGuardrail: "Guardrail",
     ExperimentStanding: "Experiment",
 }
-"""What is published under another name than its class has."""
+"""Structs that are published under another name than their class."""
 _WHY = {
     "type": ["string", "null"],
     "description": "The reason, recorded in the log; at most 1,000 characters.",
@@ -81,7 +81,7 @@ def _document(version: str) -> dict[str, Any]:
 
 
 def _refusal(kind: type[msgspec.Struct], schemas: dict[str, Any]) -> dict[str, Any]:
-    """The answer that tells an error."""
+    """The answer for an error."""
     return {
         "description": "What was wrong and what is allowed; codes: " + ", ".join(codes()),
         "headers": {
@@ -105,7 +105,7 @@ def codes() -> list[str]:
 
 
 def example_of(name: str, schemas: dict[str, Any]) -> dict[str, Any]:
-    """An example of a struct, of the examples of its fields."""
+    """An example of a struct, made from the examples of its fields."""
     properties: dict[str, Any] = schemas[name]["properties"]
     return {field: each["examples"][0] for field, each in properties.items()}
 
@@ -115,7 +115,7 @@ def _ref(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _schemas(rows: list[Route]) -> dict[str, Any]:
-    """Every struct that is sent or answered, and those in them."""
+    """Every struct of requests and answers, and those in them."""
     sent = {row.body for row in rows if row.body is not None}
     answers = {row.answer for row in rows if row.answer is not None}
     kinds = [*sent, *sorted(answers, key=lambda kind: kind.__name__), Error, MessageError]
@@ -171,7 +171,7 @@ def _refs(value: Any) -> Iterator[str]:
 
 
 def _or_null(schema: dict[str, Any]) -> None:
-    """What may be left out may be null."""
+    """Optional fields may be null."""
     for name, each in schema["properties"].items():
         if name in schema.get("required", ()):
             continue
@@ -226,7 +226,7 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if row.body is not None:
         schema = _ref(row.body)
         if row.many:
-            # each item has a result of its own, so a wrong one is no reason to refuse the list
+            # each item has its own result, so one wrong item does not refuse the list
             items = {"anyOf": [schema, {"description": "answered with an error in its result"}]}
             schema = {"oneOf": [schema, {"type": "array", "items": items, "minItems": 1}]}
         operation["requestBody"] = {"required": True, "content": _json(schema, row.sent)}

@@ -1,4 +1,4 @@
-"""What operators and their tools ask for."""
+"""The paths for operators and their tools."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from store import StoreError, first_of
 
 Describe: TypeAlias = Callable[[str], dict[str, Any]]
 DOCUMENT: web.AppKey[Describe] = web.AppKey("document")
-"""The OpenAPI document of a version; it is made of the table that these handlers are in."""
+"""The OpenAPI document of a version, made from the table with these handlers."""
 
 
 async def index(request: web.Request) -> web.StreamResponse:
-    """GET /: where to look; to a browser the page."""
+    """GET /: the index; a browser gets the page."""
     if page.wanted(request):
         return page.document(request)
     return reply(
@@ -43,10 +43,9 @@ async def healthz(_: web.Request) -> web.Response:
 
 
 async def readyz(request: web.Request) -> web.Response:
-    """GET /readyz: recovered and taking traffic; 503 while stopping, when it is to end, and while a
-    replica may not take part.
-
-    degraded: something is not done now, `why`; `failing` names the tasks that are tried again.
+    """GET /readyz: recovered and taking traffic; 503 while stopping, before a forced end, and while
+    a replica is barred. degraded: something does not work now, `why`; `failing` names the tasks
+    that are retried.
     """
     if request.app[DRAINING].is_set():
         raise Unavailable("the service is stopping")
@@ -97,7 +96,7 @@ async def snapshot(request: web.Request) -> web.Response:
 
 
 async def forget_unit(request: web.Request) -> web.Response:
-    """DELETE /v1/units/{unit}: erase all that is kept of a unit."""
+    """DELETE /v1/units/{unit}: erase all stored data of a unit."""
     owner = await request.app[ROUTER].forget(
         request.query.get("tenant", ""), request.match_info["unit"]
     )

@@ -1,7 +1,7 @@
 """The names that the service accepts, and the origins whose pages may call it. Pure.
 
 A browser lets the page of any site send requests to addresses that only its machine reaches, and
-names the page's site in `Origin`. And whoever owns a name can make it resolve to such an address
+names the page's site in `Origin`. And the owner of a name can make it resolve to such an address
 (DNS rebinding): then the page's own origin is the service, and only `Host` reveals it. Programs
 send no `Origin`, and the `Host` of the address that they were given.
 """
@@ -28,12 +28,12 @@ from bandit_service.parsing.hosts import (
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _ELSEWHERE = ("cross-site", "same-site")
-"""What `Sec-Fetch-Site` says of a page that did not come from this very address."""
+"""The values of `Sec-Fetch-Site` for a page that did not come from this address."""
 _OURS = "localhost, loopback addresses and the names in the setting server.allowed_hosts"
 
 
 class Headers(msgspec.Struct, frozen=True):
-    """What a request says of where it was sent and by whom: every value of each header."""
+    """The headers that show where a request was sent and by which page: every value of each."""
 
     host: Sequence[str] = ()
     origin: Sequence[str] = ()
@@ -54,9 +54,10 @@ class Borders:
     def of(
         hosts: Sequence[str], origins: Sequence[str], listening: str, secure: bool, keys: bool
     ) -> Borders:
-        """Borders of the settings. The address that is listened on is a name of the service.
+        """The borders by these settings.
 
-        secure: the service itself speaks TLS. keys: it asks for API keys.
+        The listening address is a name of the service. secure: the service itself speaks TLS. keys:
+        it requires API keys.
         """
         names, networks = set(), []
         for one in hosts:
@@ -70,10 +71,10 @@ class Borders:
         return Borders(frozenset(names), tuple(networks), mine, secure, keys)
 
     def cross(self, headers: Headers, scope: str) -> None:
-        """Forbidden unless this may come in, to a route that needs `scope` and no key for "open".
-
-        Where a key is needed no name is asked for: a page that was led here by a name of its own
-        has no key, for a browser keeps what is stored by origin, and no cookie is ever read.
+        """Raise Forbidden unless the request may come in, to a route that needs `scope`; "open"
+        needs no key. If a key is needed, the host name is not checked: a page that reaches the
+        service by its own name has no key, since browsers store data by origin, and cookies are
+        never read.
         """
         host = self._host(headers)
         if not self.keys or scope == "open":
@@ -82,26 +83,26 @@ class Borders:
             return
         if headers.site in _ELSEWHERE and scope not in ("", "open"):
             raise Forbidden(
-                "Sec-Fetch-Site: a page of another origin may not ask for this; allowed are the "
+                "Sec-Fetch-Site: pages of other origins may not call this; allowed are the "
                 "service's own page, and programs",
                 param="Sec-Fetch-Site",
                 reason="origin",
             )
 
     def _host(self, headers: Headers) -> tuple[str, int | None] | None:
-        """The name and the port that the request was sent to; None where it does not say one."""
+        """The name and the port that the request was sent to; None if it does not say."""
         return authority_of(headers.host[0]) if len(headers.host) == 1 else None
 
     def _known(self, host: tuple[str, int | None] | None) -> None:
         if host is None:
             raise Forbidden(
-                f"Host: must be there once, as name or name:port; allowed are {_OURS}",
+                f"Host: must be sent exactly once, as name or name:port; allowed are {_OURS}",
                 param="Host",
                 reason="host",
             )
         if not self._is_ours(host[0]):
             raise Forbidden(
-                f"Host: {host[0]!r} is no name of this service; allowed are {_OURS}",
+                f"Host: {host[0]!r} is not a name of this service; allowed are {_OURS}",
                 param="Host",
                 reason="host",
             )
@@ -120,7 +121,10 @@ class Borders:
         return scheme == "https" if self.secure else scheme == "http" or not is_loopback(name)
 
     def _of_ours(self, given: Sequence[str], host: tuple[str, int | None] | None) -> bool:
-        """Whether it is a configured origin; Forbidden if it is not that of the request either."""
+        """Whether it is a configured origin.
+
+        Raises Forbidden if it is not the request's own either.
+        """
         origin = origin_of(given[0]) if len(given) == 1 else None
         if origin is not None and origin in self.origins:
             return True

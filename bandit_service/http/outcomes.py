@@ -25,33 +25,34 @@ from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router
 
 _TOGETHER = 16
-"""So many of one list are under way at once: others' requests wait behind these, not behind all."""
+"""The number of a list's items that run at once: other requests wait behind these, not behind all.
+"""
 
 Reported = TypeVar("Reported", wire.RewardRequest, wire.CompareRequest)
 
 
 async def rewards(request: web.Request) -> web.Response:
-    """POST /v1/rewards: one, or a list of which each gets a result of its own."""
+    """POST /v1/rewards: one, or a list with a result for each item."""
     learning = learning_of(request)
     return await _one_or_list(request, learning, learning.reward)
 
 
 async def comparisons(request: web.Request) -> web.Response:
-    """POST /v1/comparisons: one, or a list of which each gets a result of its own."""
+    """POST /v1/comparisons: one, or a list with a result for each item."""
     learning = learning_of(request)
     return await _one_or_list(request, learning, learning.compare)
 
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """Outcomes as one caller sends them, over HTTP or the stream."""
+    """Outcomes of one caller, over HTTP or the stream."""
 
     router: Router
     gate: Gate
     caller: Caller
 
     async def reward(self, item: Any) -> Result:
-        """Learn from one reward; its result. Raises what was wrong with it."""
+        """Learn from one reward; returns the result. Raises an error if it is wrong."""
         try:
             asked = wire.convert(item, wire.RewardRequest)
         except ServiceError as error:
@@ -60,7 +61,7 @@ class Learning:
         return await self.take(asked)
 
     async def take(self, asked: wire.RewardRequest) -> Result:
-        """The same of one that was read."""
+        """The same for a decoded one."""
         router = self.router
         try:
             if asked.session or asked.conversation:
@@ -74,7 +75,10 @@ class Learning:
         return Result(decision_id=asked.decision_id, status=status)
 
     async def _session(self, asked: wire.RewardRequest) -> Result:
-        """Learn what is said of a session: for a key's share as much as all that it teaches."""
+        """Learn a session's reward;
+
+        it counts for a key's share as many times as it teaches decisions.
+        """
         asked.tenant = self.caller.tenant_for(asked.tenant)
         with self.gate.teaching(self.caller):
             status, credited = await self.router.reward_session(asked)
@@ -85,7 +89,7 @@ class Learning:
         return Result(decision_id=None, status=status, credited=credited)
 
     async def compare(self, item: Any) -> Result:
-        """Learn from one comparison; its result. Raises what was wrong with it."""
+        """Learn from one comparison; returns the result. Raises an error if it is wrong."""
         try:
             asked = wire.convert(item, wire.CompareRequest)
             status = await self._taught(asked, self.router.compare)
@@ -109,12 +113,12 @@ class Learning:
         return status
 
     def again(self) -> None:
-        """One more request, for what came in one list or stream; raises as `Gate.admit` does."""
+        """Count one more request, for an item of a list or stream; raises as `Gate.admit` does."""
         self.gate.again(self.caller, clock.now(), time.monotonic())
 
 
 def learning_of(request: web.Request) -> Learning:
-    """The way by which this request's outcomes are learned."""
+    """The object that learns this request's outcomes."""
     return Learning(request.app[ROUTER], request.app[GATE], request[CALLER])
 
 
@@ -133,9 +137,9 @@ async def _one_or_list(
     window = asyncio.Semaphore(_TOGETHER)
 
     async def result(item: Any, first: bool) -> Result:
-        async with window:  # lets them in in their order
+        async with window:  # admits them in order
             try:
-                if not first:  # the request itself stood for one
+                if not first:  # the request itself counted as one
                     learning.again()
                 return await learn(item)
             except ServiceError as error:
@@ -148,13 +152,13 @@ async def _one_or_list(
 
 
 def _named(item: Any) -> str | None:
-    """The decision that an item of a list names, if it is one and its name is text."""
+    """The decision that an item of a list names, if it names one by text."""
     found = item.get("decision_id") if isinstance(item, dict) else None
     return found if isinstance(found, str) else None
 
 
 def outcome_of(error: ServiceError) -> str:
-    """As what an outcome that got this error is counted."""
+    """The metric's label for an outcome with this error."""
     match error:
         case Unknown():
             return "unknown"

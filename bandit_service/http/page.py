@@ -1,4 +1,4 @@
-"""The page at `/` and its files, which are in the package: no build step, no third-party assets.
+"""The page at `/` and its files in the package: no build step, no third-party assets.
 
 Files are read once, sent with a hash as their ETag, and revalidated at each visit. The page's
 content security policy allows only scripts and styles of its own origin.
@@ -47,7 +47,7 @@ class File:
 
 @cache
 def files() -> dict[str, File]:
-    """Every file by its name; nothing else can be asked for."""
+    """Every file by its name; no other file is served."""
     found = {}
     for path in sorted(DIRECTORY.iterdir()):
         if path.suffix in TYPES:
@@ -58,7 +58,7 @@ def files() -> dict[str, File]:
 
 
 def wanted(request: web.Request) -> bool:
-    """Whether who asks for `/` is a browser, which names text/html."""
+    """Whether the client of `/` is a browser, which accepts text/html."""
     return "text/html" in request.headers.get("Accept", "")
 
 
@@ -68,7 +68,7 @@ def document(request: web.Request) -> web.Response:
 
 
 async def reference(request: web.Request) -> web.Response:
-    """GET /docs: the API's reference, which the page makes of /openapi.json."""
+    """GET /docs: the API's reference, which the page renders from /openapi.json."""
     return _sent(request, files()["docs.html"])
 
 

@@ -1,4 +1,4 @@
-"""What requests say beside their bodies: in the path, the query, and headers."""
+"""The parameters of requests: in the path, the query, and headers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which calls of providers' APIs are not supported: status 501.
 
-A proxy in front would take a 404 for a deployment that is gone, and stop using it; 501 says that
-only this call is missing.
+A proxy in front would read a 404 as a deleted deployment, and stop using it; 501 says that only
+this call is missing.
 """
 
 from __future__ import annotations
@@ -51,4 +51,6 @@ def is_absent(path: str) -> bool:
 
 def not_there(path: str) -> NotThere:
     """What is said of one of them."""
-    return NotThere(f"{path.rstrip('/')} is not there; docs/gateway.md says which calls are")
+    return NotThere(
+        f"{path.rstrip('/')} is not supported; docs/gateway.md lists the calls that are"
+    )

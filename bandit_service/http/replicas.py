@@ -1,4 +1,4 @@
-"""GET /v1/replicas: who shares the log, and how far each is."""
+"""GET /v1/replicas: the replicas of the log, and how far each is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one path of the API is: one row of the table that everything about paths is read from."""
+"""One row of the table of paths, from which everything about paths is read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from bandit_service.core.errors import ServiceError
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
 Scope: TypeAlias = Literal["", "decide", "reward", "read", "admin", "stream", "metrics", "totals"]
-"""What a key must have: "" nothing; "stream" is asked for message by message; "metrics" is `read`
-unless metrics are open; "totals" is `read` of a key that acts for all tenants, since what is told
-is made of all their outcomes."""
+"""The scope that a key must have: "" none;
+
+"stream" is checked for each message; "metrics" is `read` unless metrics are open; "totals" is
+`read` of a key for all tenants, since the answer is computed from all their outcomes.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """Something that a request says beside its body."""
+    """A parameter of a request, outside its body."""
 
     name: str
     place: Literal["path", "query", "header"]

@@ -449,7 +449,7 @@ def handler_of(row: Route) -> Handler:
     if not checks_query(row):
         return row.handler
     known = sorted(each.name for each in row.parameters if each.place == "query")
-    there_are = f"there are {', '.join(known)}" if known else "there is none"
+    there_are = f"expected one of {', '.join(known)}" if known else "it has none"
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.query_string:

@@ -1,10 +1,9 @@
 """GET /v1/stream: msgpack maps over a WebSocket, many requests in flight, bounded by credits.
 
-The server opens with {"op": "hello", "credits": N}. A request takes a credit and its answer
-gives it back; one beyond them is answered with code "no_credit" and changes nothing. Answers
-come as they are ready, those of one turn of the loop in one write, and are matched by `id`. A
-client that does not read its answers is not read from either, so a connection holds at most N
-answers.
+The server opens with {"op": "hello", "credits": N}. A request uses a credit and its answer returns
+it; a request without credit gets code "no_credit" and changes nothing. Answers come as they are
+ready, those of one turn of the loop in one write, and are matched by `id`. If a client does not
+read its answers, the service does not read its requests, so a connection holds at most N answers.
 """
 
 from __future__ import annotations
@@ -85,8 +84,8 @@ async def _close_when(
 class _Connection:
     """Requests in flight on one socket.
 
-    A decide that brings its embedding is taken at once, and with all others of its turn decided and
-    answered; everything else, and every error in a frame, gets a task of its own.
+    A decide with an embedding is taken at once, and decided and answered together with all others
+    of its turn. Everything else, and every error in a frame, gets its own task.
     """
 
     def __init__(
@@ -126,9 +125,12 @@ class _Connection:
         await asyncio.gather(*self._under_way(), return_exceptions=True)
 
     async def drain(self, within_s: float) -> None:
-        """Take nothing more, and answer what is under way; what takes longer is told so."""
+        """Accept nothing more, and answer the running requests;
+
+        those that take too long get an error.
+        """
         self._draining = True
-        for _ in range(3):  # what was taken is decided and told within that many turns of the loop
+        for _ in range(3):  # accepted decides are answered within this many turns of the loop
             if self._asked:
                 await asyncio.sleep(0)
         if self._under_way():
@@ -147,7 +149,10 @@ class _Connection:
     # --- decides with an embedding
 
     def _take_decide(self, frame: bytes) -> bool:
-        """Take a frame that is just that; False where it is another, or anything is wrong."""
+        """Take a frame with such a decide;
+
+        False if it is another frame, or if anything is wrong.
+        """
         if self._draining or self._unbegun or self._full() or len(frame) > self._max_frame_bytes:
             return False
         asked = plain(frame)
@@ -173,7 +178,7 @@ class _Connection:
         self._told_now.append(asked)
 
     def _account(self) -> None:
-        """The router is rid of them now, whether the client reads its answers or not."""
+        """The router has finished them, whether the client reads its answers or not."""
         told, self._told_now = self._told_now, []
         taken = [(one.made, one.begun) for one in told if one.taken and one.made]
         try:
@@ -282,4 +287,4 @@ class _Connection:
         try:
             await self._socket.send_bytes(body)
         except (ConnectionError, RuntimeError):
-            return  # the client is gone, and its answer with it
+            return  # the client has left, so there is nobody to answer

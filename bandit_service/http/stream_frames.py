@@ -1,4 +1,4 @@
-"""Frames of the stream that ask for a decision and nothing else, and what answers them."""
+"""The stream's frames that only request a decision, and their answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Frame(wire.DecideRequest, kw_only=True, forbid_unknown_fields=True):
-    """A whole frame that asks for a decision."""
+    """A whole frame that requests a decision."""
 
     op: Literal["decide"]
     id: int | str
@@ -26,7 +26,7 @@ _decoder = msgspec.msgpack.Decoder(Frame)
 
 
 def plain(frame: bytes) -> Frame | None:
-    """A frame that asks to decide on an embedding; None for any other, and for a wrong one."""
+    """A frame that requests a decision on an embedding; None for any other, and for a wrong one."""
     try:
         asked = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
@@ -40,7 +40,7 @@ def plain(frame: bytes) -> Frame | None:
 
 
 class Asked:
-    """One decision under way, told without a future of its own. taken: the router counts it."""
+    """One running decision, answered without a future. taken: the router counts it."""
 
     __slots__ = ("_tell", "begun", "id", "made", "taken")
 
@@ -52,11 +52,11 @@ class Asked:
         self._tell = tell
 
     def cancelled(self) -> bool:
-        """It is decided within the turn, also where the client leaves."""
+        """It is decided within the turn, even if the client leaves."""
         return False
 
     def done(self) -> bool:
-        """Whether it was told."""
+        """Whether it has its result."""
         return self.made is not None
 
     def set_result(self, event: ev.Decided) -> None:
@@ -65,7 +65,7 @@ class Asked:
         self._tell(self)
 
     def set_exception(self, error: Exception) -> None:
-        """Why there is no value."""
+        """Set the error."""
         self.made = error
         self._tell(self)
 

@@ -1,6 +1,6 @@
 """POST /feedback: TensorZero's feedback, as named metrics of a decision or a session.
 
-An inference of TensorZero's is a decision here, and an episode is a session. The last value counts.
+An inference of TensorZero is a decision here, and an episode is a session. The last value counts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ async def feedback(request: web.Request) -> web.Response:
 
 
 def _checked(world: World, asked: wire.Feedback) -> float:
-    """The value as a metric has it; Refused, or NotThere, for what is no value of one."""
+    """The value in the metric's form.
+
+    Raises Refused, or NotThere, if it is not a value of the metric.
+    """
     name, named = asked.metric_name, world.named.specs
     if name in _TEXTS and name not in named:
         metrics = f"; send a metric: {', '.join(named)}" if named else ""
@@ -57,7 +60,9 @@ def _checked(world: World, asked: wire.Feedback) -> float:
         )
     spec = named.get(name)
     if spec is None:
-        there_are = f"there are {', '.join(named)}" if named else "none is; name it in [[metrics]]"
+        there_are = (
+            f"expected one of {', '.join(named)}" if named else "none is; name it in [[metrics]]"
+        )
         raise Refused(
             f"metric_name: no metric {name!r} is named{did_you_mean(name, named)}; {there_are}",
             param="metric_name",
@@ -86,7 +91,7 @@ def _value(spec: NamedMetric, value: object) -> float:
 
 
 def _find(router: Router, reward: wire.RewardRequest, caller: Caller) -> None:
-    """Raise Unknown or Expired where it is of nothing that may be rewarded."""
+    """Raise Unknown or Expired if nothing can be rewarded."""
     if reward.decision_id is not None:
         router.find(reward.decision_id, caller.tenant)
         return

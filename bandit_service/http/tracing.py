@@ -1,4 +1,4 @@
-"""The span of each HTTP request, where spans are wanted."""
+"""The span of each HTTP request, if tracing is on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def traced(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 async def name_span(request: web.Request, response: web.StreamResponse) -> None:
-    """The answer says within which span it was made."""
+    """The answer names its span."""
     span = request.get(_SPAN)
     if span is not None:
         response.headers["traceparent"] = span.headers()["traceparent"]

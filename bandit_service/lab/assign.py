@@ -1,14 +1,14 @@
 """FORC's assignments of a batch of queries to arms, also under a total budget.
 
-All are pure functions of what was predicted for n queries and K arms:
+All are pure functions of predictions for n queries and K arms:
 
     quality: (n, K) p̂, finite, NaN where the arm is not eligible for the query. Binarise it
              beforehand, `(quality > 0.5).astype(float)`, for the paper's variant that does so.
     cost:    (n, K) ĉ in USD, finite and >= 0 where the arm is eligible.
 
 and give (n,) indices of arms, −1 for a query left unanswered. `milp` is the paper's integer
-program, solved exactly by HiGHS; `lagrangian` reaches the same but for one query in a fraction
-of the time, and tells the price of money at which it does.
+program, solved exactly by HiGHS; `lagrangian` gives the same except for one query, in a fraction of
+the time, together with its price of money.
 
 Source: arXiv 2308.06077, section 3, and epfl-dlab/forc.
 """
@@ -33,7 +33,7 @@ _SLACK = 1e-9
 
 
 class Infeasible(ValueError):
-    """No assignment keeps to what was asked; the message names the nearest that can be kept."""
+    """No assignment meets the limits; the message names the nearest limit that can be met."""
 
 
 class Totals(NamedTuple):
@@ -45,14 +45,14 @@ class Totals(NamedTuple):
 
 
 class Priced(NamedTuple):
-    """An assignment, and the quality that one USD more would about have bought (μ)."""
+    """An assignment, and the quality that one more USD would buy, approximately (μ)."""
 
     choice: Choice
     price: float
 
 
 def totals(quality: Floats, cost: Floats, choice: Choice) -> Totals:
-    """What an assignment is predicted to earn and to cost; an unanswered query is 0 of both."""
+    """The predicted quality and cost of an assignment; both are 0 for an unanswered query."""
     rows = np.flatnonzero(choice != UNANSWERED)
     picked = (rows, choice[rows])
     return Totals(float(quality[picked].sum()), float(cost[picked].sum()), len(rows))
@@ -148,10 +148,10 @@ def milp(
 def lagrangian(quality: Floats, cost: Floats, budget: float, penalty: float | None = 0.0) -> Priced:
     """max Σ p̂x − penalty·Σy within the budget, by argmax p̂ − μĉ with the least μ that keeps to it.
 
-    μ is found by bisection; at that price some queries are indifferent between two arms, and
-    those are moved to the dearer one as long as it fits. So all that can be lost against `milp`
-    is what one query's dearer arm would have gained. Everything fits at μ = 0, where money is no
-    object. penalty and Infeasible as in `milp`. O(n·K) for each of about a hundred prices.
+    μ is found by bisection; at that price some queries are indifferent between two arms, and those
+    are moved to the dearer one as long as it fits. So it can lose against `milp` only what one
+    query's dearer arm would have gained. If everything fits, μ is 0. penalty and Infeasible as in
+    `milp`. O(n·K) for each of about a hundred prices.
     """
     worth, paid, allowed = _options(quality, cost, penalty)
     _check_limits(worth, paid, allowed, budget, None)

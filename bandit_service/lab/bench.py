@@ -1,4 +1,4 @@
-"""One split's yardstick: what a router's choices come to beside the pool of single arms."""
+"""The metrics of a router on one split, compared with the pool of single arms."""
 
 from __future__ import annotations
 
@@ -35,18 +35,15 @@ from policies import Floats
 class OfflineRow:
     """One router on one split. Costs are USD per query; NaN where a number does not exist.
 
-    seen: outcomes or comparisons it was taught. train, test: queries.
-    quality, cost: means at its first setting, where money is no object.
-    auc_linear, auc_log, aiq, log_wtp_auc: see `curves`.
+    seen: outcomes or comparisons it was taught. train, test: queries. quality, cost: means at its
+    first setting, where cost does not matter. auc_linear, auc_log, aiq, log_wtp_auc: see `curves`.
     match_cost: hull cost at which it is as good as the best single arm, chosen on the training
-        part, as a share of that arm's cost.
-    at_best_cost, at_uniform_cost: its hull's quality at the cost of the best single arm, and at
-        the cost of uniform choice.
-    apgr, cpt50, cpt80: for two arms, the strong one being the better on the training part.
-    auc_low, auc_high: 95 % bootstrap interval of AUC linear over test queries.
-    gain: AUC linear less the zero router's, gain_low and gain_high its interval, paired.
-    fit_s, route_s: wall seconds of the fit and of choosing at all settings.
-    points: the curve.
+    part, as a share of that arm's cost. at_best_cost, at_uniform_cost: its hull's quality at the
+    cost of the best single arm, and at the cost of uniform choice. apgr, cpt50, cpt80: for two
+    arms, the strong one being the better on the training part. auc_low, auc_high: 95 % bootstrap
+    interval of AUC linear over test queries. gain: AUC linear less the zero router's, gain_low and
+    gain_high its interval, paired. fit_s, route_s: wall seconds of the fit and of choosing at all
+    settings. points: the curve.
     """
 
     router: str
@@ -97,7 +94,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all routers of one split are measured against.
+    """The references of one split, the same for all routers.
 
     low, high: USD, mean test costs of the cheapest and of the dearest arm. cheapest: that arm.
     best, uniform: (quality, cost) of the best single arm and of uniform choice.
@@ -130,7 +127,7 @@ class Bench:
         weights = _resamples(len(test), bootstrap, seed)
         answered = test.answered[:, cheapest]
         mass = weights[:, answered].sum(axis=1)
-        # a resample without any answer of the cheapest arm falls back on its mean
+        # a resample without any answer of the cheapest arm uses its mean
         floors = np.where(
             mass > 0.0,
             weights[:, answered] @ test.quality[answered, cheapest] / np.maximum(mass, 1e-12),

@@ -1,8 +1,8 @@
 """Worlds that change half-way: an arm joins, gets worse, gets dearer (a little, or by much), or
 leaves.
 
-It is always the best single arm of the whole recording (by mean reward at the willingness to pay
-of the run) to which it happens, since that is what a policy should have come to rely on.
+The change always concerns the best single arm of the whole recording (by mean reward at the
+willingness to pay of the run), since a policy should have come to rely on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WORSE = 0.5
 DEARER_BY = 0.3
 TIMES = 60.0
 SILENT = ("degrades",)
-"""Those of which nobody tells the service."""
+"""The changes that the service is not told of."""
 
 _Build = Callable[[Recorded, RewardRule, int], tuple[Phase, ...]]
 
@@ -48,20 +48,20 @@ def _joins(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]
 
 
 def _degrades(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]:  # noqa: ARG001
-    """Nobody says so: its quality is `WORSE` times what it was."""
+    """The service is not told: its quality is `WORSE` times the earlier one."""
     factor = np.where(np.arange(len(recorded.arms)) == best, WORSE, 1.0)
     worse = replace(recorded, quality=recorded.quality * factor)
     return (Phase(0, recorded, added(recorded)), Phase(len(recorded) // 2, worse))
 
 
 def _rises(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]:
-    """The catalogue says so: its mean bill becomes worth `DEARER_BY` of quality more."""
+    """The catalogue has it: its mean bill rises by `DEARER_BY` of quality."""
     mean = float(np.nanmean(recorded.cost[:, best]))
     return _dearer(recorded, best, 1.0 + DEARER_BY * rule.willingness_to_pay / max(mean, 1e-12))
 
 
 def _soars(recorded: Recorded, rule: RewardRule, best: int) -> tuple[Phase, ...]:  # noqa: ARG001
-    """The catalogue says so: its price becomes `TIMES` what it was."""
+    """The catalogue has it: its price is multiplied by `TIMES`."""
     return _dearer(recorded, best, TIMES)
 
 

@@ -1,4 +1,4 @@
-"""Cost-quality curves and what is read off them. Pure numpy: points in, numbers out.
+"""Cost-quality curves and their metrics. Pure numpy: points in, numbers out.
 
 A router at one setting of its trade-off is one point: mean cost in USD and mean quality over the
 test queries. The pool of single models gives the range [low, high] of the cost axis, the mean

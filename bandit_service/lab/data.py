@@ -1,4 +1,4 @@
-"""What every protocol reads: a recording with the embeddings of its queries, and its splits."""
+"""The input of every protocol: a recording with the embeddings of its queries, and its splits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Labelled:
 
 
 def split(data: Labelled, share: float, salt: str = "dev-eval") -> tuple[Labelled, Labelled]:
-    """The rows whose salted hash falls below `share`, and the others; where they stand is nothing.
+    """The rows whose salted hash falls below `share`, and the others, whatever their order.
 
     A row is in the first part if int(sha256(f"{salt}:{query_id}")[:8], 16) / 2³² < share, so that
     a query stays on its side when others join.

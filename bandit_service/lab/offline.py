@@ -63,10 +63,10 @@ class OfflineSummary:
 
 @dataclass(frozen=True, slots=True)
 class UpdateRow:
-    """What it costs to take in more of the training part, and what it brings.
+    """The cost and the effect of learning more of the training part.
 
-    share: of the training part that is known by now. added: queries that are new. incremental:
-    whether they alone were taken in, or everything was fitted again. seconds: wall time of that.
+    share: of the training part that is known so far. added: new queries. incremental: whether only
+    they were learned, or everything was fitted again. seconds: wall time of that.
     """
 
     router: str

@@ -1,7 +1,7 @@
 """The online protocols: policies × seeds × prices of quality, each run a pass over the stream.
 
-A run is one call of `simulate`, in a process of its own pool, with one thread for BLAS. What comes
-back is small: means, and sums at some two hundred steps, from which the curves are drawn.
+A run is one call of `simulate`, in a process of its own pool, with one thread for BLAS. The result
+is small: means, and sums at some two hundred steps, from which the curves are drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import policies
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recall import Recall
@@ -34,7 +34,7 @@ _BASELINES = ("uniform", "best", "oracle")
 
 @dataclass(frozen=True, slots=True)
 class Entrant:
-    """A policy as it takes part: `label` in the tables, its parameters, and what it is shown.
+    """An entrant: a policy with its `label` in the tables, its parameters, and its feedback.
 
     warm: learn the warm part with full information first. feedback: as in `simulate`. reacts:
     where the world changes, to drift as the service does by default, or by its own alarm.
@@ -118,7 +118,7 @@ def run_online(
     if set(protocol.scenarios) - {"steady"}:
         data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
     tasks = tasks_of(entrants, protocol)
-    # What is kept of a run is found again by a protocol of more seeds, worths or scenarios.
+    # A protocol with more seeds, worths or scenarios finds the stored results of a run again.
     alike = replace(protocol, seeds=0, worths=(), scenarios=())
     yield from in_processes(_begin, (data, warm, alike), _pass, tasks, jobs)
 

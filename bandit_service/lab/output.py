@@ -1,4 +1,4 @@
-"""What a run of `evaluate` leaves behind: results as JSON, curves as Parquet."""
+"""The output files of `evaluate`: results as JSON, curves as Parquet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Human votes between two models' answers, and how well ratings foretell the next vote."""
+"""Human votes between two models' answers, and how well ratings predict the next vote."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class PairRow:
-    """One way of foretelling, over the votes that were no tie.
+    """One way of predicting, over the votes that were no tie.
 
     accuracy: share of votes whose winner had the higher probability; equal ones count a half.
     log_loss: mean of −ln p(winner). brier: mean of (1 − p(winner))².
@@ -71,7 +71,8 @@ class PairRow:
 def load_pairs(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Pairs:
     """Votes, one JSON object a line: text, model_a, model_b and winner ("a", "b" or "tie").
 
-    A line that is not so is left out and told. BadRecording where the whole cannot be used.
+    An invalid line is skipped and reported. Raises BadRecording if the file as a whole cannot be
+    used.
     """
     votes = []
 
@@ -112,9 +113,9 @@ def evaluate_pairs(
     ridge: float = 1.0,
     refit_every: int = 10,
 ) -> list[PairRow]:
-    """Every vote foretold before it is learned, in an order shuffled by the seed.
+    """Every vote predicted before it is learned, in an order shuffled by the seed.
 
-    embeddings: (n, d) float32 of unit norm, of `pairs.texts`. Ties teach, and are not foretold.
+    embeddings: (n, d) float32 of unit norm, of `pairs.texts`. Ties are learned, not predicted.
 
     - coin: 1/2.
     - Bradley-Terry, refit: σ(ξ_a − ξ_b), fitted with `ridge` to all votes so far, again every

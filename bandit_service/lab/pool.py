@@ -1,7 +1,7 @@
 """Independent tasks on as many processes as asked, each with one thread for linear algebra.
 
-Inside `keeping(directory)` what a task came to is kept in a file, and a task that has its file is
-not run again, so that hours of runs can be broken off and gone on with.
+Inside `keeping(directory)` the result of each task is stored in a file, and a task with a file is
+not run again. So hours of runs can be interrupted and continued.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _kept: list[Path] = []
 
 @contextmanager
 def keeping(directory: Path) -> Iterator[None]:
-    """Keep what tasks come to in `directory`, and take from there what is known.
+    """Store the results of tasks in `directory`, and read known results from there.
 
     A file is named by the task, its arguments and all that it reads, but not by the code: after a
-    change of a policy the directory must be deleted. What is kept must be of the type that the
-    task says it returns: a dataclass of numbers, texts and arrays, or a text.
+    change of a policy the directory must be deleted. A result must have the declared return type of
+    its task: a dataclass of numbers, texts and arrays, or a text.
     """
     directory.mkdir(parents=True, exist_ok=True)
     _kept.append(directory)
@@ -77,7 +77,7 @@ def _run(
     tasks: Sequence[tuple[Any, ...]],
     jobs: int,
 ) -> Iterator[tuple[int, T]]:
-    """The place of each task in `tasks` and what it came to."""
+    """The place of each task in `tasks` and its result."""
     if not tasks:
         return
     if jobs == 1:

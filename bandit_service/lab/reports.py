@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.lab.change import SCENARIOS
 from bandit_service.lab.data import Labelled, split
 from bandit_service.lab.equal import EqualRow, equal_rows
@@ -50,11 +50,11 @@ WARM_SALT = "warm"
 
 @dataclass
 class Report:
-    """What one protocol on one recording came to.
+    """The results of one protocol on one recording.
 
     plot: draws it, once all else is written. records: by name, rows for JSON. points: by file name,
-    rows for Parquet. warnings: what a reader must be told, such as a policy that failed.
-    offline: rows of the offline split, if any. passed: the runs online, if any.
+    rows for Parquet. warnings: what a reader must be told, such as a policy that failed. offline:
+    rows of the offline split, if any. passed: the runs online, if any.
     """
 
     tables: list[Table] = field(default_factory=list)
@@ -86,7 +86,7 @@ def evaluate(
     jobs: int,
     out: Path,
 ) -> Iterator[Report]:
-    """The named protocols one after the other, each told as soon as it is done.
+    """The named protocols one after the other, each reported as soon as it is done.
 
     entrants take part online, with all seeds; learners where several runs are needed for each
     figure, with `few`.

@@ -1,4 +1,4 @@
-"""What the runs of the online protocols come to, with intervals over seeds."""
+"""Summaries of the runs of the online protocols, with intervals over seeds."""
 
 from __future__ import annotations
 
@@ -183,7 +183,9 @@ def _changed(
     label: str, scenario: str, runs: Sequence[Passed], without: Sequence[Passed] | None
 ) -> ChangeRow:
     n = runs[0].queries
-    each = max(1, n)  # of no query, as where the only model is not there, nothing can be said
+    each = max(
+        1, n
+    )  # without any query, for example if the only model is missing, there is no mean
     at, soon = (n // 2) / each, min(1.0, (n // 2 + 200) / each)
 
     def gap(low: float, high: float) -> Callable[[Passed], float]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import policies
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recall import Recall
 from bandit_service.lab.data import Labelled, split
@@ -29,7 +29,7 @@ SALT = "tune"
 
 
 class BadSearch(ValueError):
-    """The search asks for what is not there; the message names the parameter."""
+    """The search names an unknown parameter or value; the message says which one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What a search found.
+    """The result of a search.
 
-    trials: on the validation part, the best first. default, chosen: there as well. gain: reward
-    of the chosen less that of the default parameters, paired over seeds. The same for the test
-    part, which nothing was chosen on. warnings: what speaks against taking the choice at its word.
+    trials: on the validation part, the best first. default, chosen: there as well. gain: reward of
+    the chosen less that of the default parameters, paired over seeds. The same for the test part,
+    which nothing was chosen on. warnings: reasons to doubt the choice.
     """
 
     policy: str
@@ -170,7 +170,7 @@ class Guided:
 def check_space(policy: str, space: Space) -> frozenset[str]:
     """BadSearch for what the policy does not take; the names of its whole-number parameters."""
     if not policies.exists(policy):
-        raise BadSearch(f"policy {policy}: there are {policies.there_are()}")
+        raise BadSearch(f"policy {policy}: expected one of {policies.there_are()}")
     default = _parameters(policies.load(policy))
     for name, values in space.items():
         if name not in default:

@@ -77,7 +77,7 @@ class Broadcast:
         return listener
 
     def leave(self, listener: Listener) -> None:
-        """This one listens no more."""
+        """Remove this listener."""
         self._listeners.discard(listener)
         if not self._listeners and self._ticking is not None:
             self._ticking.cancel()

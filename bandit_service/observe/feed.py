@@ -1,8 +1,8 @@
-"""What one audience may see of what happens: steps of time and the newest decisions.
+"""The activity that one audience may see: steps of time and the newest decisions.
 
-It is told of every event as it is applied, in O(1) and without a clock; everything dearer is done
-when somebody looks. It begins with the newest pending decisions and decides nothing. What is
-learned is folded once, by `telemetry.learning`.
+It gets every event as it is applied, in O(1) and without a clock; expensive work is done only for a
+viewer. It begins with the newest pending decisions and decides nothing. `telemetry.learning` folds
+rewards and costs once, for all.
 """
 
 from __future__ import annotations
@@ -98,14 +98,14 @@ class ActivityFeeds:
         return self.all if tenant is None else self._of[tenant]
 
     def recall(self, world: World) -> None:
-        """Begin with the newest decisions that may still be rewarded, and what is known of them."""
+        """Begin with the newest decisions that may still be rewarded, and their outcomes."""
         for pending in reversed(world.pending.decisions.newest(RECALLED)):
             for what in _recalled(pending, world.events):
                 self._learning.heard(what, world)
                 self.heard(what, world)
 
     def heard(self, what: Resolved, _: World) -> None:
-        """One event that was applied, after the fold of what is learned was told of it."""
+        """One event that was applied, after `telemetry.learning` got it."""
         match what.event:
             case ev.Decided():
                 if what.pending is not None:
@@ -132,7 +132,7 @@ class ActivityFeeds:
 
 
 def _recalled(pending: Pending, number: int) -> Iterator[Resolved]:
-    """A decision of before the start, and all that came back for it as one reward."""
+    """A decision from before the start, with all its signals as one reward."""
     decided = pending.decided
     known = pending.signals if pending.revoked else pending.learned or pending.signals
     yield Resolved(decided, number, pending, decided)

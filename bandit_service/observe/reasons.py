@@ -135,7 +135,7 @@ def why(
 
 
 def changes(seen: ArmSeen, now: float) -> str:
-    """What became otherwise about an arm in ten minutes, "" where nothing surely did.
+    """What changed about an arm in ten minutes, "" if nothing certainly did.
 
     The oldest values of that time are held against the newest, ENOUGH_TO_TELL or more of each.
     """
@@ -190,7 +190,7 @@ def relearned(alarms: Mapping[ArmId, OwnAlarms]) -> dict[ArmId, str]:
 
 
 def nearly_spent(budgets: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In words, the budgets of which a tenth or less is left; what is held counts as spent."""
+    """In words, the budgets with a tenth or less left; reservations count as spent."""
     said = []
     for row in budgets:
         share = (row["spent_usd"] + row["held_usd"]) / row["usd"]
@@ -205,9 +205,8 @@ class Signs:
     """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
 
     failed: of the `answered` newest requests of the same time, those that were answered with an
-    error of the service or a provider.
-    degraded: why nothing can be written, "" if it can. masked: arms whose calls fail. noticed: in
-    words, what else is to be looked at.
+    error of the service or a provider. degraded: why nothing can be written, "" if it can. masked:
+    arms whose calls fail. noticed: in words, what else needs attention.
     """
 
     offered: int

@@ -25,7 +25,7 @@ class Plane:
 
 
 def plane_of(vectors: Floats, before: Plane | None = None) -> Plane | None:
-    """The plane of the most variance of (n, d) vectors; None where there is no such plane.
+    """The plane of the most variance of (n, d) vectors; None if there is no such plane.
 
     Each axis points to the side of the plane `before`, so that a picture does not flip over.
     """

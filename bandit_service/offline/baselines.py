@@ -1,4 +1,4 @@
-"""What any policy is to be compared with, under full information."""
+"""Baselines for any policy, under full information."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """What any policy is to be compared with, query by query in the recording's order.
+    """The baselines, query by query in the recording's order.
 
     uniform: the expectation of drawing evenly among the arms that have an answer.
     best:    always `best_arm`, the arm of the highest mean reward in hindsight; for a query

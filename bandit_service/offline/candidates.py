@@ -38,7 +38,7 @@ def split(text: str) -> tuple[str, list[str]]:
 
 
 def parsed(text: str) -> Candidate:
-    """NAME[:PARAMETER=VALUE...], values as JSON or as they are; ValueError says what is wrong.
+    """NAME[:PARAMETER=VALUE...], values as JSON or as they are. Raises ValueError.
 
     >>> parsed("epsilon_greedy:epsilon=0.25").parameters
     {'epsilon': 0.25}
@@ -61,6 +61,6 @@ def parsed(text: str) -> Candidate:
 def checked(candidate: Candidate) -> Candidate:
     """The candidate, if there is such a policy with such parameters; ValueError or TypeError."""
     if not policies.exists(candidate.name):
-        raise ValueError(f"no policy {candidate.name!r}; there are {policies.there_are()}")
+        raise ValueError(f"no policy {candidate.name!r}; expected one of {policies.there_are()}")
     policies.load(candidate.name, **candidate.parameters)
     return candidate

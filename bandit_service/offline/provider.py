@@ -70,7 +70,7 @@ class Answers:
         return self._order[int(np.argmax(near))], "nearest"
 
     def answer(self, arm: str, text: str) -> Answer | None:
-        """What this arm answered; None where it has no answer to this query."""
+        """This arm's answer; None if it has none to this query."""
         column, spec = self.arms[arm]
         row, found = self.find(text)
         quality = float(self._recorded.quality[row, column])
@@ -162,7 +162,9 @@ class RecordedUpstream:
         arm = body.get("model")
         if arm not in self._answers.arms:
             there_are = ", ".join(self._answers.arms)
-            raise _refused(404, f"model: no {arm!r} was recorded; there are {there_are}", "model")
+            raise _refused(
+                404, f"model: no {arm!r} was recorded; expected one of {there_are}", "model"
+            )
         number = next(self._numbers)
         if chance.uniform(self._seed, str(number)) < self._fail_rate:
             raise _refused(503, "this failure was asked for", None)

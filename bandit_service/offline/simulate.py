@@ -24,7 +24,8 @@ from bandit_service.core import chance
 from bandit_service.core import events as ev
 from bandit_service.core import prior as prior_of
 from bandit_service.core.apply import fold
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.outcomes import (
     Reported,
@@ -33,6 +34,7 @@ from bandit_service.core.outcomes import (
     decision_rewarded,
     subject_rewarded,
 )
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world

@@ -1,1 +1,1 @@
-"""Text of other people: decoded and checked, with every mistake named and what was meant."""
+"""Decodes and checks text from outside; errors name every mistake and suggest what was meant."""

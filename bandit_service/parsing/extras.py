@@ -1,4 +1,4 @@
-"""What to run where a package is missing. This one is in no index; what it depends on is."""
+"""The command to run if a package is missing. This package is in no index; its dependencies are."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def canonical(host: str) -> str:
 
 @lru_cache(256)
 def authority_of(text: str) -> tuple[str, int | None] | None:
-    """Name and port of a `Host`; None where it is none."""
+    """Name and port of a `Host`; None if it is not one."""
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         return None

@@ -33,7 +33,7 @@ _NONE = {"", "null", "none", "nan", "na", "n/a", "<na>", "\\n"}
 
 
 class Unusable(ValueError):
-    """A file that cannot be read as text; the message says what it is, and what to do."""
+    """A file that cannot be read as text; the message names the kind of file, and what to do."""
 
 
 def decoded(file: io.BufferedReader) -> io.BufferedReader:

@@ -35,7 +35,7 @@ _MOST_UNKNOWN = 50
 """Unknown fields that are told: what was meant by each takes a while to be found."""
 
 _DECIDING = ("kind", "name")
-"""Fields that say which others there may be: where one is wrong, nothing is said of those."""
+"""Fields that determine which others are allowed: if one is wrong, the others are not reported."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What waits to be appended while the disk is full: answered decisions, and costs of calls."""
+"""Answered decisions and costs of calls that wait to be appended while the disk is full."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
 
 Booked = Callable[[], None]
-"""Is called once a cost is in the log and applied, or is given up."""
+"""Called once a cost is in the log and applied, or is dropped."""
 
 
 class Backlog:
-    """The oldest is given up where there are more than `most`. full: why nothing can be written.
+    """If there are more than `most`, the oldest is dropped. full: why nothing can be written.
 
-    Decisions and costs wait in one order, so that the times in the log go on.
+    Decisions and costs wait in one order, so that times in the log ascend.
     """
 
     def __init__(self, most: int, metrics: Metrics) -> None:
@@ -49,7 +49,7 @@ class Backlog:
         return len(self._waiting) - len(self._booked)
 
     def filled(self, error: Full) -> None:
-        """From here on nothing can be written."""
+        """From now on nothing can be written."""
         if self.full is None:
             self.full = error
             _log.error("the log cannot be written", extra={"why": str(error)})
@@ -65,18 +65,18 @@ class Backlog:
         return waiting is not None and tenant in (None, waiting.tenant)
 
     def put(self, event: ev.Decided) -> None:
-        """One more decision that waits."""
+        """Add a decision."""
         self._keep(event.id, event)
 
     def owe(self, event: ev.Spent, booked: Booked) -> None:
-        """One more cost that waits."""
+        """Add a cost."""
         key = f"cost {next(self._numbers)}"
         self._booked[key] = booked
         self._usd += event.usd
         self._keep(key, event)
 
     def oldest(self) -> Iterator[Sequence[tuple[str, ev.Decided | ev.Spent]]]:
-        """Some at a time, in their order and by what each is `written`, until all are."""
+        """Some of them at a time, in order, with their keys, until all are `written`."""
         while self._waiting:
             yield list(islice(self._waiting.items(), _CATCH_UP))
 
@@ -85,7 +85,7 @@ class Backlog:
         self._let_go(key)
 
     def count(self) -> None:
-        """Tell how many wait."""
+        """Report how many wait."""
         self._metrics.log_backlog.set(self.decisions)
         self._metrics.cost_waiting.set(self._usd)
 

@@ -1,4 +1,4 @@
-"""Experiments and rules as the configuration names them, made so by events at a start."""
+"""Makes experiments and rules agree with the configuration, by events at a start."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ _BY, _WHY = "config", "the configuration changed"
 
 
 async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rules: Rules) -> None:
-    """Make what the configuration names agree with it; what the API made or changed stays.
+    """Make configured experiments agree with the configuration; those that the API made or changed
+    stay.
 
-    All of it is checked before anything is written. An experiment that is no longer named is
-    stopped, one that is new begins.
+    All of it is checked before anything is written. An experiment that is no longer configured is
+    stopped; a new one is started.
     """
     records = experiments.records
     gone = [id for id in records.configured if id not in {one.id for one in wanted}]
@@ -48,9 +49,11 @@ async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rule
 
 
 def _moved(wanted: Experiment, configured: Experiment | None, now: Experiment | None) -> Experiment:
-    """What is wanted, with the share and the weights of now where the configuration left them.
+    """The wanted experiment, with the present share and weights if the configuration did not change
+    them.
 
-    A ramp, a champion or the API moved them since, and another line of the file must not undo it.
+    A ramp, a champion or the API may have moved them since, and a change of another line must not
+    undo that.
     """
     if configured is None or now is None:
         return wanted

@@ -1,7 +1,7 @@
-"""Rewards of sessions: one event says what was said, then each decision learns its part.
+"""Rewards of sessions: one event has the session's reward, then each decision learns its part.
 
-Both are in the log before the client is told. Where the process ends in between, the next start
-goes on, or the client's resend.
+All events are in the log before the client is answered. If the process ends in between, the next
+start continues, or the client's resend.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class Crediting:
         self._kept: Kept | None = None
 
     def start(self) -> None:
-        """Go on with what a process before this one did not end."""
+        """Continue what an earlier process did not complete."""
         self._kept = self._writer.tasks.keep(TASK, self._forever)
 
     async def close(self) -> None:
-        """Stop; the next start goes on from what is done by now."""
+        """Stop; the next start continues."""
         if self._kept is not None:
             await self._kept.end()
 
     async def reward(self, group: str, name: str, report: Reported) -> tuple[str, int]:
-        """What is said of a session; "accepted" or "duplicate", and how many it is credited to.
+        """Reward a session; "accepted" or "duplicate", and how many decisions it is credited to.
 
-        Decisions of it that another replica answered just now are waited for.
+        Waits for decisions of it that another replica has just answered.
         """
         writer = self._writer
         newest = writer.new_id(writer.now())
-        await writer.arrived(newest)  # and with it all that were answered before
+        await writer.arrived(newest)  # this covers all that were answered before
         if group not in writer.world.sessions.members and writer.may_come(newest):
             raise NotYet(_NOT_HERE.format(name), param=name.partition(":")[0])
         await self.finish(group)
@@ -65,13 +65,13 @@ class Crediting:
         return "duplicate" if event is None else "accepted", credited
 
     async def finish_of(self, decision_id: str) -> None:
-        """Let a decision whose own word was withdrawn learn what was said of its sessions."""
+        """Let a decision whose own feedback was withdrawn learn the rewards of its sessions."""
         pending = self._writer.world.pending.decisions.get(decision_id)
         for group in () if pending is None else pending.decided.groups:
             await self._one(group, decision_id)
 
     async def finish(self, group: str) -> None:
-        """Let each decision of a session learn what it has not learned yet."""
+        """Let each decision of a session learn the part that it has not learned yet."""
         writer = self._writer
         told = writer.world.sessions.told.get(group)
         if told is None or told.done:
@@ -97,7 +97,7 @@ class Crediting:
         try:
             await writer.submit(prepare, key=decision_id)
         except Expired:
-            pass  # it left while this was under way
+            pass  # it expired meanwhile
         except (Refused, Conflict) as error:  # the others learn it, and the session is not stuck
             _log.warning("a decision cannot learn its session's", extra={"why": error.code})
 

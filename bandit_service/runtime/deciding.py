@@ -1,7 +1,8 @@
-"""Decisions of one turn of the loop, made together: one recall, one proposal, then each its draw.
+"""Decides all queries of one turn of the loop together: one recall, one proposal, then a draw for
+each.
 
-Each is the same decision, bit for bit, as if it had been asked for alone; what goes wrong with one
-is told to it alone.
+Each decision is the same, bit for bit, as if it had been requested alone. An error of one is
+reported only to its caller.
 """
 
 from __future__ import annotations
@@ -16,17 +17,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import (
-    Exploration,
-    Lot,
-    Query,
-    Recalled,
-    Weighed,
-    drawn,
-    lot_of,
-    one_by_one,
-    weigh,
-)
+from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, weigh
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.together import weigh_many
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.writer import Writer
@@ -37,11 +30,11 @@ from store import HistoryIndex, Neighbours
 
 _log = logging.getLogger("bandit.router")
 MOST_TOGETHER = 64
-"""Decisions that are prepared at once, so that what they take of memory is bounded."""
+"""The maximum number of decisions prepared together, which bounds their memory."""
 
 
 class Asked(msgspec.Struct, gc=False):
-    """A query that is to be decided. look: is shown what was weighed. drawn_at: when it was."""
+    """A query to decide. look: gets what was weighed. drawn_at: the time of the draw."""
 
     query: Query
     look: Callable[[Weighed], None] | None = None
@@ -50,7 +43,7 @@ class Asked(msgspec.Struct, gc=False):
 
 
 class Deciding:
-    """What the writer asks for the decisions of a turn. most: so many at once, at most."""
+    """Prepares the decisions of a turn for the writer. most: the maximum number at once."""
 
     def __init__(
         self,
@@ -75,7 +68,7 @@ class Deciding:
     ) -> ev.Decided:
         """Recall, propose, draw, append; `append` lasts until the whole batch is applied.
 
-        patient: it may wait a little for others that are decided with it.
+        patient: it may wait a little for others, to be decided together with them.
         """
         asked = Asked(query, look, tracing.current())
         done: asyncio.Future[ev.Decided] = asyncio.get_running_loop().create_future()
@@ -87,7 +80,7 @@ class Deciding:
         return event
 
     def submit(self, query: Query, done: Done) -> None:
-        """`decide` without a span; `done` is told."""
+        """`decide` without a span; calls `done`."""
         self._writer.submit_among(self, Asked(query), done)
 
     @property
@@ -96,7 +89,7 @@ class Deciding:
         return one_by_one(self._writer.world)
 
     def prepare(self, asked: Sequence[Asked]) -> list[ev.AnyEvent | Exception]:
-        """The decision on each, or why there is none."""
+        """The decision on each, or the reason why there is none."""
         begun = time.perf_counter()
         near = self._recall_each(asked)
         recalled_at = time.perf_counter()

@@ -1,7 +1,7 @@
-"""The detectors: fed with what the fold of the log watches, and what they find becomes an event.
+"""The drift detectors. Their input is part of the folded state; their alarms become events.
 
-They are no part of the folded state: after a start they are fed once more with the newest values,
-which are. An alarm is an event like any other, so the world follows from the log alone, whatever a
+The detectors themselves are not part of it: after a start they are fed again with the newest
+values. An alarm is an event like any other, so the world follows from the log alone, whatever a
 detector does.
 """
 
@@ -21,15 +21,15 @@ from policies import ArmId
 ADWIN, PAGE_HINKLEY = "adwin", "page_hinkley"
 
 KEEP = 0.1
-"""Share of what was learned of an arm that an alarm leaves, where `drift.keep` is not set."""
+"""The share of the knowledge about an arm that stays after an alarm, if `drift.keep` is not set."""
 
 
 class Detector(Protocol):
-    """What is asked of a detector."""
+    """The interface of a detector."""
 
     @property
     def drift_detected(self) -> bool:
-        """Whether the last value gave the alarm."""
+        """Whether the last value raised the alarm."""
         ...
 
     def update(self, x: float) -> None:
@@ -51,7 +51,7 @@ class _Fed:
 
 @dataclass
 class DriftWatch:
-    """`happened` after every applied event, in order; the alarm that it gives is to be appended.
+    """Call `happened` after every applied event, in order, and append the alarm that it returns.
 
     O(1) and some microseconds for each settled reward and each decision.
     """
@@ -61,16 +61,19 @@ class DriftWatch:
 
     @property
     def keep(self) -> float:
-        """Share of what was learned of an arm that its alarm leaves."""
+        """The share of the knowledge about an arm that stays after its alarm."""
         return KEEP if self.settings.keep is None else self.settings.keep
 
     def begin(self, world: World) -> list[ev.DriftDetected]:
-        """Catch up on a recovered world; what a crash kept from being written is found again."""
+        """Catch up on a recovered world;
+
+        an alarm that a crash kept from being written is found again.
+        """
         found = (self._caught_up(name, track, world) for name, track in world.drift.tracks.items())
         return [alarm for alarm in found if alarm is not None]
 
     def happened(self, what: Resolved, world: World) -> ev.DriftDetected | None:
-        """The alarm of one event that was applied to the world as it is now, where it gave one."""
+        """The alarm of an event that was just applied to this world, if it raised one."""
         match what.event:
             case ev.Decided():
                 name = QUERIES
@@ -85,11 +88,11 @@ class DriftWatch:
         return None if track is None else self._caught_up(name, track, world)
 
     def forget(self, name: ArmId) -> None:
-        """Feed new detectors with all that is kept, with the next value."""
+        """Feed new detectors with all kept values when the next value comes."""
         self._fed.pop(name, None)
 
     def forget_all(self) -> None:
-        """The same of everything that is watched."""
+        """The same for everything that is watched."""
         self._fed.clear()
 
     def _caught_up(self, name: ArmId, track: Track, world: World) -> ev.DriftDetected | None:
@@ -113,7 +116,7 @@ class DriftWatch:
     def _alarm(
         self, name: ArmId, detector: str, track: Track, end: int, ts: float
     ) -> ev.DriftDetected | None:
-        """What is to be written of an alarm after the first `end` values; None where it is none."""
+        """The event of an alarm after the first `end` values; None if it is not an alarm."""
         if end < 2:
             return None
         found, chosen = split(track.values[:end]), self.settings
@@ -121,7 +124,7 @@ class DriftWatch:
         if detector == PAGE_HINKLEY:
             direction = _worse(name)
         elif name == QUERIES and direction == "down":
-            return None  # the more is remembered, the nearer it is: that is no change of queries
+            return None  # more history means smaller distances
         return ev.DriftDetected(
             ts=ts,
             arm=name,

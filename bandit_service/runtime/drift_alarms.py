@@ -14,10 +14,11 @@ from bandit_service.runtime.writer import Writer
 
 
 class DriftAlarms:
-    """Appends the alarms of a watch after what gave them. `start` once the writer is there.
+    """Appends the alarms of a watch after the events that raised them. `start` it when the writer
+    exists.
 
-    Of several processes on one log the keeper alone watches. What it watches is folded, so the next
-    keeper begins with what is kept of it.
+    If several processes share a log, only the keeper watches. The watched values are folded state,
+    so the next keeper starts with them.
     """
 
     def __init__(self, watch: DriftWatch, writer: Writer) -> None:
@@ -26,7 +27,7 @@ class DriftAlarms:
         self._watches = False
 
     def start(self) -> None:
-        """Catch up on the world as it is, and listen from here on."""
+        """Catch up on the present world, and listen from now on."""
         if self._writer.keeps:
             self._begin(self._writer.world)
         self._writer.listen(self.heard)
@@ -51,11 +52,11 @@ class DriftAlarms:
             self._append(alarm)
 
     def _append(self, alarm: ev.DriftDetected) -> None:
-        """After all that is being applied, which came before it in the log."""
+        """Append it after all events that are being applied, which come before it in the log."""
 
         def done(appended: asyncio.Future[ev.AnyEvent | None]) -> None:
             if not appended.cancelled() and appended.exception() is not None:
-                self._watch.forget(alarm.arm)  # it could not be written, and is found once more
+                self._watch.forget(alarm.arm)  # it could not be written, and will be found again
 
         writer = self._writer
         submitted = writer.submit(lambda: replace(alarm, ts=writer.now()), durable=False)

@@ -1,6 +1,6 @@
-"""What experiments do on their own: begin with frozen policies, and be steered.
+"""The background work of experiments: start with frozen policies, and steer.
 
-Both write what they do down as events, checked against the world in the moment of writing.
+Both write their changes as events, which are checked against the world at the moment of writing.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ from store import StoreError
 _log = logging.getLogger("bandit.experiments")
 _LOOK_S = 0.05
 KEY = "experiments"
-"""Under which changes are submitted: each is checked against what the one before it made."""
+"""The key under which changes are submitted: each is checked against the result of the one before
+it.
+"""
 
 
 def unknown(id: str) -> Unknown:
-    """What is said of an experiment that is not there."""
+    """The error for an unknown experiment."""
     return Unknown(f"id: no experiment {id!r}; GET /v1/experiments lists them", param="id")
 
 
 def find(writer: Writer, id: str) -> tuple[Experiment, Trial]:
-    """One experiment; Unknown where there is none."""
+    """One experiment. Raises Unknown if there is none."""
     world = writer.world
     if id not in world.experiments.specs:
         raise unknown(id)
@@ -58,10 +60,10 @@ def weighed(spec: Experiment, weights: dict[str, float]) -> Experiment:
 
 
 class Background:
-    """The tasks of experiments that run. `start` it, then `close`.
+    """The tasks of running experiments. `start` it, then `close`.
 
-    Of several processes on one log the keeper alone does what is done here, and the next keeper
-    begins again what the last one did not end.
+    If several processes share a log, only the keeper runs these tasks, and the next keeper repeats
+    what the last one did not complete.
     """
 
     def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float) -> None:
@@ -72,13 +74,16 @@ class Background:
         self._steering: Kept | None = None
 
     def start(self) -> None:
-        """Begin to steer; what was starting when the service stopped is started again."""
+        """Begin to steer;
+
+        experiments that were starting when the service stopped are started again.
+        """
         self._begin_what_starts()
         self._writer.listen(self._heard)
         self._steering = self._writer.tasks.keep("steer", self._steer_forever)
 
     async def close(self) -> None:
-        """Stop; what was starting stays so."""
+        """Stop; experiments that were starting stay in that state."""
         tasks: list[asyncio.Task[None]] = list(self._beginning.values())
         if self._steering is not None:
             await self._steering.end()
@@ -110,7 +115,7 @@ class Background:
                     await asyncio.sleep(_LOOK_S)
 
     def begin(self, id: str) -> asyncio.Task[None]:
-        """Freeze what each variant's policy knows, and run; the task that is at it."""
+        """Freeze each variant's policy, and run; returns the task that does it."""
         task = self._beginning.get(id)
         if task is None:
             task = self._beginning[id] = asyncio.ensure_future(self._begin(id))
@@ -207,7 +212,7 @@ class Background:
             until = self._writer.now() + max(1.0, spec.cool_down_s)
             return self._changed(spec, change.why, held=change.hold, held_until=until)
         if spec != seen:
-            return None  # it was changed since it was looked at, and is looked at again soon
+            return None  # it was changed meanwhile, and is checked again soon
         if change.share is not None:
             spec = msgspec.structs.replace(spec, share=change.share)
         if change.weights is not None:

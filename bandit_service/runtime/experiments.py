@@ -1,7 +1,7 @@
-"""Experiments as they are changed: made, ramped, weighted again, started, paused, stopped.
+"""Changes of experiments: create, ramp, change weights, start, pause, stop.
 
-Every change is an event with who and why, checked against the world in the moment it is written;
-what is refused changes nothing.
+Every change is an event with its author and reason, checked against the world at the moment of
+writing. A refused change changes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
 
 MOST = 100
-"""Experiments that may be there at a time, stopped ones included."""
+"""The maximum number of experiments, stopped ones included."""
 
 _BEGIN_S = 2.0
 
@@ -47,11 +47,14 @@ class Experiments:
 
     @property
     def records(self) -> ExperimentRecords:
-        """Every experiment with what it has seen."""
+        """Every experiment with its counts."""
         return self._writer.world.experiments
 
     def start(self) -> None:
-        """Begin to steer; what was starting when the service stopped is started again."""
+        """Begin to steer;
+
+        experiments that were starting when the service stopped are started again.
+        """
         self._background.start()
 
     async def close(self) -> None:
@@ -59,7 +62,7 @@ class Experiments:
         await self._background.close()
 
     def find(self, id: str) -> tuple[Experiment, Trial]:
-        """One experiment; Unknown where there is none."""
+        """One experiment. Raises Unknown if there is none."""
         return find(self._writer, id)
 
     def live(self) -> dict[str, Experiment]:
@@ -71,7 +74,7 @@ class Experiments:
         }
 
     def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
-        """Raise what stands against making this experiment, or what it is, into `spec`."""
+        """Raise an error if this experiment cannot be created, or changed, to `spec`."""
         checks.check(spec)
         try:
             msgspec.msgpack.encode(spec)
@@ -92,9 +95,9 @@ class Experiments:
     async def put(
         self, spec: Experiment, by: str, why: str, configured: Experiment | None = None
     ) -> bool:
-        """Make a draft, or change what is there; True when it is new.
+        """Create a draft, or change an experiment; True if it is new.
 
-        configured: what the configuration says, where the change comes from it.
+        configured: the configured record, if the change comes from the configuration.
         """
         created = False
 
@@ -143,7 +146,10 @@ class Experiments:
         await self._writer.submit(prepare, key=KEY)
 
     async def begin(self, id: str, by: str, why: str) -> str:
-        """Start, or go on after a pause; the status, "starting" while its policies are folded."""
+        """Start, or resume after a pause;
+
+        returns the status, "starting" while its policies are trained.
+        """
 
         def prepare() -> ev.AnyEvent | None:
             spec, trial = self._own(id)
@@ -164,7 +170,7 @@ class Experiments:
         return self.find(id)[1].status
 
     async def pause(self, id: str, by: str, why: str) -> None:
-        """Assign no unit any more, until it begins again."""
+        """Stop assigning units, until it is started again."""
 
         def prepare() -> ev.AnyEvent:
             return self._moved(id, "paused", ("running",), by, why)
@@ -172,7 +178,7 @@ class Experiments:
         await self._writer.submit(prepare, key=KEY)
 
     async def stop(self, id: str, by: str, why: str, winner: str = "", ship: bool = False) -> str:
-        """End it; the variant that is kept. `ship`: what it decides by serves from here on."""
+        """End it; returns the variant that is kept. `ship`: its policy serves from now on."""
         kept, wanted = "", self._maintenance.serving
 
         def prepare() -> ev.AnyEvent:
@@ -195,7 +201,7 @@ class Experiments:
         return kept
 
     async def delete(self, id: str, by: str, why: str) -> None:
-        """Take away a draft or a finished experiment; one with traffic is stopped first."""
+        """Delete a draft or a finished experiment; one with traffic must be stopped first."""
 
         def prepare() -> ev.AnyEvent:
             _, trial = self._own(id)
@@ -220,7 +226,7 @@ class Experiments:
         await self._writer.submit(prepare, key=KEY)
 
     def check_rules(self, rules: Rules) -> None:
-        """Raise what stands against these rules."""
+        """Raise an error if these rules are not valid."""
         checks.check_rules(rules)
         if rules.holdout_share:
             self._check_arm("holdout_arm", rules.holdout_arm)
@@ -240,7 +246,8 @@ class Experiments:
         if arm not in offered:
             there_are = ", ".join(sorted(offered))
             raise Refused(
-                f"{at}: no arm {arm!r} is offered; there are {there_are}", param=at.split(".")[0]
+                f"{at}: no arm {arm!r} is offered; expected one of {there_are}",
+                param=at.split(".")[0],
             )
 
     def _check_policies(self, spec: Experiment) -> None:
@@ -282,7 +289,7 @@ class Experiments:
     def _policy_of(self, spec: Experiment, key: str) -> PolicySettings:
         variant = spec.variant(key)
         if variant is not None and variant.arm:
-            self._check_arm("ship", variant.arm)  # where it is retired, fixed serves another
+            self._check_arm("ship", variant.arm)  # if it is retired, `fixed` chooses another arm
             return PolicySettings("fixed", {"arm": variant.arm})
         learner = self.world.learners.get(label_of(spec.id, key))
         if learner is None or not learner.name:  # it is not seeded yet, or is the serving one
@@ -297,7 +304,7 @@ def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
     for key in weights:
         if key not in known:
             raise Refused(
-                f"weights: no variant {key!r}; there are {', '.join(sorted(known))}",
+                f"weights: no variant {key!r}; expected one of {', '.join(sorted(known))}",
                 param="weights",
             )
 
@@ -305,4 +312,6 @@ def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:
 def _check_winner(spec: Experiment, winner: str) -> None:
     keys = [one.key for one in spec.served]
     if winner and winner not in keys:
-        raise Refused(f"winner: no variant {winner!r}; there are {', '.join(keys)}", param="winner")
+        raise Refused(
+            f"winner: no variant {winner!r}; expected one of {', '.join(keys)}", param="winner"
+        )

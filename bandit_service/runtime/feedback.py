@@ -1,8 +1,8 @@
 """The secrets that sign feedback tokens: in a file of the data directory, or from the environment.
 
-The file has a secret a line, newest first: when it was made, and 64 hex digits. The first one
-signs; the others are good until the tokens that they signed have expired. A running service looks
-every few seconds whether the file is another one.
+Each line of the file is a secret, newest first: its time of creation, and 64 hex digits. The first
+one signs; the others stay valid until the tokens that they signed have expired. A running service
+checks every few seconds whether the file has changed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Line = tuple[datetime, str]
 class Feedback:
     """The tokens of a running service.
 
-    path: the file of the secrets, None where they are the environment's.
+    path: the file of the secrets, None if they come from the environment.
     """
 
     def __init__(self, tokens: FeedbackTokens, path: Path | None = None) -> None:
@@ -46,12 +46,12 @@ class Feedback:
 
     @staticmethod
     def none() -> Feedback:
-        """Of a service that makes no tokens."""
+        """For a service that makes no tokens."""
         return Feedback(FeedbackTokens())
 
     @property
     def tokens(self) -> FeedbackTokens:
-        """Those of the secrets as they are now."""
+        """Those of the present secrets."""
         if self._path is not None and time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + LOOK_S
             self._look(self._path)
@@ -62,7 +62,7 @@ class Feedback:
         self._tokens = replace(self._tokens, delegates=_delegates(keys))
 
     def token(self, decided: ev.Decided) -> str:
-        """The token of a decision; "" where it gets none."""
+        """The token of a decision; "" if it gets none."""
         return self.tokens.token(decided.id, decided.tenant, decided.caller, decided.ts)
 
     def _look(self, path: Path) -> None:
@@ -71,19 +71,18 @@ class Feedback:
         self._seen = mark
         try:
             self._tokens = replace(self._tokens, keys=_keys([one for _, one in _read(path)]))
-        except (OSError, ValueError) as error:  # the secrets of before go on
+        except (OSError, ValueError) as error:  # the earlier secrets stay in use
             _log.error("feedback secrets not read", extra={"file": str(path), "why": str(error)})
         else:
             _log.info("feedback secrets read", extra={"secrets": len(self._tokens.keys)})
 
 
 def open_feedback(settings: Settings) -> Feedback:
-    """The tokens as the settings say; the file is made where it is wanted and not there.
+    """The tokens by these settings; a missing file is created if the settings need one.
 
-    Where several processes share a log, only secrets of the environment make tokens: one process'
-    file is no other's, and its users' votes would be refused there.
-
-    BadSettings for a file that others may read, or that has no secrets.
+    If several processes share a log, the secrets must come from the environment: another process
+    does not have this one's file, and would refuse its users' votes. Raises BadSettings for a file
+    that others may read, or that has no secrets.
     """
     chosen = settings.feedback
     if chosen.ttl_s <= 0.0:
@@ -109,10 +108,10 @@ def _delegates(keys: Sequence[ApiKey]) -> Collection[str] | None:
 
 
 def rotate(path: Path, ttl_s: float) -> int:
-    """Put a new secret before those of the file; how many there are now.
+    """Put a new secret first into the file; returns how many there are now.
 
-    One is dropped when no token that it signed can be good any more, by the present ttl_s.
-    Raises OSError, or ValueError where the file is not one of secrets.
+    A secret is dropped when no token that it signed can be valid any more, by the present ttl_s.
+    Raises OSError, or ValueError if the file does not contain secrets.
     """
     before = _read(path) if path.exists() else []
     now, fresh = datetime.fromtimestamp(clock.now(), UTC), _fresh()
@@ -137,7 +136,7 @@ def _keys(found: Sequence[str]) -> tuple[SigningKey, ...]:
 
 
 def _mark(path: Path) -> tuple[int, int] | None:
-    """By which a file that was replaced is told; None where there is none."""
+    """A mark that changes when the file is replaced; None without a file."""
     try:
         found = path.stat()
     except OSError:
@@ -146,7 +145,7 @@ def _mark(path: Path) -> tuple[int, int] | None:
 
 
 def _read(path: Path) -> list[_Line]:
-    """The secrets, newest first. No message has any part of one."""
+    """The secrets, newest first. No error message contains any part of one."""
     if path.stat().st_mode & _OTHERS:
         raise ValueError("other users can read or write it; chmod 600 it, and rotate the secret")
     found: list[_Line] = []
@@ -171,7 +170,7 @@ def _read(path: Path) -> list[_Line]:
 
 
 def _write(path: Path, lines: Sequence[_Line]) -> None:
-    """All of the file or nothing, readable by its owner alone from the first moment."""
+    """Write the whole file or nothing, readable only by its owner from the first moment."""
     path.parent.mkdir(0o700, parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     text = "# secrets of feedback tokens, newest first; the first one signs\n"

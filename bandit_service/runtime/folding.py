@@ -1,9 +1,8 @@
-"""A process that folds the log beside the service, which goes on deciding meanwhile.
+"""A child process that applies the log while the service continues to decide.
 
 `python -m bandit_service.runtime.folding` is started by the service, which alone may read the log,
-and is fed events through a pipe. It goes on from the newest snapshot, or folds the past for another
-policy, and writes the next snapshot. All that the service has to do is to hand it events in small
-chunks.
+and is fed events through a pipe. It continues from the newest snapshot, or trains another policy on
+the past, and writes the next snapshot. The service only has to send it events in small chunks.
 
 Frames on both pipes are four bytes of length, big-endian, and MessagePack:
 
@@ -11,8 +10,8 @@ Frames on both pipes are four bytes of length, big-endian, and MessagePack:
     service: list[bytes]…    bodies in order; an empty list ends them
                              child: Folded
 
-A child that takes no step within a bound is killed, and the service goes on: whoever waits for it
-holds the lock that erasures wait for. What it says on stderr is told with the failure.
+A child that makes no progress within a limit is killed, since its caller holds the lock that
+erasures wait for. The failure reports what the child wrote to stderr.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ Progress = Callable[[int, int], None]
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to fold: for which policy, from what, and where the snapshots are.
+    """The task: the policy, where to begin, and where the snapshots are.
 
-    begin: "newest" goes on from the newest snapshot under `key`; "fresh" begins the policy with
-    nothing learned, at the first event or, where the log begins later, at the oldest snapshot under
-    `base_key`. The rest of the world is then taken from the newest one under `base_key`, which must
-    be of the last event: where records were deleted or erased, only that still knows all of it.
-    save: whether a snapshot is written; without one only the policy's state is wanted.
+    begin: "newest" continues from the newest snapshot under `key`; "fresh" starts the policy empty,
+    at the first event or, if the log begins later, at the oldest snapshot under `base_key`. The
+    rest of the world is then taken from the newest one under `base_key`, which must be of the last
+    event: if records were deleted or erased, only that snapshot still knows all of it. save:
+    whether a snapshot is written; without one only the policy's state is returned.
     """
 
     policy: str
@@ -82,7 +81,7 @@ class Begin(msgspec.Struct, frozen=True):
 class Folded(msgspec.Struct, frozen=True):
     """The snapshot is on the disk: its offset, its size, and how long it took after the last event.
 
-    learner: the policy's state where it began fresh, else empty.
+    learner: the policy's state if it started empty, otherwise empty.
     """
 
     at: int
@@ -92,11 +91,11 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 class FoldFailed(Exception):
-    """The child did not come to its end."""
+    """The child did not complete."""
 
 
 class Stalled(FoldFailed):
-    """The child took no step for too long, and was killed."""
+    """The child made no progress for too long, and was killed."""
 
 
 # --- the service's side -------------------------------------------------------------------
@@ -109,7 +108,7 @@ async def fold_elsewhere(
     progress: Progress | None = None,
     within_s: float = STALLED_S,
 ) -> Folded:
-    """Feed the events up to `upto` to a child, and what it made of them. FoldFailed if it died."""
+    """Feed the events up to `upto` to a child; returns its result. Raises FoldFailed if it died."""
     return await elsewhere(
         "bandit_service.runtime.folding", task, log, upto, Folded, progress, within_s
     )
@@ -126,7 +125,7 @@ async def elsewhere(
 ) -> F:
     """The same for any module that answers Begin, reads events and ends with a `kind`.
 
-    within_s: so long it may take for each step: to begin, to take some hundred events, to end.
+    within_s: the time for each step: to begin, to take some hundred events, to end.
     """
     child = await _started(module)
     assert child.stdin is not None
@@ -194,7 +193,7 @@ async def _step(work: Awaitable[F], within_s: float) -> F:
 
 
 async def _last_words(stderr: asyncio.StreamReader) -> bytes:
-    """Everything that a child says, so that it never waits for us; the end of it is kept."""
+    """Read all that a child writes, so that it never waits for us; the end of it is kept."""
     kept = b""
     while said := await stderr.read(4096):
         kept = (kept + said)[-_WORDS:]
@@ -202,7 +201,7 @@ async def _last_words(stderr: asyncio.StreamReader) -> bytes:
 
 
 async def _said(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> str:
-    """Why the child ended, in its own words: the last line, of a traceback only the kind."""
+    """Why the child ended, in its own words: the last line, or only the kind of a traceback."""
     if child.returncode is None:
         with suppress(TimeoutError):
             await asyncio.wait_for(child.wait(), _ENDS_S)
@@ -214,12 +213,12 @@ async def _said(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -
         number = child.returncode
         return f"signal {-number}" if number is not None and number < 0 else ""
     if "Traceback (most recent call last):" in text:
-        return lines[-1].partition(":")[0]  # the message may hold what is nobody's to read
+        return lines[-1].partition(":")[0]  # the message may contain private data
     return lines[-1].removeprefix(_PREFIX)
 
 
 async def _ended(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) -> None:
-    """Killed if it is there still; a process that cannot be killed is left behind."""
+    """Kill it if it still runs; a process that cannot be killed is left behind."""
     if child.returncode is None:
         with suppress(ProcessLookupError):
             child.kill()
@@ -231,7 +230,7 @@ async def _ended(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) 
 
 
 async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
-    """The next thing that the child says; FoldFailed when that is not of this kind."""
+    """The child's next message. Raises FoldFailed if it is not of this kind."""
     try:
         (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
         return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
@@ -242,7 +241,7 @@ async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
 
 
 def framed(message: object) -> bytes:
-    """A message as it goes through the pipe."""
+    """A message as bytes for the pipe."""
     body = msgspec.msgpack.encode(message)
     return _LENGTH.pack(len(body)) + body
 
@@ -283,7 +282,10 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
 def _beginning(
     task: Task, policy: policies.Policy[Any], snapshots: FileSnapshots
 ) -> tuple[int, World, bytes]:
-    """From where on, and the world there; as at a start, what it cannot read is not there."""
+    """The offset to begin at, and the world there;
+
+    as at a start, unreadable snapshots are ignored.
+    """
     by_name, found, why = {task.policy: policy}, None, ""
     if task.begin == "newest":
         found = snapshots.latest(task.key)
@@ -316,7 +318,7 @@ def _with_learner(
 
 
 def events_from(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Offsets and bodies, which are empty where they were erased, until the service has no more."""
+    """Offsets and bodies, empty if they were erased, until the service has no more."""
     while True:
         chunk = read_frame(source, list[tuple[int, bytes]])
         if not chunk:
@@ -325,7 +327,7 @@ def events_from(source: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def event_of(at: int, body: bytes) -> ev.AnyEvent:
-    """The event of a body; the process ends where it is none."""
+    """The event of a body; the process ends if it is not one."""
     try:
         return ev.decode(body)
     except msgspec.DecodeError:
@@ -333,7 +335,7 @@ def event_of(at: int, body: bytes) -> ev.AnyEvent:
 
 
 def read_frame(source: IO[bytes], kind: type[F]) -> F:
-    """The next message; the process ends where it cannot be had."""
+    """The next message; the process ends if there is none."""
     head = source.read(_LENGTH.size)
     if len(head) < _LENGTH.size:
         raise SystemExit(1)  # the service is gone, and with it the reason for this process

@@ -15,22 +15,25 @@ from store import Closed, EventLog, Offset, StoreError
 
 
 class Done(Protocol):
-    """What of a future the writer uses; who is told at once needs none."""
+    """The part of a future that the writer uses; a caller that is answered at once needs none."""
 
     def cancelled(self) -> bool:
-        """Whether whoever asked has left."""
+        """Whether the caller has left."""
         ...
 
     def done(self) -> bool:
-        """Whether it was told."""
+        """Whether it has its result."""
         ...
 
     def set_result(self, event: Any, /) -> None:
-        """What was appended and applied. Raises nothing, and neither awaits nor submits."""
+        """Set the event that was appended and applied.
+
+        Raises nothing, and neither awaits nor submits.
+        """
         ...
 
     def set_exception(self, error: Exception, /) -> None:
-        """What went wrong."""
+        """Set the error."""
         ...
 
 
@@ -58,20 +61,20 @@ class GroupCommit:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="fsync")
 
     def close(self) -> None:
-        """Let go of the thread."""
+        """Release the thread."""
         self._threads.shutdown()
 
     def appended(self) -> None:
-        """There is something to make durable, for which nobody waits."""
+        """Note that there is something to make durable for which nobody waits."""
         self._unsynced = True
 
     def wait(self, done: Done, event: ev.AnyEvent | None) -> None:
-        """Answer with this event once all that is appended by now is on the disk."""
+        """Answer with this event once everything appended so far is on the disk."""
         self.waiting.append((done, event))
         self._wake.set()
 
     async def due(self) -> None:
-        """Return when somebody waits, or the interval is over."""
+        """Return when a caller waits, or the interval is over."""
         with suppress(TimeoutError):  # not by wait_for, which may swallow a cancellation
             async with asyncio.timeout(self._interval_s):
                 await self._wake.wait()
@@ -100,7 +103,7 @@ class GroupCommit:
             for done, _ in waiting:
                 fail(done, Unavailable(f"the event log cannot be made durable: {error}"))
             return
-        except BaseException:  # nothing is known to be wrong with the log: they wait for the next
+        except BaseException:  # no error of the log is known: they wait for the next
             self.waiting[:0] = waiting
             self._unsynced = True
             self._wake.set()
@@ -112,11 +115,11 @@ class GroupCommit:
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to make durable, or anybody to answer."""
+        """Whether there is anything to make durable, or any caller to answer."""
         return bool(self.waiting) or self._unsynced
 
 
 def fail(done: Done, error: Exception) -> None:
-    """Tell whoever waits what went wrong, unless they have left."""
+    """Report the error to the waiting callers that have not left."""
     if not done.done():
         done.set_exception(error)

@@ -14,7 +14,7 @@ _SETTLE_S, _SETTLE_MAX = 0.005, 4
 
 
 class IndexFeed:
-    """`heard` listens to the writer. What the index puts off is done between answers."""
+    """`heard` listens to the writer. The index's deferred work is done between answers."""
 
     def __init__(self, index: HistoryIndex, tasks: Supervisor) -> None:
         self._index = index
@@ -22,10 +22,10 @@ class IndexFeed:
         self._settling: asyncio.TimerHandle | None = None
 
     def heard(self, _: Resolved, world: World) -> None:
-        """Add what is remembered now, and remove what has left."""
+        """Add new queries, and remove those that have left the history."""
         added, removed = world.history.take_changes()
         for id in removed:
-            with suppress(KeyError):  # an error kept it from being added
+            with suppress(KeyError):  # an error prevented it from being added
                 self._index.remove(id)
         for id in added:
             self._index.add(id, world.history.vector(id))
@@ -33,7 +33,7 @@ class IndexFeed:
             self._settle_soon()
 
     def close(self) -> None:
-        """Leave what is put off; the index is a cache."""
+        """Drop deferred work; the index is a cache."""
         if self._settling is not None:
             self._settling.cancel()
 
@@ -41,7 +41,7 @@ class IndexFeed:
         self._settling = asyncio.get_running_loop().call_later(_SETTLE_S, self._settle)
 
     def _settle(self) -> None:
-        """A little of what the index has put off; it answers rightly without."""
+        """Do a little of the index's deferred work; its answers are right without it."""
         self._settling = None
         try:
             left = self._index.settle(_SETTLE_MAX)

@@ -1,4 +1,4 @@
-"""What the service's log and metrics say of the policy that learns."""
+"""Logs and counts the policy's failures to learn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("bandit.writer")
 
 
 class LearnerLog:
-    """`heard` listens to the writer: refused events, corrections that could not be taken, drift."""
+    """`heard` listens to the writer: refused events, unsupported corrections, drift."""
 
     def __init__(self, telemetry: Telemetry, world: World) -> None:
         self._telemetry = telemetry

@@ -1,4 +1,4 @@
-"""The world of a running service: an event is applied, and whoever listens is told of it."""
+"""The world of a running service: applies events, and tells the listeners."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Then: TypeAlias = Callable[[], None]
 class LiveWorld:
     """Applies events that are in the log, each exactly once and in order.
 
-    ends: called with the kind of an error after which the world is not the log's any more.
+    ends: called with the kind of an error after which the world no longer matches the log.
     """
 
     def __init__(
@@ -43,15 +43,14 @@ class LiveWorld:
         self._seldom = logs.Seldom()
 
     def listen(self, heard: Heard) -> None:
-        """Tell of every event that is applied from here on, in order, with the world after it.
-
-        What listens neither changes the world nor the answer, also where it fails.
+        """Call this listener with every event that is applied from now on, in order, with the world
+        after it. A listener changes neither the world nor the answer, even if it fails.
         """
         self._listeners.append(heard)
 
     @contextmanager
     def lessons(self) -> Iterator[list[Lesson]]:
-        """What every policy is taught from here on, for one whose past is folded elsewhere."""
+        """All lessons from now on, for a policy that is being trained on the past elsewhere."""
         taught = list[Lesson]()
         self._lessons.append(taught)
         learners = self.world.learners
@@ -63,9 +62,8 @@ class LiveWorld:
             self._lessons = [one for one in self._lessons if one is not taught]
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
-        """Apply an event, and tell the listeners; why it could not be applied whole, "" if it was.
-
-        then: changes what is not folded, with an event that was applied whole.
+        """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
+        was. then: changes unfolded state together with a fully applied event.
         """
         unapplied = self.world.unapplied
         try:

@@ -1,8 +1,8 @@
-"""Reads, beside serving, what a start left unread of the log, and ends the service on damage.
+"""While serving, reads the part of the log that the start did not read; damage ends the service.
 
-A start from a snapshot needs no more than what comes after it, so it reads and verifies only that.
-Whether the rest is as it was written shows here. If it is not, a note beside the log makes every
-start after this one verify all of it first, and so refuse, until the log is repaired.
+A start from a snapshot reads and verifies only the records after it. This reads the rest. If it is
+damaged, a note next to the log makes every later start verify the whole log first, and so refuse,
+until the log is repaired.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from store import Corrupt, Offset, Trimmed, first_of
 _log = logging.getLogger("bandit.check")
 _SLICE = 64
 _SHARE = 0.2
-"""The most of the loop's time that it takes."""
+"""The maximum share of the loop's time that it takes."""
 
 
 def note_of(settings: Settings) -> Path:
-    """The file that asks a start to verify the whole log."""
+    """The file that makes a start verify the whole log."""
     path = Path(settings.data_dir) / settings.log.path
     return path.with_name(path.name + "-verify")
 
 
 def verifies_all(settings: Settings) -> bool:
-    """Whether a start is to verify the whole log before it serves."""
+    """Whether a start must verify the whole log before it serves."""
     wanted = settings.log.verify
     return wanted == "all" or (wanted == "background" and note_of(settings).exists())
 
@@ -48,7 +48,7 @@ class LogCheck:
         self._checking = self._writer.tasks.keep("verify", self._verify)
 
     async def close(self) -> None:
-        """Stop, also half-way; the next start begins anew."""
+        """Stop, also half-way; the next start begins again."""
         if self._checking is not None:
             await self._checking.end()
 
@@ -65,7 +65,7 @@ class LogCheck:
         _log.info("the log is verified", extra={"upto": self._upto, "seconds": seconds})
 
     def _ask(self, damage: Corrupt) -> None:
-        """Write the note; without it the next start would serve again until it finds the same."""
+        """Write the note; without it the next start would serve until it finds the same damage."""
         try:
             with self._note.open("w", encoding="utf-8") as note:
                 note.write(f"{damage}\n")
@@ -79,7 +79,7 @@ class LogCheck:
             )
 
     async def _read(self, after: Offset) -> bool:
-        """All records from there on; False where retention deleted some meanwhile."""
+        """Read all records from there; False if retention deleted some meanwhile."""
         records = self._writer.log.replay(after)
         at = int(after)
         try:

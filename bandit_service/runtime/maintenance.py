@@ -1,7 +1,7 @@
-"""What is done with the log beside serving: snapshots, retention, erasure, another policy.
+"""Maintenance of the log while serving: snapshots, retention, erasure, another policy.
 
-All of it goes on while the service decides. Folding is done by a child process; what is left for
-the event loop is to read the log in chunks of some tens of events.
+The service decides meanwhile. A child process applies the events; the event loop only reads the log
+in chunks of some tens of events.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class SharedErasing(Protocol):
 
 
 class Maintenance:
-    """Keeps the log short to recover from, and the states right. `start` it, then `close`.
+    """Keeps recovery short, and deletes old and erased records.
 
     announce: how a change of the policy begins where several processes share the log, else None.
     erasing: the same for erasures. due: whether one is made for all as soon as that can be.
@@ -99,11 +99,11 @@ class Maintenance:
         telemetry.snapshot(recovered_at, made=made)
 
     def start(self) -> None:
-        """Begin to make snapshots and to delete what is too old."""
+        """Begin to make snapshots and to delete old records."""
         self._looking = self._writer.tasks.keep("upkeep", self._look_forever)
 
     async def close(self) -> None:
-        """Stop; the last snapshot is made of the world as it stands, where anything is new."""
+        """Stop; if anything is new, a last snapshot of the present world is made."""
         for task in (self._looking, self._changing):
             if task is not None:
                 await task.end()
@@ -119,7 +119,7 @@ class Maintenance:
     # --- snapshots and retention ----------------------------------------------------------
 
     async def snapshot(self) -> Folded:
-        """Make a snapshot of everything up to now; StoreError or FoldFailed when it cannot be."""
+        """Make a snapshot of everything up to now. Raises StoreError or FoldFailed."""
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
         await self.tried("shared snapshot", self._shared(Offset(folded.at)))
@@ -145,7 +145,7 @@ class Maintenance:
         return await self._writer.share_snapshot(key, at, read)
 
     async def _snapshot(self, upto: Offset) -> Folded:
-        """A snapshot of what is on the disk: never of an event that a power cut may take back."""
+        """A snapshot of durable events: never of an event that a power cut may undo."""
         log = self._writer.log
         task = Task(
             **task_arguments(self.serving, self._settings),
@@ -176,7 +176,7 @@ class Maintenance:
             self._writer.tasks.well("upkeep")
 
     async def tried(self, name: str, work: Awaitable[object]) -> bool:
-        """One piece of upkeep; whatever goes wrong is told, and it is tried again later."""
+        """One piece of upkeep; an error is reported, and it is tried again later."""
         tasks = self._writer.tasks
         try:
             await work
@@ -197,10 +197,12 @@ class Maintenance:
             raise
 
     async def _retain(self) -> None:
-        """Delete what is too old or too much, up to the oldest snapshot that may be needed."""
+        """Delete records beyond the limits of age and size, up to the oldest snapshot that may be
+        needed.
+        """
         log, rules = self._writer.log, self._settings.retention
         if not can_trim(log):
-            return  # a start refuses rules of retention then
+            return  # a start refuses rules of retention in this case
         upto = 0
         if rules.max_age_s:
             upto = int(log.offset_at(clock.now() - rules.max_age_s))
@@ -242,11 +244,11 @@ class Maintenance:
         return count
 
     async def erase(self, owner: str) -> int:
-        """Erase the records of an owner that the world has forgotten; how many.
+        """Erase the records of an owner that the world has forgotten; returns how many.
 
-        In this order: a snapshot without the owner, the records, the older snapshots. So that at
-        any moment a valid snapshot stands before every record that cannot be folded any more.
-        Raises Unsupported where the log cannot erase.
+        In this order: a snapshot without the owner, the records, the older snapshots. So at any
+        moment a valid snapshot covers every record that can no longer be applied. Raises
+        Unsupported if the log cannot erase.
         """
         if self.erasing is not None:
             return await self.erasing.done(owner)
@@ -268,14 +270,16 @@ class Maintenance:
     # --- another policy -------------------------------------------------------------------
 
     def change_policy(self, wanted: PolicySettings, source: str = "api") -> None:
-        """Begin to fold the past for another policy, or other parameters; it serves when done.
+        """Begin to train another policy, or other parameters, on the past; it serves when done.
 
-        Raises Refused for what is no policy, Conflict while another is folded, and Unavailable
-        where others on the log cannot read of it.
+        Raises Refused for an unknown policy, Conflict while another is in training, and Unavailable
+        if another process on the log cannot read its events.
         """
         if not policies.exists(wanted.name):
             there_are = policies.there_are()
-            raise Refused(f"name: no policy {wanted.name!r}; there are {there_are}", param="name")
+            raise Refused(
+                f"name: no policy {wanted.name!r}; expected one of {there_are}", param="name"
+            )
         try:
             load_policy(wanted)
         except (ValueError, TypeError) as error:
@@ -289,7 +293,7 @@ class Maintenance:
         self._changing = self._writer.tasks.keep("policy", partial(change, wanted, source))
 
     async def _announced(self, wanted: PolicySettings, source: str) -> None:
-        """All that share the log fold it, and switch together."""
+        """All that share the log train it, and switch together."""
         assert self.announce is not None
         try:
             await self.announce(wanted, source)
@@ -299,7 +303,7 @@ class Maintenance:
             _log.error("the policy was not changed", extra={"why": error.message})
 
     async def _change(self, wanted: PolicySettings, source: str) -> None:
-        """Fold and switch; tried some times, since what is in the way may be gone soon."""
+        """Train and switch; tried several times, since the obstacle may be temporary."""
         try:
             for i in range(_SWITCHES):
                 if i:
@@ -316,20 +320,22 @@ class Maintenance:
         self._switch(wanted, built, source)
 
     async def folded_to_serve(self, wanted: PolicySettings) -> Learner:
-        """The same of one that is to serve: its progress is told, and a snapshot is kept for it."""
+        """The same for a policy that will serve: its progress is reported, and a snapshot is kept
+        for it.
+        """
         return await self.folded(wanted, self._note_progress)
 
     async def folded(self, wanted: PolicySettings, progress: Progress | None = None) -> Learner:
-        """What a policy knows of the whole log, folded elsewhere, up to the event of this moment.
+        """A policy trained on the whole log by a child process, up to the present event.
 
-        What is taught meanwhile it learns at the end. Whoever awaits this must put the learner
-        where it belongs before awaiting anything else. progress: also keep a snapshot for it, since
-        it is to serve.
+        It learns the lessons of the meantime at the end. The caller must put the learner in its
+        place before awaiting anything else. progress: also keep a snapshot for it, since it will
+        serve.
         """
         if self.erasing is not None:
             await self.erasing.carry_out()
         policy, log = load_policy(wanted), self._writer.log
-        await asyncio.to_thread(policy.init)  # may import a library
+        await asyncio.to_thread(policy.init)  # this may import a library
         with ExitStack() as until_learned:
             async with self._folding:
                 queue = until_learned.enter_context(self._writer.lessons())
@@ -358,9 +364,9 @@ class Maintenance:
             return built
 
     async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
-        """What each policy would have learned of the whole log so far, and up to which event.
+        """What each policy would have learned from the whole log so far, and up to which event.
 
-        All of one moment; the serving policy's own state is taken as it is.
+        All are of one moment; the serving policy's own state is taken as it is.
         """
         async with self._folding:
             await self._writer.synced()
@@ -390,7 +396,7 @@ class Maintenance:
         return events, states
 
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
-        """The event, and the new learner in the old one's place, with no decision in between."""
+        """Append the event and replace the old learner, with no decision in between."""
         key = policy_key(wanted.name, wanted.parameters)
         changed = ev.PolicyChanged(
             ts=self._writer.now(),
@@ -417,7 +423,7 @@ class Maintenance:
 
 
 def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
-    """Propose once, so that the first decision by it waits for no cache."""
+    """Propose once, so that its first decision does not wait for caches."""
     if not ids or not dim:
         return
     nothing = Context(np.zeros(dim, np.float32), 1, 1.0)

@@ -1,7 +1,7 @@
-"""Named metrics of a running service: which there are, and what follows when that changes.
+"""Named metrics of a running service: checks, and corrections after a change.
 
-Changed weights are an event, and then every decision that may still be rewarded gets a correction,
-by which policies, experiments and history learn it anew (docs/adr/0019).
+Changed weights are an event. Then every decision that may still be rewarded gets a correction for
+policies, experiments and history (docs/adr/0019).
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ TASK = "reweigh"
 def check_names(
     named: NamedMetrics, given: Iterable[str], scope: str, experiments: Collection[str] = ()
 ) -> None:
-    """Refused for a metric that is not named, or is of another scope.
+    """Raise Refused for a metric that is not named, or has another scope.
 
-    Where none is named any name will do, as experiments measure what is sent. experiments: the
+    If none is named, any name is accepted, since experiments measure what is sent. experiments: the
     names that the decision's experiment measures.
     """
     configured = [name for name, spec in named.specs.items() if not spec.implicit]
@@ -56,7 +56,7 @@ def check_names(
 
 
 def check_feedback(named: NamedMetrics, given: Iterable[str]) -> None:
-    """Refused for a metric that the holder of a feedback token may not report."""
+    """Raise Refused for a metric that the holder of a feedback token may not report."""
     allowed = [name for name, spec in named.specs.items() if spec.feedback]
     for name in given:
         if name not in allowed:
@@ -69,7 +69,7 @@ def check_feedback(named: NamedMetrics, given: Iterable[str]) -> None:
 
 
 class Measuring:
-    """Keeps what was learned in step with the weights in force. `start`, then `close`."""
+    """Corrects what was learned after the weights changed. `start`, then `close`."""
 
     def __init__(self, writer: Writer, rule: RewardRule) -> None:
         self._writer, self._rule = writer, rule
@@ -80,16 +80,19 @@ class Measuring:
         writer.listen(self._heard)
 
     def start(self) -> None:
-        """Go on with what a process before this one did not end."""
+        """Continue what an earlier process did not complete."""
         self._kept = self._writer.tasks.keep(TASK, self._forever)
 
     async def close(self) -> None:
-        """Stop; the next start goes on from what is done by now."""
+        """Stop; the next start continues."""
         if self._kept is not None:
             await self._kept.end()
 
     async def configure(self, specs: Sequence[NamedMetric]) -> None:
-        """`change`; where an older release on the log cannot read of it, once that has left."""
+        """`change`;
+
+        if a replica of an older release cannot read the event, after that replica has left.
+        """
         if self._are(specs):
             return
         try:
@@ -102,7 +105,7 @@ class Measuring:
             await self.change(specs)
 
     async def change(self, specs: Sequence[NamedMetric], source: str = "config") -> bool:
-        """Make the named metrics just these; whether they were others."""
+        """Set the named metrics; returns whether they changed."""
         writer = self._writer
 
         def prepare() -> ev.MetricsChanged | None:
@@ -113,28 +116,28 @@ class Measuring:
         return await writer.submit(prepare, key="catalogue") is not None
 
     async def reweigh(self, decision_id: str) -> bool:
-        """Teach one decision by the weights in force; whether it was taught otherwise.
+        """Correct one decision by the present weights; returns whether it changed.
 
-        Where others append to the log, too, it is over when it is applied: so no more of these are
-        under way than are waited for, and what another was first with is looked at again.
+        If several processes append to the log, this ends when the event is applied. So only so many
+        run as are waited for, and a decision that another process corrected first is checked again.
         """
         writer = self._writer
         prepare = partial(self._reweighed, decision_id)
         try:
             event = await writer.submit(prepare, key=decision_id, durable=writer.shared, late=True)
-        except Expired:  # it left while this was under way
+        except Expired:  # it expired meanwhile
             return False
         return event is not None
 
     async def reweigh_all(self) -> int:
-        """The same of every decision that may still be rewarded; how many were."""
+        """The same for every decision that may still be rewarded; returns how many changed."""
         writer, specs = self._writer, self._writer.world.named.specs
         ids, taught = list(writer.world.pending.decisions), 0
         for i in range(0, len(ids), _TOGETHER):
             taught += sum(await asyncio.gather(*map(self.reweigh, ids[i : i + _TOGETHER])))
 
         def done() -> ev.MetricsWeighed | None:
-            named = writer.world.named  # which may have changed once more
+            named = writer.world.named  # the weights may have changed once more
             weighed = named.stale and named.specs is specs
             return ev.MetricsWeighed(ts=writer.now()) if weighed else None
 

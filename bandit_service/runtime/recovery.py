@@ -34,7 +34,7 @@ class NotWhole(StoreError):
 
 
 class OtherPast(StoreError):
-    """A snapshot is of another log than the one it lies beside."""
+    """A snapshot belongs to another log than the one next to it."""
 
 
 class NotApplied(StoreError):
@@ -45,12 +45,12 @@ class NotApplied(StoreError):
 class Recovered:
     """The world after the whole log, and how it was obtained.
 
-    policy: what its learner was folded for, which is not the configured one while that is still to
-    be folded. after: the snapshot's offset, 0 for none. erased: events whose record was erased.
-    unknown: how many of those no snapshot that was gone on from knew, so that what they taught is
-    not in this world. version: of the world that was gone on from. anew: the policies that could
-    not be read of an earlier version, and learned again from what the history remembers.
-    unread: up to which record the log was not read, and so not verified; 0 for none.
+    policy: the policy of its learner; not the configured one if that still has to be trained.
+    after: the snapshot's offset, 0 for none. erased: events whose record was erased. unknown: how
+    many of those were in no snapshot that was used, so that their lessons are missing from this
+    world. version: of the snapshot's world. anew: the policies whose state of an earlier version
+    could not be read, and which learned again from the history. unread: up to which record the log
+    was not read, and so not verified; 0 for none.
     """
 
     world: World
@@ -94,12 +94,12 @@ def replayed(
 def recover(
     log: EventLog, settings: Settings, snapshots: FileSnapshots, progress: Progress | None = None
 ) -> Recovered:
-    """The newest valid snapshot with the rest of the log; the whole log where there is none.
+    """Recover from the newest valid snapshot and the rest of the log, or from the whole log.
 
-    The policy that decides is the one that the log says, or the configured one if the configuration
-    has changed since; while that one is still to be folded, the one that decided before will do.
-    Raises Corrupt where a snapshot is of more events than the log has: snapshots are made only of
-    what was on the disk, so the end of the log is lost.
+    The policy that decides is the one in the log, or the configured one if the configuration has
+    changed since; while that one still has to be trained, the previous one decides. Raises Corrupt
+    if a snapshot has more events than the log: snapshots are made only of durable events, so the
+    end of the log is lost.
     """
     newest = snapshots.newest(log.last)
     if newest > log.last:
@@ -125,7 +125,7 @@ def recover(
         whole = replayed(log, settings, wanted, progress)
         if not whole.unknown:
             return whole
-    # the log alone does not know all that was taught: any snapshot that reaches it is better
+    # the log alone does not have all lessons: any snapshot that reaches its beginning is better
     there = policies_of(snapshots)
     for version in (snapshot.VERSION, *snapshot.versions_before()):
         for policy in (*first, *there):
@@ -144,7 +144,7 @@ def recover(
 
 @dataclass(slots=True)
 class _Start:
-    """What a start goes on from: one log with the snapshots beside it."""
+    """The basis of a start: one log with the snapshots next to it."""
 
     log: EventLog
     settings: Settings
@@ -158,7 +158,7 @@ class _Start:
         version: int = snapshot.VERSION,
         may_learn_anew: bool = False,
     ) -> Recovered | None:
-        """From the newest valid snapshot for this policy; None where none can be used."""
+        """Recover from the newest valid snapshot for this policy; None if none can be used."""
         log = self.log
         found = self._latest(snapshot_key(policy, self.settings, version))
         if found is None or found[0] < first_of(log) - 1:
@@ -181,7 +181,7 @@ class _Start:
         return _folded(log, start, self.progress, begin)
 
     def _latest(self, key: str) -> tuple[Offset, snapshot.Kept] | None:
-        """The newest of a key; it is not read again where it is the newest of all."""
+        """The newest snapshot of a key; it is not read again if it is the newest of all."""
         read, self.read = self.read, None
         if read is not None and read.key == key:
             return read.at, read.kept
@@ -209,7 +209,7 @@ def _restored(
 
 
 def mark_at(log: EventLog, at: Offset) -> bytes:
-    """The mark of the record at this offset; empty where it is no longer there."""
+    """The mark of the record at this offset; empty if the record no longer exists."""
     if not first_of(log) <= at <= log.last:
         return b""
     return snapshot.mark_of(next(body for _, body in log.replay(Offset(at - 1))))
@@ -218,7 +218,7 @@ def mark_at(log: EventLog, at: Offset) -> bytes:
 def _folded(
     log: EventLog, start: Recovered, progress: Progress | None, begin: Offset | None = None
 ) -> Recovered:
-    """Apply what comes after the snapshot; what comes after `begin` is read, and so verified."""
+    """Apply the events after the snapshot; the records after `begin` are read, and so verified."""
     world, total, erased, unknown = start.world, log.last, start.erased, 0
     offset = after = begin or Offset(0)
     try:
@@ -231,7 +231,7 @@ def _folded(
                     world.history.take_changes()
                 if progress is not None and (offset % 500 == 0 or offset == total):
                     progress(int(offset), int(total))
-    except OF_THE_MACHINE as error:  # of the last lessons, which are learned after their events
+    except OF_THE_MACHINE as error:  # from the last lessons, which are learned after their events
         raise _not_applied(f"the events up to offset {offset}", error) from None
     world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return replace(start, world=world, erased=erased, unknown=unknown)
@@ -259,7 +259,7 @@ def _not_applied(what: str, error: Exception) -> NotApplied:
 
 
 def task_arguments(policy: PolicySettings, settings: Settings) -> dict[str, Any]:
-    """What `folding.Task` reads of the settings."""
+    """The settings that `folding.Task` reads."""
     return {
         "policy": policy.name,
         "parameters": policy.parameters,

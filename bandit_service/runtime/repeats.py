@@ -1,7 +1,7 @@
-"""Requests with an idempotency key: the same one again gets the decision that there is.
+"""Requests with an idempotency key: a resend gets the existing decision.
 
-The decision is made in a task of its own, so that it is there for the resend of a client that has
-left meanwhile.
+The decision is made in a separate task, so that it exists for the resend of a client that has left
+meanwhile.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from bandit_service.core.world import World
 
 
 def key_of(caller: str, tenant: str, key: str) -> str:
-    """A key as it is kept: a hash, which no other caller's or tenant's is."""
+    """A key as it is stored: a hash that is specific to the caller and the tenant."""
     return digest("decide", caller, tenant, key)
 
 
 def digest_of(request: wire.DecideRequest) -> str:
-    """What a resend must agree with: all of the request but its key, and how much is explained."""
+    """The digest that a resend must match: the whole request except its key and `explain`."""
     said = {name: getattr(request, name) for name in request.__struct_fields__}
     for name in ("idempotency_key", "explain"):
         del said[name]
@@ -34,11 +34,10 @@ def digest_of(request: wire.DecideRequest) -> str:
 
 
 class Repeats:
-    """What is under way by its key, what was made and is not in the world yet, and what the world
-    has.
+    """Decisions by key: those being made, those not in the world yet, and those in the world.
 
-    world: as it is now. waits: whether a decision of this id was answered and is still to be
-    applied, as while the disk is full, or a shared log is away.
+    world: the present one. waits: whether a decision of this id was answered and is not applied
+    yet, for example while the disk is full or a shared log is unreachable.
     """
 
     def __init__(self, world: Callable[[], World], waits: Callable[[str], bool]) -> None:
@@ -49,9 +48,9 @@ class Repeats:
     async def decide(
         self, key: str, digested: str, make: Callable[[], Coroutine[Any, Any, ev.Decided]]
     ) -> ev.Decided:
-        """The decision that was made with this key, or the one that `make` makes now.
+        """The decision that was made with this key, or a new one by `make`.
 
-        Raises Conflict where the key is another request's, and what `make` does.
+        Raises Conflict if the key belongs to another request, and what `make` raises.
         """
         while (running := self._under_way.get(key)) is not None:
             await asyncio.wait({running})
@@ -66,7 +65,7 @@ class Repeats:
         return event
 
     async def close(self) -> None:
-        """End what nobody waits for any more: the writer takes nothing after this."""
+        """Cancel what nobody waits for any more: the writer accepts nothing after this."""
         running = list(self._under_way.values())
         for task in running:
             task.cancel()
@@ -75,7 +74,7 @@ class Repeats:
     def _ended(self, key: str, task: asyncio.Task[ev.Decided]) -> None:
         del self._under_way[key]
         if task.cancelled() or task.exception() is not None:
-            return  # told to whoever waits, and to nobody where they have left
+            return  # reported to the waiting callers, if they have not left
         if self._waits(task.result().id):
             self._made[key] = task.result()
             self._made.move_to_end(key)

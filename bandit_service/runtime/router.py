@@ -1,7 +1,7 @@
-"""What callers ask for: decide, learn, change the catalogue, forget.
+"""The calls of the service: decide, learn, change the catalogue, forget.
 
-Each call checks what it was given, computes the features that its event carries, and submits it
-to the writer, which checks it against the world, appends and applies it.
+Each call checks its arguments, computes the features that its event carries, and submits it to the
+writer. The writer checks it against the world, appends and applies it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,8 @@ from bandit_service.core import events as ev
 from bandit_service.core import outcomes
 from bandit_service.core import prior as prior_of
 from bandit_service.core.conversations import Sent
-from bandit_service.core.decide import (
-    Exploration,
-    Query,
-    Recalled,
-    Weighed,
-    decide,
-    left_out,
-    weigh,
-)
+from bandit_service.core.decide import Weighed, decide, weigh
+from bandit_service.core.eligibility import left_out
 from bandit_service.core.errors import (
     Busy,
     Expired,
@@ -42,7 +35,9 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.core.experiments.assignment import forget_units
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import Reported, RewardRule
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending, Resolved
 from bandit_service.core.session_outcomes import CreditRule
 from bandit_service.core.sessions import groups_of
@@ -72,7 +67,7 @@ _SWEEP = 1000
 
 
 class _Features(msgspec.Struct, frozen=True, gc=False):
-    """What a query is decided by; fallback: why its text could not be embedded."""
+    """The features of a query; fallback: why its text could not be embedded."""
 
     embedding: Vector
     tokens: int = 0
@@ -82,7 +77,7 @@ class _Features(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class RouterRules:
-    """What the router reads of the settings; `of` has them all."""
+    """The settings that the router reads; `of` takes them from all."""
 
     explore: Exploration
     reward: RewardRule
@@ -98,7 +93,7 @@ class RouterRules:
 
     @classmethod
     def of(cls, settings: Settings) -> RouterRules:
-        """The rules that these settings name."""
+        """The rules of these settings."""
         reward, server = settings.reward, settings.server
         return cls(
             explore=exploration(settings.exploration),
@@ -163,7 +158,7 @@ class Router:
         self._crediting.start()
 
     def warm(self) -> None:
-        """Propose once and forget it, so that the first query waits for no policy's caches."""
+        """Propose once and discard it, so that the first query does not wait for caches."""
         if self.world.offered():
             query = Query(np.zeros(self._embedder.dim, np.float32), 1, self._worth(None))
             decide(self.world, query, Recalled(), "warm", 0.0, self.rules.explore)
@@ -196,14 +191,13 @@ class Router:
     ) -> ev.Decided:
         """Embed, recall, propose, draw; the record is with the kernel before this returns.
 
-        caller: id of the API key that asks. duel_of: the decision that this one stands against.
-        outside: takes part in no experiment; None where one arm is named.
-        masked: why arms are left out of the request's list though its sender allows them.
-        look: is shown what was weighed, which is more than the record keeps. bounded: a query is
-        not longer than rules.max_query_chars; the gateway's are as long as a body and a window, and
-        wait a little for others that are decided with them.
-        sent: what else the gateway knows of it. asked: with which key, and a digest of the request,
-        where it is asked for with one; then a resend gets this decision.
+        caller: id of the calling API key. duel_of: the decision that this one is compared with.
+        outside: takes part in no experiment; None where one arm is named. masked: why arms that the
+        request allows are excluded. look: gets what was weighed, which is more than the record has.
+        bounded: a query is not longer than rules.max_query_chars; the gateway's are limited by the
+        body and the window, and wait a little for others to be decided together with them. sent:
+        what else the gateway knows about it. asked: the idempotency key, if there is one, and a
+        digest of the request; then a resend gets this decision.
         """
         if request.idempotency_key and not duel_of:
             key = key_of(caller, request.tenant, request.idempotency_key)
@@ -233,10 +227,10 @@ class Router:
         return event
 
     def decide_soon(self, request: wire.DecideRequest, caller: str, done: Done) -> None:
-        """`decide` of a request that came with its embedding, for whom waits not by a future.
+        """`decide` for a request with an embedding, with a callback instead of a future.
 
-        Raises what is wrong with the request. Then `done` gets the decision, or why there is none,
-        in this turn of the loop or the next, and whoever gave it calls `answered`.
+        Raises an error for an invalid request. Otherwise `done` gets the decision, or the reason
+        why there is none, in this turn of the loop or the next, and its owner calls `answered`.
         """
         self._admit()
         query = self._query(request, _Features(wire.embedding_of(request, self._embedder.dim)))
@@ -249,7 +243,7 @@ class Router:
             raise
 
     def answered(self, made: Sequence[tuple[ev.Decided | Exception, float]]) -> None:
-        """What `done` of each got, with the moment at which it was asked for."""
+        """Count the results of `done`, each with the time of its request."""
         self._in_flight -= len(made)
         self._bound_pending()
         for event, begun in made:
@@ -265,7 +259,7 @@ class Router:
     async def explain(
         self, request: wire.ExplainRequest, tenant: str | None = None
     ) -> tuple[Weighed, dict[ArmId, str]]:
-        """What would be decided, and why the arms that are left out are; nothing is written.
+        """The decision that would be made, and why arms are excluded; nothing is written.
 
         tenant: the only one whose decisions may be weighed again, None for any.
         """
@@ -280,9 +274,9 @@ class Router:
         return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
 
     def _again(self, decided: ev.Decided) -> Query:
-        """The query of a decision, offered the arms of then and decided by its policy of then,
-        where that still decides and an experiment did not choose it. Raises Unknown where it was
-        made by a route that is no more.
+        """The query of a decision, with the arms of that time. Its policy decides again if it still
+        exists and was not chosen by an experiment. Raises Unknown if the decision's route was
+        removed.
         """
         routed = bool(decided.route)
         if routed and decided.route not in self.world.routes.specs:
@@ -347,14 +341,14 @@ class Router:
             arms = self.world.routes.arms_of(route.id, there)
         elif route.arms and arms is not None and (other := set(arms) - set(route.arms)):
             raise Refused(
-                f"arms: {min(other)!r} is no arm of the route {route.id!r}; there are "
+                f"arms: {min(other)!r} is no arm of the route {route.id!r}; expected one of "
                 f"{', '.join(route.arms)}",
                 param="arms",
             )
         return arms
 
     def worth_of(self, request: wire.DecideRequest) -> float:
-        """USD that one unit of quality is worth to a query: as it says, or its route, or else the
+        """USD that one unit of quality is worth to a query: its own value, or its route's, or the
         service's.
         """
         given = request.willingness_to_pay
@@ -370,7 +364,7 @@ class Router:
         """Append, apply, make durable. "accepted" or "duplicate"; raises what was wrong.
 
         tenant: the only one whose decisions may be rewarded, None for any. prior: an outcome
-        without a decision is taught beforehand, by a warm start.
+        without a decision, from a warm start.
         """
         report = request.reported()
         if request.decision_id is not None:
@@ -393,8 +387,8 @@ class Router:
         )
 
     async def reward_session(self, request: wire.RewardRequest) -> tuple[str, int]:
-        """Append, apply, make durable what is said of a session of this tenant, and of each of its
-        decisions. "accepted" or "duplicate", and how many decisions are credited.
+        """Append, apply, make durable a reward of a session of this tenant, and its part for each
+        decision. "accepted" or "duplicate", and how many decisions are credited.
         """
         said = wire.session_of(request)
         report = request.reported()
@@ -406,9 +400,8 @@ class Router:
             self._in_flight -= 1
 
     async def weigh_prior(self, strength: float) -> ev.PriorWeighed | None:
-        """What a warm start taught counts as at most `strength` outcomes of each arm from here on.
-
-        The event that says so; None where it is no more already.
+        """From now on the outcomes of a warm start count as at most `strength` outcomes of each
+        arm. Returns the event; None if they count as no more already.
         """
         event = await self.writer.submit(
             lambda: prior_of.weighing(self.world, strength, self.writer.now()), key="catalogue"
@@ -423,11 +416,11 @@ class Router:
         provisional: bool = False,
         served: outcomes.Served | None = None,
     ) -> str:
-        """What the service itself saw of an answer, as `reward`; but nobody is told that it is
-        kept, so it waits for no disk: a power cut loses what it loses of decisions. It is never
-        turned away for what else is under way, since what it cost is owed.
+        """An observation of the service itself, like `reward`.
 
-        provisional: it is a judge's, and the user's own may take its place.
+        But no client gets an acknowledgement, so it does not wait for the disk: a power cut loses
+        as much of it as of decisions. It is never refused because of load, since its cost must be
+        booked. provisional: it is a judge's, and the user's own may replace it.
         """
         outcomes.check_signals(signals)
         report = Reported(signals, provisional=provisional, served=served or outcomes.Served())
@@ -442,8 +435,8 @@ class Router:
     def observe_soon(
         self, decision_id: str, signals: outcomes.Signals, served: outcomes.Served, done: Done
     ) -> None:
-        """`observe`, for whom waits not by a future: `done` gets the event, or why there is none,
-        and whoever gave it calls `observed`.
+        """`observe` with a callback instead of a future: `done` gets the event, or the reason why
+        there is none, and its owner calls `observed`.
         """
 
         def prepare() -> ev.Rewarded | None:
@@ -455,7 +448,7 @@ class Router:
         self.writer.submit_late(prepare, done, key=decision_id)
 
     def observed(self, decision_id: str, event: ev.AnyEvent | Exception | None) -> None:
-        """What `done` got of an outcome, which is counted."""
+        """Count the result of `done` of an outcome."""
         self._in_flight -= 1
         if not isinstance(event, Exception):
             self.count_reward(decision_id, "duplicate" if event is None else "accepted")
@@ -471,7 +464,9 @@ class Router:
             return outcomes.decision_voted(pending, decision_id, vote, rule, now, named)
 
         status = await self._learn(prepare, key=decision_id)
-        if vote is None and self.world.named.specs:  # the other metrics speak on without the vote
+        if (
+            vote is None and self.world.named.specs
+        ):  # the other metrics still count without the vote
             await self.measuring.reweigh(decision_id)
         if vote is None:  # and so do its sessions
             await self._crediting.finish_of(decision_id)
@@ -608,7 +603,7 @@ class Router:
     ) -> bool:
         """Add or replace an arm; True when it is new or back. Nothing happens if it is the same.
 
-        check: is shown the arms that there would be, and raises what stands against them.
+        check: gets the resulting arms, and raises an error if they are not allowed.
         """
         existed = False
 
@@ -635,7 +630,7 @@ class Router:
         return not existed
 
     async def retire_arm(self, id: ArmId, source: str = "api") -> None:
-        """Offer the arm no more; it keeps what was learned and still accepts rewards."""
+        """Stop offering the arm; its learned state stays, and it still accepts rewards."""
 
         def prepare() -> ev.AnyEvent:
             record = self.world.arms.get(id)
@@ -646,7 +641,7 @@ class Router:
         await self.writer.submit(prepare, key="catalogue")
 
     async def set_routes(self, wanted: Mapping[str, tuple[ev.RouteSpec, str]]) -> None:
-        """Make the routes just these, each with the key of its policy."""
+        """Set the routes, each with the key of its policy."""
         learners = self.world.learners
 
         def removed(id: str) -> ev.RouteRemoved | None:
@@ -675,7 +670,7 @@ class Router:
     async def change_policy(
         self, name: str, key: str, parameters: dict[str, Any], source: str
     ) -> None:
-        """Write down which policy decides from here on; its state is the one that is there."""
+        """Write the event that this policy decides from now on, with its present state."""
 
         def prepare() -> ev.PolicyChanged | None:
             if self.world.policy.key == key:
@@ -691,7 +686,10 @@ class Router:
         await self.writer.submit(prepare, key="catalogue")
 
     async def forget(self, tenant: str, unit: str) -> str:
-        """Forget one unit's decisions and outcomes; the owner whose records are to be erased."""
+        """Forget one unit's decisions and outcomes;
+
+        returns the owner whose records must be erased.
+        """
         wire.check_names(unit, tenant)
         owner = ev.owner_of(tenant, unit)
         if not owner:
@@ -722,7 +720,10 @@ class Router:
             raise Busy(f"{self._in_flight} requests are running; retry after a second")
 
     def _bound_pending(self) -> None:
-        """Beyond max_pending the oldest leaves, which teaches nothing: its time was not over."""
+        """Beyond max_pending the oldest decision is dropped.
+
+        It teaches nothing, since its time was not over.
+        """
         excess = len(self.world.pending.decisions) - self.rules.max_pending
         if excess > 0:
             oldest: list[str] = []
@@ -738,7 +739,7 @@ class Router:
         )
 
     def sweep(self, now: float) -> int:
-        """Forget the decisions that were made before `now` − ttl_s; how many."""
+        """Forget the decisions that were made before `now` − ttl_s; returns how many."""
         gone: list[str] = []
         for id, pending in self.world.pending.decisions.items():
             if pending.decided.ts >= now - self.rules.ttl_s or len(gone) == _SWEEP:

@@ -1,4 +1,4 @@
-"""Which policy serves: what the log and the snapshots beside it say, and the configuration."""
+"""Which policy serves, by the log, the snapshots next to it, and the configuration."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ class Read:
 
 
 def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str]:
-    """The policy that is to serve, and who says so.
-
-    The configured one, unless the API named another since the configuration last changed.
+    """The policy that must serve, and who set it: the configured one, unless the API set another
+    since the configuration last changed.
     """
     return wanted_of(
         Said(world.policy.name, world.policy.parameters, world.policy.configured), settings
@@ -40,7 +39,7 @@ def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the log last said of the policy, "" where it said nothing."""
+    """The last policy in the log, "" if there is none."""
 
     policy: str = ""
     parameters: bytes = b"{}"
@@ -52,7 +51,7 @@ class Said:
 
 
 def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
-    """The policy that is to serve after what was said, and who says so."""
+    """The policy that must serve after this record, and who set it."""
     configured = policy_key(settings.policy.name, settings.policy.parameters)
     if said.configured != configured or not said.policy:
         return settings.policy, "config"
@@ -67,7 +66,10 @@ def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
 
 
 def said_of(log: EventLog, snapshots: FileSnapshots) -> tuple[Said, Read | None]:
-    """By the newest valid snapshot, of whatever policy, and the events since; and that snapshot."""
+    """The record by the newest valid snapshot, of any policy, and the events since;
+
+    and that snapshot.
+    """
     said, after, read = Said(), Offset(first_of(log) - 1), None
     for one in _kept(snapshots):
         if first_of(log) - 1 <= one.at <= log.last:

@@ -1,7 +1,7 @@
-"""What the shadows of experiments would have done, found out after the answer and written down.
+"""Computes the decisions of experiments' shadows after the answer, and writes them.
 
-A decision waits for it at most `PATIENCE_S`, and no longer than until its first outcome comes: what
-came of it, no shadow may know. What waits when the process dies, no shadow has seen.
+A decision waits for this at most `PATIENCE_S`, and only until its first outcome comes, since no
+shadow may know the outcome. If the process dies, the waiting decisions have no shadows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 from itertools import islice
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.shadows import cast, seen
 from bandit_service.core.world import World
@@ -18,14 +18,16 @@ from bandit_service.runtime.writer import Writer
 
 PATIENCE_S = 0.05
 AT_ONCE = 16
-"""Decisions that are looked at in one turn of the loop, so that no other waits for long; a quarter
-of those that wait where that is more, so that they do not grow without end."""
+"""Decisions that are processed in one turn of the loop, so that no request waits for long.
+
+If a quarter of the waiting ones is more, that many are, so that the queue cannot grow without end.
+"""
 MANY = 64
-"""So many do not wait any longer."""
+"""At this number they do not wait any longer."""
 
 
 class Shadows:
-    """`heard` listens to the writer; `before` is told of an outcome before it is prepared."""
+    """`heard` listens to the writer; `before` is called for an outcome before it is prepared."""
 
     def __init__(self, writer: Writer, explore: Exploration) -> None:
         self._writer = writer
@@ -50,12 +52,12 @@ class Shadows:
                 self._soon()
 
     def before(self, decision_id: str) -> None:
-        """An outcome of this decision is about to be learned."""
+        """An outcome of this decision will be learned next."""
         if decision_id in self._waiting:
             self._cast([decision_id])
 
     def close(self) -> None:
-        """Look at all that waits."""
+        """Process all waiting decisions."""
         if self._timer is not None:
             self._timer.cancel()
         while self._waiting:

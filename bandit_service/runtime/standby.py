@@ -1,4 +1,4 @@
-"""Policies that learn beside the serving one, and decide where a query names them."""
+"""Policies that learn beside the serving one, and decide if a query names them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _AGAIN_S = 30.0
 
 
 class StandbyPolicies:
-    """Makes what learns beside agree with the configuration, by events. `start`, then `close`.
+    """Makes these policies agree with the configuration, by events. `start`, then `close`.
 
-    A policy joins with what it knows of the whole log, as if it had been there from the first
-    event. It is folded by a child process while the service decides.
+    A policy joins with the state that it would have if it had been there from the first event. A
+    child process trains it while the service decides.
     """
 
     def __init__(self, writer: Writer, maintenance: Maintenance) -> None:
@@ -36,9 +36,9 @@ class StandbyPolicies:
         self._joining: Kept | None = None
 
     async def start(self, wanted: Sequence[PolicySettings]) -> None:
-        """Take out what is not wanted any more; begin to fold what is not there yet.
+        """Remove policies that are no longer configured, and start training new ones.
 
-        Where nothing was decided yet there is nothing to fold, and it is there at once.
+        Before the first decision there is nothing to train on, and they join at once.
         """
         world = self._writer.world
         keys = {each.name: policy_key(each.name, each.parameters) for each in wanted}
@@ -52,7 +52,7 @@ class StandbyPolicies:
             self._joining = self._writer.tasks.keep("beside", partial(self._fold, missing))
 
     async def close(self) -> None:
-        """Stop folding; what did not join is folded again at the next start."""
+        """Stop training; a policy that did not join is trained again at the next start."""
         if self._joining is not None:
             await self._joining.end()
 
@@ -74,7 +74,7 @@ class StandbyPolicies:
                 await asyncio.sleep(_AGAIN_S)
 
     async def _folded(self, wanted: PolicySettings) -> Learner:
-        """What it knows of the whole log; meanwhile a query that names it is told to wait."""
+        """Train it on the whole log; meanwhile a query that names it is told to wait."""
         awaited = self._writer.world.learners.awaited
         awaited.add(wanted.name)
         try:
@@ -83,7 +83,7 @@ class StandbyPolicies:
             awaited.discard(wanted.name)
 
     def _joined(self, wanted: PolicySettings, state: bytes) -> bool:
-        """The event, from which the learner is made, so that a replay makes the same one."""
+        """Append the event with its state, from which a replay makes the same learner."""
         joined = ev.PolicyJoined(
             ts=self._writer.now(),
             policy=wanted.name,

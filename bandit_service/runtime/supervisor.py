@@ -1,9 +1,9 @@
-"""Keeps alive what must live as long as the service, and says what of it fails.
+"""Keeps the service's long-lived tasks running, and reports failures.
 
-A task that ends by an exception which nobody expected is worse than one that fails: nothing is done
-any more, and nothing says so. So each long-lived task is kept here. Its error is counted and
-logged, it begins again after a pause that doubles up to a bound, and until a round of it went
-well `failing` has it, which `/readyz` shows.
+A task that ends by an unexpected exception is dangerous: its work stops, and nothing reports it. So
+this module runs each long-lived task. It counts and logs an error, and starts the task again after
+a pause that doubles up to a limit. Until a round has succeeded, the task is in `failing`, which
+`/readyz` shows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from bandit_service.logs import Seldom
 _log = logging.getLogger("bandit.tasks")
 FIRST_S, MOST_S = 0.5, 30.0
 TRIES = 6
-"""How often in a row a task without which nothing works may fail, about 15 s."""
+"""How often in a row an essential task may fail; it takes about 15 s."""
 
 _LASTED_S = 60.0
 
 
 class Supervisor:
-    """The long-lived tasks of a service. `keep` them; each says with `well` that a round was done.
+    """The long-lived tasks of a service. `keep` them; each calls `well` after a round.
 
     count: called with the task's name at each failure. tell: called with a name and whether it is
     failing now, when that changes.
@@ -42,15 +42,15 @@ class Supervisor:
         work: Callable[[], Awaitable[None]],
         give_up: Callable[[str], None] | None = None,
     ) -> Kept:
-        """Begin `work`, and again whenever it fails, until it returns or the caller ends it.
+        """Run `work`, again whenever it fails, until it returns or the caller ends it.
 
-        give_up: called with the reason when it failed TRIES times in a row, and then it is over.
-        Without it the task is tried for ever.
+        give_up: called with the reason when it failed TRIES times in a row; then it is not tried
+        again. Without it the task is tried for ever.
         """
         return Kept(name, self, work, give_up)
 
     def failed(self, name: str, error: BaseException) -> str:
-        """One round of a task failed; in words."""
+        """One round of a task failed; returns the reason in words."""
         why = _why(error)
         self._count(name)
         if (more := self._seldom(name)) is not None:
@@ -70,7 +70,7 @@ class Supervisor:
 
 
 class Kept:
-    """One task that is kept alive. Whoever made it ends it, and nobody else can."""
+    """One task that is kept running. Only its owner can end it."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Kept:
             await self.task
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        """Who cancels a task that is not theirs does not stop it, unless the loop ends too."""
+        """A cancellation by anybody else does not stop it, unless the loop ends too."""
         if task.cancelled() and not self._ending:
             self._of.failed(self.name, asyncio.CancelledError())
             self._again = asyncio.get_running_loop().call_later(FIRST_S, self._begin)
@@ -128,7 +128,10 @@ class Kept:
 
 
 def _why(error: BaseException) -> str:
-    """In words; the message of an error that nobody expected may hold what is nobody's to read."""
+    """The error in words;
+
+    the message of an unexpected error may contain private data, and is left out.
+    """
     kind = type(error).__name__
     if isinstance(error, OSError):
         return f"{kind}: {error.strerror or 'no reason given'}"
@@ -136,7 +139,7 @@ def _why(error: BaseException) -> str:
 
 
 def _unexpected(error: BaseException) -> BaseException | None:
-    """The error with its traceback, where it is not one that we raise ourselves."""
+    """The error with its traceback, unless it is one that we raise ourselves."""
     return None if _ours(error) or isinstance(error, asyncio.CancelledError) else error
 
 

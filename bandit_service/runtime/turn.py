@@ -1,4 +1,4 @@
-"""The commands of one turn of the loop: checked in their order, in as few batches as can be."""
+"""The commands of one turn of the loop: checked in order, in as few batches as possible."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Q = TypeVar("Q", contravariant=True)
 
 
 class Among(Protocol[Q]):
-    """Prepares commands of one kind together, `most` of them at once.
+    """Prepares commands of one kind together, at most `most` at once.
 
-    What each becomes is what it would become alone, in the world that all before it left.
+    Each gives the same result as if prepared alone after all those before it.
     """
 
     most: int
@@ -30,15 +30,15 @@ class Among(Protocol[Q]):
         ...
 
     def prepare(self, asked: Sequence[Q], /) -> Sequence[ev.AnyEvent | Exception]:
-        """The event of each, or what went wrong with it."""
+        """The event of each, or its error."""
         ...
 
 
 class Command(msgspec.Struct, gc=False):
-    """What to check against the world and append. Two with one key never share a batch.
+    """A command to check against the world and append.
 
-    asked: what `among` is to prepare, in the place of `prepare`. late: it comes after all others of
-    its turn.
+    Two with the same key never share a batch. asked: prepared by `among` instead of `prepare`.
+    late: it comes after all others of its turn.
     """
 
     done: Done
@@ -54,10 +54,10 @@ Ready = tuple[Command, ev.AnyEvent, Record]
 
 
 class Turn:
-    """Takes commands, and commits a batch wherever the next one must see it applied.
+    """Takes commands, and commits a batch whenever the next command must see it applied.
 
-    record: makes the record of an event. commit: appends and applies a batch. nothing: is called
-    with a command that found nothing to do.
+    record: makes the record of an event. commit: appends and applies a batch. nothing: called with
+    a command that has nothing to do.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Turn:
         self._batch: list[Ready] = []
         self._keys: set[str] = set()
         self._others = False  # whether any of the batch was prepared by itself
-        self._together: list[Command] = []  # the newest, which are to be prepared at once
+        self._together: list[Command] = []  # the newest ones, which are prepared together
 
     def take(self, command: Command) -> None:
-        """The next command, unless whoever asked has left: nothing is written yet."""
+        """Take the next command, unless its caller has left: nothing is written yet."""
         if command.done.cancelled():
             return
         if command.among is not None:
@@ -84,7 +84,7 @@ class Turn:
             self._take_one(command, command.prepare)
 
     def commit(self) -> None:
-        """Append and apply what is taken by now; the turn goes on with nothing taken."""
+        """Append and apply what is taken so far; the turn continues with an empty batch."""
         self._prepare_together()
         batch, self._batch = self._batch, []
         self._keys, self._others = set(), False

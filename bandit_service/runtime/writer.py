@@ -1,4 +1,4 @@
-"""The only writer: take what came in one turn of the loop, append once, apply each in order.
+"""The only writer: take the commands of one turn of the loop, append once, apply each in order.
 
 `turn.py` checks the commands of a turn, `group_commit.py` makes them durable, `live_world.py`
 applies them, `backlog.py` keeps what cannot be written yet.
@@ -8,10 +8,10 @@ world and applying it there is no await; so there is no lock, and the order of t
 order in which the world changed. Only the fsync leaves the loop, which an outcome's answer waits
 for and which all outcomes under way share (group commit).
 
-When the disk is full, decisions go on: they wait in a bounded backlog and are appended before
-anything else when there is space again. Outcomes are refused until then. An fsync that failed is
-final: `broken` is set, and the process is to end and recover. So it is when an event that is in the
-log could not be applied for want of memory: then the world is not the log's any more.
+When the disk is full, decisions continue: they wait in a bounded backlog and are appended before
+anything else when there is space again. Outcomes are refused until then. A failed fsync is final:
+`broken` is set, and the process must end and recover. The same holds if an event in the log could
+not be applied for lack of memory: then the world no longer matches the log.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _TURNS, _ALONE = 16, 2
-"""Turns of the loop that the patient wait for company, at most; so many of them in a row without
-any end it, since what has come from a socket takes two turns to become a command."""
+"""How many turns of the loop patient commands wait for others at most, and how many without a new
+one end the wait: data from a socket takes two turns to become a command.
+"""
 _late = attrgetter("late")
 
 
 class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop.
 
-    before_outcome: told of a decision before an outcome of it from another process is applied.
+    before_outcome: called with a decision before another process' outcome of it is applied.
     """
 
     group_commit = GroupCommit
@@ -89,11 +90,13 @@ class Writer:
         return ""
 
     def listen(self, heard: Heard) -> None:
-        """Tell of every event that is applied from here on, in order, with the world after it."""
+        """Call this listener with every event that is applied from now on, in order, with the world
+        after it.
+        """
         self._live.listen(heard)
 
     def lessons(self) -> AbstractContextManager[list[Lesson]]:
-        """What every policy is taught from here on, for one whose past is folded elsewhere."""
+        """All lessons from now on, for a policy that is being trained on the past elsewhere."""
         return self._live.lessons()
 
     async def synced(self) -> Offset:
@@ -101,7 +104,7 @@ class Writer:
         return await self._syncing.synced()
 
     async def close(self) -> None:
-        """Flush what is under way, make it durable, stop. The log itself is the caller's."""
+        """Flush what is pending, make it durable, stop. The caller closes the log itself."""
         self._flush()
         self._flush()  # what the first one gave the alarm for
         if self._backlog:
@@ -116,7 +119,7 @@ class Writer:
         self._syncing.close()
 
     def now(self) -> float:
-        """The log's time, UTC seconds: it stands still while the clock is behind what it was."""
+        """The log's time, UTC seconds: it stands still while the clock is behind."""
         return max(clock.now(), self.world.ts)
 
     def new_id(self, ts: float) -> str:
@@ -130,11 +133,11 @@ class Writer:
 
     @property
     def barred(self) -> str:
-        """Why nobody should ask this process, though it runs; "" where there is no reason."""
+        """Why this process is not ready although it runs; "" if it is ready."""
         return ""
 
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
-        """Whether this decision, of this tenant if one is named, waits for space on the disk."""
+        """Whether this decision, of this tenant if one is given, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)
 
     def owe(self, event: ev.Spent, booked: Booked) -> bool:
@@ -163,22 +166,22 @@ class Writer:
 
     @property
     def seen(self) -> int:
-        """Up to which offset the world is folded, where other processes append, too."""
+        """Up to which offset the log is applied, if other processes append too."""
         return 0
 
     @property
     def keeps(self) -> bool:
-        """Whether this process does what is done once for all that share a log."""
+        """Whether this process is the keeper of a shared log."""
         return True
 
     @property
     def slot(self) -> int:
-        """The number of this process among those that share the log; 0 where none does."""
+        """The number of this process among those that share the log; 0 if none does."""
         return 0
 
     @property
     def known(self) -> list[Replica]:
-        """Who shares the log, as it said a moment ago."""
+        """The processes that share the log, as of a moment ago."""
         return []
 
     def differs(self, row: Replica) -> bool | None:  # noqa: ARG002 - others can
@@ -186,7 +189,7 @@ class Writer:
         return None
 
     async def replicas(self) -> list[Replica]:
-        """Who shares the log."""
+        """The processes that share the log."""
         return []
 
     async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> bool:  # noqa: ARG002 - others can
@@ -197,16 +200,16 @@ class Writer:
         return False
 
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
-        """Whether a decision that the world has not may still come, from another process."""
+        """Whether an unknown decision may still come from another process."""
         return False
 
     async def caught_up(self) -> None:
-        """Wait until all is applied that the log has by now, of other processes too."""
+        """Wait until everything in the log is applied, also from other processes."""
 
     async def reached(self, offset: int, patience_s: float | None = None) -> None:
-        """Wait until the log is applied up to here; one process has applied all that it said.
+        """Wait until the log is applied up to this offset; a single process always is.
 
-        patience_s: for how long at most, where that is less than the settings say.
+        patience_s: a limit, if it is less than the setting.
         """
 
     async def arrived(self, decision_id: str) -> None:
@@ -217,11 +220,11 @@ class Writer:
         return True
 
     def append_own(self, *events: ev.AnyEvent) -> None:
-        """Append and apply what nobody else would; where it cannot be written, it is left out."""
+        """Append and apply events of the keeper; they are dropped if they cannot be written."""
         self.append_now(*events)
 
     def check_read_by_all(self, kind: type[ev.Event]) -> None:
-        """Raise Unavailable where another process on the log cannot read events of this kind."""
+        """Raise Unavailable if another process on the log cannot read events of this kind."""
 
     def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
         """Whether something submitted under this key is not applied yet, and still may be."""
@@ -229,28 +232,28 @@ class Writer:
 
     @property
     def in_touch_since(self) -> float:
-        """Since when (time.monotonic) the others that share the log cannot have taken this process
-        for lost; infinite while they may.
+        """Since when (time.monotonic) the others that share the log cannot have considered this
+        process lost; infinite while they may.
         """
         return 0.0
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False
     ) -> asyncio.Future[ev.AnyEvent | None]:
-        """Check, append and apply with all that came in this turn of the loop.
+        """Check, append and apply together with all commands of this turn of the loop.
 
-        late: after all others of this turn, and it may wait for more of them. So what the service
-        itself submits does not stand between decisions that can be prepared together.
+        late: after all others of this turn, and it may wait for more of them. So the service's own
+        commands do not separate decisions that can be prepared together.
 
-        The future has the event when it is with the kernel, or on the disk if `durable`; None when
-        `prepare` found nothing to do; or what went wrong, and then nothing was changed.
+        The future gets the event when it is with the kernel, or on the disk if `durable`; None if
+        `prepare` found nothing to do; or the error, and then nothing was changed.
         """
         done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
         self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
     def submit_late(self, prepare: Prepare, done: Done, *, key: str) -> None:
-        """`submit` of what is late and waits for no disk; `done` is told."""
+        """`submit` of a late command that does not wait for the disk; calls `done`."""
         self._submit(Command(done, False, key, late=True, prepare=prepare), patient=True)
 
     def submit_among(
@@ -262,9 +265,9 @@ class Writer:
         durable: bool = False,
         patient: bool = False,
     ) -> None:
-        """`submit` of what is prepared together with others of this turn; `done` is told.
+        """`submit` of a command that is prepared together with others of this turn; calls `done`.
 
-        patient: and with others of the next ones, as long as nothing is submitted that is not.
+        patient: also with others of the next turns, as long as all commands are patient.
         """
         self._submit(Command(done, durable, among=among, asked=asked), patient)
 
@@ -276,8 +279,8 @@ class Writer:
         self._commands.append(command)
 
     def _gather(self, turns: int, before: int, alone: int) -> None:
-        """Flush, or wait a turn for more of them while all are patient, so many times at most, and
-        `alone` of these in a row without any.
+        """Flush, or wait a turn for more while all are patient: at most this many turns, and at
+        most `alone` of them in a row without a new one.
         """
         there = len(self._commands)
         alone = alone - 1 if there == before else _ALONE
@@ -287,9 +290,9 @@ class Writer:
             self._flush()
 
     def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
-        """Append and apply events of our own at once; False when they cannot be written now.
+        """Append and apply the service's own events at once; False if they cannot be written now.
 
-        then: changes what is not folded, with each event, before anybody is told of it.
+        then: changes unfolded state together with each event, before listeners hear of it.
         """
         if not events:
             return True
@@ -308,8 +311,8 @@ class Writer:
         self._flush()
 
     def _flush(self) -> None:
-        """Everything that came in this turn of the loop, in order, in as few appends as can be."""
-        logs.request_id.set("")  # what is logged here is not of the one request that came first
+        """Write everything of this turn of the loop, in order, in as few appends as possible."""
+        logs.request_id.set("")  # log lines here do not belong to the request that came first
         logs.decision_id.set("")
         commands, self._commands = self._commands, []
         try:
@@ -372,14 +375,14 @@ class Writer:
             self._break(error)
 
     def damaged(self, error: StoreError) -> None:
-        """A record of before is not as it was written: the service is to end and say so."""
+        """An earlier record is damaged: the service must end with a message."""
         self._break(error)
 
     def _break(self, error: StoreError) -> None:
         self._end(str(error))
 
     def _end(self, why: str) -> None:
-        """The process is to end and to recover: it cannot go on from what it has in memory."""
+        """The process must end and recover: its memory no longer matches the log."""
         if not self.broken.done():
             _log.critical("the log is broken", extra={"why": why})
             self.broken.set_result(why)
@@ -415,7 +418,7 @@ class Writer:
         return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
-        """Apply an event that is in the log; why it could not be applied whole, "" if it was."""
+        """Apply an event that is in the log; returns why it was not fully applied, "" if it was."""
         return NOT_APPLIED if self.broken.done() else self._live.apply(event, then)
 
     def _cannot_apply(self, kind: str) -> None:

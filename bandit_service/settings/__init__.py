@@ -1,6 +1,6 @@
 """Every setting, its default, what is allowed, and where its value came from.
 
-One TOML file (none is needed), every key overridable by the environment: `[server] port` is
+One optional TOML file, every key overridable by the environment: `[server] port` is
 `BANDIT_SERVER_PORT`. The whole is checked at start: all mistakes at once, each with its key.
 `reading` is the only reader of the environment.
 """

@@ -1,4 +1,4 @@
-"""What follows from settings: the policy that they name, and where it is safe to listen."""
+"""Values derived from settings: the policy that they name, and where it is safe to listen."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hashlib import blake2b
 from typing import Any
 
 import policies
-from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments.spec import Rules
+from bandit_service.core.exploration import Exploration
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings.sections import (
     ExperimentSettings,
@@ -48,7 +48,7 @@ def experiment_rules(settings: ExperimentSettings) -> Rules:
 
 
 def exposure(settings: Settings) -> str:
-    """Why the service may not listen where it is told to; empty when it may."""
+    """Why the service must not listen at the configured address; empty if it may."""
     server = settings.server
     if bool(server.tls_cert) != bool(server.tls_key):
         return "server.tls_cert: must be set together with server.tls_key"

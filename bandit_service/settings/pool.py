@@ -1,4 +1,4 @@
-"""What the arms of one pool and the judges beside them must be to each other."""
+"""Checks across the arms of one pool and the judges."""
 
 from __future__ import annotations
 

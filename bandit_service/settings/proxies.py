@@ -19,7 +19,7 @@ class Proxy:
     password: str = field(default="", repr=False)
 
     def headers(self) -> dict[str, str]:
-        """What it is told of who calls."""
+        """What the proxy learns about the client."""
         if not self.user:
             return {}
         words = b64encode(f"{self.user}:{self.password}".encode()).decode()
@@ -27,7 +27,7 @@ class Proxy:
 
 
 def check_proxy(url: str) -> None:
-    """ValueError where it is no proxy that can be used, or holds credentials."""
+    """Raise ValueError if it is not a usable proxy, or contains credentials."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(
@@ -41,7 +41,8 @@ def check_proxy(url: str) -> None:
 
 
 def proxy_of(base_url: str, named: str, trusted: bool, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy on the way to this address; None where there is none. ValueError as `check_proxy`.
+    """The proxy on the way to this address; None without one. Raises ValueError as `check_proxy`
+    does.
 
     The variables are those of curl and most others: HTTPS_PROXY or HTTP_PROXY by the address's
     scheme, else ALL_PROXY, in small letters first, and NO_PROXY for hosts that are called directly.

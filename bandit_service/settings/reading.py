@@ -34,7 +34,7 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 _LINK = re.compile(
     rf"{PREFIX}SERVICE_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
 )
-"""What Kubernetes sets in each pod beside a Service of our name (enableServiceLinks)."""
+"""Variables that Kubernetes sets in each pod next to a Service of our name (enableServiceLinks)."""
 
 _OLD_FLOOR = 0.01
 """What exploration.floor was where a file set its bound alone, and is there."""
@@ -236,7 +236,9 @@ def check_references(
 
 
 def _called(arms: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every place where an arm is called, its own and its deployments', with where that stands."""
+    """Every place where an arm is called, its own and its deployments', with its position in the
+    file.
+    """
     for i, arm in enumerate(_tables(arms)):
         yield f"arms[{i}]", arm
         for k, each in enumerate(_tables(arm.get("deployments"))):
@@ -260,7 +262,10 @@ _SHARE, _FLOOR, _MOST = "exploration.share", "exploration.floor", "exploration.f
 
 
 def _settle_floor(values: dict[str, Any], origins: dict[str, str], mistakes: list[str]) -> None:
-    """One of two ways to set the floor, and files of before it was a share mean what they did."""
+    """Only one of the two settings of the floor may be used;
+
+    older files, from before it was a share, keep their meaning.
+    """
     given = [key for key in (_FLOOR, _MOST) if origins[key] != "default"]
     if given and origins[_SHARE] != "default":
         mistakes.append(

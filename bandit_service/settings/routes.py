@@ -78,7 +78,7 @@ def unknown_routes(routes: Sequence[RouteSpec], judges: Sequence[JudgeSpec]) -> 
     """Routes that judges name and that are not configured."""
     there = [AUTO, *(each.id for each in routes)]
     return [
-        f"judges[{i}].routes: no route {id!r}{did_you_mean(id, there)}; there are "
+        f"judges[{i}].routes: no route {id!r}{did_you_mean(id, there)}; expected one of "
         f"{', '.join(there)}"
         for i, judge in enumerate(judges)
         for id in judge.routes

@@ -357,7 +357,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSettings:
-    """Folded state beside the log, from which a restart goes on."""
+    """Folded state next to the log, from which a restart continues."""
 
     directory: str = setting("snapshots", "directory of the snapshots, relative to data_dir")
     every_events: int = setting(20_000, "make a snapshot after this many events", low=100)

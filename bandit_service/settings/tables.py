@@ -28,7 +28,7 @@ from bandit_service.settings.whole import DEFAULT_ARMS
 
 
 class BesideSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A policy that learns beside the serving one, and decides where a query names it."""
+    """A policy that learns beside the serving one, and decides if a query names it."""
 
     name: str
     parameters: dict[str, Any] = {}
@@ -67,7 +67,7 @@ def _check_experiment(spec: Experiment) -> None:
 
 
 def experiments_of(items: Any, mistakes: list[str]) -> tuple[Experiment, ...]:
-    """The experiments of `[[experiments]]`, each possible by itself and beside the others."""
+    """The experiments of `[[experiments]]`, each valid by itself and together with the others."""
     if isinstance(items, list):
         items = [respelled(each) for each in items]
     written = listed("experiments", items, PublicExperiment, _check_experiment, mistakes)
@@ -189,7 +189,7 @@ def _check_arm(strict: ArmSpec) -> None:
 def check_upstream_of(named: str, upstreams: Collection[str]) -> None:
     """ValueError where an arm names an upstream that there is not."""
     if named and named not in upstreams:
-        there_are = f"there are {', '.join(upstreams)}" if upstreams else "none is configured"
+        there_are = f"expected one of {', '.join(upstreams)}" if upstreams else "none is configured"
         meant = did_you_mean(named, upstreams)
         raise ValueError(f"upstream: there is no [[upstreams]] {named!r}{meant}; {there_are}")
 

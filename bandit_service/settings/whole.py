@@ -136,8 +136,10 @@ def rules() -> dict[str, tuple[Any, Rule]]:
 
 
 def digest_of(settings: Settings) -> str:
-    """A hash of every value but the API keys and those of providers; where they came from is no
-    part of it."""
+    """A hash of every value except the API keys and those of providers;
+
+    the origins of values do not count.
+    """
     return blake2b(
         repr(dataclasses.replace(settings, keys=(), origins={})).encode(), digest_size=6
     ).hexdigest()

@@ -1,4 +1,4 @@
-"""Sums of coins: the beta-binomial mixture, and what it says of a share.
+"""Sums of coins: the beta-binomial mixture, and its bounds of a share.
 
 The sub-Bernoulli mixture of Howard et al., arXiv 1810.08240, prop. 7: exact for coins, where the
 normal boundary of `boundaries` is wide for shares near 0 or 1.

@@ -9,7 +9,9 @@ from typing import Any
 from bandit_service.statistics import means
 
 ENOUGH = 100
-"""Values before an interval is shown: the sequences say nothing before about so many."""
+"""The number of values before an interval is shown: with fewer the sequences are too wide to be
+useful.
+"""
 ALPHA = 0.05
 
 

@@ -1,4 +1,4 @@
-"""What another policy would have earned, from n logged decisions with their propensities.
+"""Estimates what another policy would have earned, from n logged decisions with their propensities.
 
 With w = π(a|x) / μ(a|x), the candidate's probability of the arm that was drawn divided by the
 logged one, r what came back, q a model of the reward and V(x) = Σ_a π(a|x) q(x, a):
@@ -51,7 +51,7 @@ class Overlap:
 
     @property
     def ess(self) -> float:
-        """(Σw)² / Σw²: so many decisions by the candidate itself would say as much (Kish)."""
+        """(Σw)² / Σw²: worth this many decisions by the candidate itself (Kish)."""
         return self.w * self.w / self.ww if self.ww > 0.0 else 0.0
 
     @property
@@ -65,7 +65,7 @@ class Overlap:
         return self.most / self.w if self.w > 0.0 else 0.0
 
     def refusal(self) -> str:
-        """Why there is no estimate; empty where there may be one."""
+        """Why there is no estimate; empty if there may be one."""
         low, high = MEAN_WEIGHT
         if self.impossible > NEGLIGIBLE:
             return (
@@ -83,7 +83,8 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What a log offers of every arm, whoever decided: n outcomes, ε of them explored, K arms.
+    """How much a log explores every arm, whatever policy decided: n outcomes, ε of them explored, K
+    arms.
 
     share: ε, the mean of K times the least probability of an eligible arm. per_arm: nε/K, the sum
     of the least probabilities; about the effective size of "always this arm" for the worst arm.
@@ -94,10 +95,10 @@ class Explored:
     per_arm: float
 
     def refusal(self) -> str:
-        """Why there is no doubly robust estimate; empty where there may be one.
+        """Why there is no doubly robust estimate; empty if there may be one.
 
-        At little exploration the weighted errors that are to correct the model add more than they
-        take away.
+        With little exploration the weighted errors that should correct the model add more error
+        than they remove.
         """
         if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
             return ""
@@ -111,7 +112,7 @@ class Explored:
 
     @property
     def needed(self) -> int | None:
-        """So many more outcomes until there is one; None where the log does not explore."""
+        """How many more outcomes are needed for one; None if the log does not explore."""
         if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
             return 0
         if self.per_arm <= self.n * NEGLIGIBLE:

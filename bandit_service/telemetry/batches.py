@@ -17,7 +17,7 @@ from bandit_service import clock
 
 
 def observe_same(histogram: Histogram, value: float, times: int) -> None:
-    """`observe` so many times."""
+    """`observe` this many times."""
     if times:
         of: Any = histogram
         of._sum.inc(value * times)

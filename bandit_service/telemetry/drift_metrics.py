@@ -26,7 +26,9 @@ class DriftMetrics:
         self._counted: dict[str, int] = {}
 
     def begin(self, world: World) -> None:
-        """What the policy's own alarms stand at after a recovery, from where they are counted."""
+        """The counts of the policy's own alarms after a recovery, from which later ones are
+        counted.
+        """
         self._counted = {id: own.count for id, own in own_alarms(world).items()}
 
     def detected(self, event: ev.DriftDetected) -> None:

@@ -29,7 +29,10 @@ class Estimates:
         self._probabilities.decided(event.policy, event.arms, event.propensities)
 
     def settled(self, arm: str, policy: str, reward: float) -> None:
-        """The scalar reward of an arm, by its label, and of who decided; "" if none of ours did."""
+        """The scalar reward of an arm, by its label and the deciding policy;
+
+        "" for an outcome without a decision.
+        """
         self._arms.setdefault(arm, Moments()).add(reward)
         if policy:
             self._policies.setdefault(policy, Moments()).add(reward)

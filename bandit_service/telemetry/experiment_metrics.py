@@ -27,7 +27,7 @@ class ExperimentMetrics:
         self._seen: set[tuple[str, ...]] = set()
 
     def decided(self, experiment: str, variant: str) -> None:
-        """One decision of a variant, or what one of its shadows would have done."""
+        """One decision of a variant, or of one of its shadows."""
         known = experiment in self._labelled
         labels = (experiment, variant) if known else (metrics.OTHER, metrics.OTHER)
         self._seen.add(labels)

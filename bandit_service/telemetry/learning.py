@@ -1,7 +1,7 @@
-"""What is learned and what it costs: one fold of the applied events, for /metrics and the page.
+"""Rewards, costs and savings: one fold of the applied events, for /metrics and the page.
 
-`LearningFold.heard` is told of every event as it is applied, in O(1) and without a clock. It starts
-with the process and decides nothing.
+`LearningFold.heard` gets every event as it is applied, in O(1) and without a clock. It starts with
+the process and decides nothing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ArmSeen:
 
 @dataclass(slots=True)
 class Money:
-    """What decisions cost, and what one arm was expected to cost for the same ones."""
+    """The cost of decisions, and the expected cost of one arm for the same ones."""
 
     spent_usd: float = 0.0
     would_cost_usd: float = 0.0
@@ -75,7 +75,7 @@ class Baseline:
         return self._dearest
 
     def would_cost(self, decided: ev.Decided, world: World) -> tuple[ArmId, float] | None:
-        """The arm, and what it was expected to cost for this decision."""
+        """The arm, and its expected cost for this decision."""
         record = world.arms.get(ArmId(self.arm(world)))
         if record is None:
             return None
@@ -86,7 +86,7 @@ class Baseline:
 
 
 class Learning:
-    """What one audience, a tenant or all, may know of what is learned."""
+    """The figures for one audience: a tenant, or all."""
 
     def __init__(self) -> None:
         self.arms: dict[ArmId, ArmSeen] = {}
@@ -169,9 +169,9 @@ class LearningFold:
         return self.all if tenant is None else self._of[tenant]
 
     def heard(self, what: Resolved, world: World) -> tuple[ArmId, float] | None:
-        """One event that was applied to the world as it is now.
+        """One event that was applied to the present world.
 
-        Returns the baseline arm and what it would have cost, where the event brought a cost.
+        Returns the baseline arm and its expected cost, if the event has a cost.
         """
         would_cost = None
         match what.event:

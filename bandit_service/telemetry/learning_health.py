@@ -96,18 +96,18 @@ class Calibration:
         yield from self.gaps.values()
 
     def error(self) -> float | None:
-        """In the unit of what is expected; None before the first."""
+        """In the unit of the expected value; None before the first outcome."""
         if self.reported.weight <= 0.0:
             return None
         return sum(abs(gap.sum) for gap in self.gaps.values()) / self.reported.weight
 
     def ratio(self) -> float | None:
-        """The error as share of what was reported; None where that is nothing."""
+        """The error as a share of the reported sum; None if that is 0."""
         error, mean = self.error(), self.reported.value
         return None if error is None or not mean else error / mean
 
     def bias(self) -> float | None:
-        """Expected less reported as share of what was reported; None where that is nothing."""
+        """Expected minus reported as a share of the reported sum; None if that is 0."""
         gap = sum(each.sum for each in self.gaps.values())
         return gap / self.reported.sum if self.reported.sum > 0.0 else None
 
@@ -121,11 +121,11 @@ class LearningHealth:
     window: int = _WINDOW
     rewards: Mean = field(default_factory=Mean)
     by_arm: dict[str, Mean] = field(default_factory=dict)
-    """Mean reward of the decisions that went to an arm: what was seen of it."""
+    """The observed mean reward of the decisions for an arm."""
     lately: dict[str, Mean] = field(default_factory=dict)
     """The same with the span `short`."""
     corrected: dict[str, Mean] = field(default_factory=dict)
-    """`by_arm` weighed by 1 / propensity: what it would have been had every query gone there."""
+    """`by_arm` weighted by 1 / propensity: the mean if every query had gone there."""
     quality_error: Mean = field(default_factory=Mean)
     quality_bias: Mean = field(default_factory=Mean)
     quality: Calibration = field(default_factory=Calibration)
@@ -161,7 +161,7 @@ class LearningHealth:
         quality: float | None = None,
         expected_quality: float | None = None,
     ) -> None:
-        """The scalar reward of one decision, and its quality beside the expected one."""
+        """The scalar reward of one decision, and its quality next to the expected one."""
         now = self._slow.tick(self._means)
         self.rewards.add(reward, now)
         self.by_arm.setdefault(arm, Mean()).add(reward, now)

@@ -1,4 +1,4 @@
-"""Metrics of what is learned and what it costs, from the events that are applied."""
+"""Metrics of rewards, costs and savings, from the applied events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ class LearningMetrics:
         self._estimates = Estimates(made, bounded)
 
     def decided(self, event: ev.Decided) -> bool:
-        """One decision that was answered; whether it explored: drew what was not the likeliest."""
+        """One answered decision;
+
+        returns whether it explored: drew another arm than the likeliest.
+        """
         if not (event.experiment and event.policy == "fixed"):
             self._estimates.decided(event)
         return event.propensity < max(event.propensities)

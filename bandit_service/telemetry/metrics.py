@@ -17,7 +17,9 @@ MOST_ARMS = 50
 """Arms with a label of their own."""
 
 MOST_ESTIMATED = 15
-"""Arms with estimates beside their mean reward: those of most outcomes lately."""
+"""How many arms have estimates in addition to their mean reward: those with the most recent
+outcomes.
+"""
 
 MOST_PROBABILITIES = 30
 """Probabilities of arms, of all policies together."""
@@ -76,7 +78,7 @@ class Declared:
 
 
 class Maker:
-    """Makes metrics in one registry, and remembers what was declared."""
+    """Creates metrics in one registry, and records the declared ones."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -203,12 +205,12 @@ class Metrics:
         )
         self.metric_mean = make.gauges(
             "bandit_metric_mean",
-            "Mean of a named metric's values on an arm, of all that the log tells.",
+            "Mean of a named metric's values on an arm, over the whole log.",
             ("metric", "arm"),
         )
         self.metric_values = make.gauges(
             "bandit_metric_values",
-            "Values of a named metric on an arm that the mean is of; a session counts as one.",
+            "Values behind bandit_metric_mean of a metric and an arm; a session counts as one.",
             ("metric", "arm"),
         )
         self.reward_delay = make.histogram(

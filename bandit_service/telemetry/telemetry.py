@@ -30,8 +30,7 @@ TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 class Telemetry:
     """Call the methods where things happen; `look`, then `render` for a scrape.
 
-    pending, remembered: what is asked at a scrape. baseline: the arm that savings are counted
-    against.
+    pending, remembered: called at a scrape. baseline: the arm that savings are counted against.
     """
 
     def __init__(
@@ -65,7 +64,10 @@ class Telemetry:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        """A rate of what is not there yet is nothing, not 0; so what is known is there at once."""
+        """The rate of a missing series is missing, not 0;
+
+        so series with known labels exist at once.
+        """
         for name in ("queue", "body", "credits", "draining", "decide", "outcome"):
             self.metrics.requests_shed(name)
         for name in ("missing", "unknown", "expired", "scope", "tenant", "rate", "share"):
@@ -83,7 +85,9 @@ class Telemetry:
 
     def request(self, endpoint: str, code: int, seconds: float | None = None) -> None:
         """One HTTP answer; `endpoint` is the route's pattern, never the path asked for."""
-        if endpoint.startswith("/v1/") and code >= 200:  # a stream's messages are told one by one
+        if (
+            endpoint.startswith("/v1/") and code >= 200
+        ):  # a stream's messages are counted one by one
             self.told(code)
         self._requests.append((endpoint, code, seconds))
         if len(self._requests) >= AT_ONCE:
@@ -125,7 +129,7 @@ class Telemetry:
     # --- decide
 
     def stage(self, name: str, seconds: float, decisions: int = 1) -> None:
-        """One stage of so many decisions, each of which took so long."""
+        """One stage of this many decisions, with the time of each."""
         observe_same(self._stages[name], seconds, decisions)
 
     def decided(self, event: ev.Decided, seconds: float) -> None:
@@ -238,7 +242,7 @@ class Telemetry:
         self.metrics.task_failures(task).inc()
 
     def task_failing(self, task: str, failing: bool) -> None:
-        """A long-lived task fails from here on, or does no more."""
+        """A long-lived task fails from now on, or no longer."""
         self.metrics.task_failing(task).set(1.0 if failing else 0.0)
 
     # --- upstreams

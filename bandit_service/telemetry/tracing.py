@@ -24,7 +24,7 @@ class Span(Protocol):
         """What is known of it."""
 
     def failed(self, kind: str) -> None:
-        """It did not come to what was wanted: `error.type`, of few values."""
+        """It failed: `error.type`, of few values."""
 
     def stage(self, name: str, begun: float, ended: float) -> None:
         """A part of it that is over."""
@@ -48,14 +48,14 @@ class Tracer(Protocol):
         """A request that begins now, within what its headers name as its parent."""
 
     def close(self) -> None:
-        """Send what is left; takes a while, so not on the event loop."""
+        """Send the remaining spans; it takes time, so not on the event loop."""
 
 
 _current: ContextVar[Span | None] = ContextVar("span", default=None)
 
 
 def current() -> Span | None:
-    """The span of the request that is worked on; None where there is none."""
+    """The span of the running request; None without one."""
     return _current.get()
 
 
@@ -71,7 +71,7 @@ def within(span: Span) -> Iterator[None]:
 
 
 def decision(event: ev.Decided) -> dict[str, Value]:
-    """What the span of a request is told of its decision."""
+    """The attributes of a decision on its request's span."""
     told: dict[str, Value] = {
         "bandit.decision_id": event.id,
         "bandit.arm": event.arm,

@@ -124,7 +124,7 @@ class ErasableLogs(OpenedLogs):
 
 
 class TrimmableLogs(OpenedLogs):
-    """The oldest records go; what is left keeps its offset."""
+    """The oldest records are deleted; the others keep their offsets."""
 
     def test_trims_the_oldest_in_pieces(self, trimmable: Trimmable) -> None:
         trimmable.append(records(1, 2000))

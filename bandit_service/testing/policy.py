@@ -43,4 +43,4 @@ class PolicySuite:
 
     def test_exemptions_name_laws(self) -> None:
         """A misspelt exemption exempts from nothing."""
-        assert set(self.exempt) <= set(_LAWS), f"there are {', '.join(_LAWS)}"
+        assert set(self.exempt) <= set(_LAWS), f"expected one of {', '.join(_LAWS)}"

@@ -128,7 +128,10 @@ class Session(NamedTuple):
 
 
 def session_of(request: RewardRequest) -> Session:
-    """The session or the conversation that a reward is of; Refused where it says more or less."""
+    """The session or the conversation of a reward.
+
+    Raises Refused if it names more or less than one.
+    """
     if request.decision_id is not None or (request.session and request.conversation):
         raise Refused("session: send one of decision_id, session and conversation", param="session")
     names = ("query", "messages", "embedding", "arm", "willingness_to_pay", "unit")
@@ -150,7 +153,7 @@ def session_of(request: RewardRequest) -> Session:
 
 
 def refuse_more(request: ExplainRequest) -> None:
-    """Raise Refused when a decision is to be weighed again and something else is named too."""
+    """Raise Refused if a decision must be explained again and something else is named too."""
     for field in msgspec.structs.fields(request):
         name, default = field.name, field.default
         if field.default_factory is not msgspec.NODEFAULT:

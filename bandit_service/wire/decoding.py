@@ -1,4 +1,4 @@
-"""From the bytes of a body to a value, and from a value to a request; what is wrong is named."""
+"""Decodes a body to a value, and a value to a request; errors name the field."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def convert(value: Any, kind: type[R]) -> R:
 
 
 def decode_json(body: bytes) -> Any:
-    """JSON, with or without a byte-order mark; Malformed says where it stops being so."""
+    """JSON, with or without a byte-order mark. Raises Malformed with the place of the error."""
     body = body.removeprefix(BOM_UTF8)
     try:
         value = msgspec.json.decode(body)
@@ -118,7 +118,7 @@ def _decoder_of(kind: type[R]) -> msgspec.json.Decoder[R]:
 
 
 def decode_msgpack(body: bytes) -> Any:
-    """MessagePack, or Malformed saying what is wrong with it."""
+    """MessagePack. Raises Malformed with the error."""
     try:
         value = msgspec.msgpack.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:

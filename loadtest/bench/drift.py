@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
@@ -209,8 +209,13 @@ def _alarms(data: Labelled, names: Sequence[str], seen: Sequence[Seen]) -> Table
             )
         )
     title = f"{data.recorded.name}: alarms of the service, seeds: {len(worse)}"
-    heads = ("policy", "false alarms, steady", "drop found", "median delay, decisions",
-             "by ADWIN / Page-Hinkley")  # fmt: skip
+    heads = (
+        "policy",
+        "false alarms, steady",
+        "drop found",
+        "median delay, decisions",
+        "by ADWIN / Page-Hinkley",
+    )
     return Table(title, heads, tuple(rows))
 
 
@@ -234,8 +239,15 @@ def _rewards(
                         number(statistics.mean(one.best for one in runs)),
                     )
                 )
-    heads = ("policy, world, reaction", "first half", "the quarter after", "less none",
-             "the last quarter", "less none", "best single arm, second half")  # fmt: skip
+    heads = (
+        "policy, world, reaction",
+        "first half",
+        "the quarter after",
+        "less none",
+        "the last quarter",
+        "less none",
+        "best single arm, second half",
+    )
     return Table(
         f"{data.recorded.name}: mean reward, seeds: {len(runs)}",
         heads,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import policies
-from bandit_service.core.decide import Exploration
 from bandit_service.core.events import ArmSpec
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import Recorded
 from bandit_service.offline.simulate import simulate

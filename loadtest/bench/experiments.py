@@ -17,9 +17,11 @@ import numpy as np
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Lot, Query, Recalled, drawn
+from bandit_service.core.decide import Lot, drawn
 from bandit_service.core.experiments.assignment import assigned
 from bandit_service.core.experiments.spec import Audience, Experiment, Variant
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending
 from bandit_service.core.shadows import cast
 from bandit_service.core.together import weigh_many

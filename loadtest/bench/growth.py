@@ -32,7 +32,9 @@ from tqdm import tqdm
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import fold, uncollected
-from bandit_service.core.decide import Exploration, Lot, Query, Recalled, drawn
+from bandit_service.core.decide import Lot, drawn
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.together import weigh_many
 from bandit_service.core.world import World

@@ -18,8 +18,10 @@ import policies
 from bandit_service import settings, wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import History
+from bandit_service.core.query import Query, Recalled
 from bandit_service.embedding import EmbeddingStage, open_backend
 from loadtest.bench.world import (
     DIM,

@@ -90,8 +90,11 @@ class Clients:
         return Metrics(texts)
 
     def _cpu_s(self) -> float:
-        times = [psutil.Process(each.process.pid).cpu_times() for each in self._replicas
-                 if each.process is not None]  # fmt: skip
+        times = [
+            psutil.Process(each.process.pid).cpu_times()
+            for each in self._replicas
+            if each.process is not None
+        ]
         return float(sum(one.user + one.system for one in times))
 
     async def load(self, seconds: float, clients: int, per_s: float = 0.0) -> Measured:
@@ -99,9 +102,11 @@ class Clients:
         found, before, cpu = Measured(), await self.metrics(), self._cpu_s()
         begun = time.monotonic()
         await asyncio.gather(
-            *(self._client(found, begun + seconds, clients / per_s if per_s else 0.0)
-              for _ in range(clients))
-        )  # fmt: skip
+            *(
+                self._client(found, begun + seconds, clients / per_s if per_s else 0.0)
+                for _ in range(clients)
+            )
+        )
         found.seconds, found.cpu_s = time.monotonic() - begun, self._cpu_s() - cpu
         after = await self.metrics()
         name = "bandit_log_shared_append_seconds_count"

@@ -26,7 +26,7 @@ import numpy as np
 
 import policies
 from bandit_service.cli import main as command
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
 from bandit_service.embedding import open_backend
@@ -152,10 +152,12 @@ async def bench_appends(on: Mapping[str, Engine], seconds: float) -> list[dict[s
         )
         row = {
             "writers x batch": f"{writers} x {batch}",
-            "beside the head, events/s": beside[0], "p50 ms": beside[1],
-            "under the head, events/s": under[0], "p50 ms ": under[1],
+            "beside the head, events/s": beside[0],
+            "p50 ms": beside[1],
+            "under the head, events/s": under[0],
+            "p50 ms ": under[1],
             "ratio": beside[0] / under[0],
-        }  # fmt: skip
+        }
         if "jetstream" in on:
             asked = partial(log_of, "jetstream", on["jetstream"].address, name)
             there = await appended(asked, writers, batch, seconds)
@@ -178,16 +180,22 @@ async def bench_join(
         await asyncio.to_thread(learned_log, source / "events.sqlite3", past)
         environ = dict(os.environ) | shared(engine, "join")  # noqa: TID251 - passed on
         migrating = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", command.__module__.rpartition(".")[0], "migrate",
+            sys.executable,
+            "-m",
+            command.__module__.rpartition(".")[0],
+            "migrate",
             env=environ | {"BANDIT_DATA_DIR": str(source)},
-        )  # fmt: skip
+        )
         if await migrating.wait():
             raise RuntimeError("migrate failed")
         events, _, seconds = await read_whole(log_of(name, engine.address, "join"))
-        found.append({
-            "": f"the log read from {_NAMES[name]}, {events:,} events",
-            "s": seconds, "events/s": events / seconds,
-        })  # fmt: skip
+        found.append(
+            {
+                "": f"the log read from {_NAMES[name]}, {events:,} events",
+                "s": seconds,
+                "events/s": events / seconds,
+            }
+        )
     environ = dict(os.environ) | shared(on["postgres"], "join")  # noqa: TID251 - passed on
     environ |= {"BANDIT_POLICY_NAME": policy, "BANDIT_LOG_LEVEL": "info"}
     async with aiohttp.ClientSession() as session:
@@ -200,9 +208,10 @@ async def bench_join(
             async with session.post(first.url + "/v1/snapshots") as answer:
                 size = (await answer.json())["bytes"]
             found.append(
-                _joined(f"a second one: from a snapshot of {size / 1e6:.1f} MB",
-                        await _begun(second))
-            )  # fmt: skip
+                _joined(
+                    f"a second one: from a snapshot of {size / 1e6:.1f} MB", await _begun(second)
+                )
+            )
         finally:
             first.end(signal.SIGTERM)
             second.end(signal.SIGTERM)
@@ -262,11 +271,13 @@ def bench_delay(name: str, queries: int, seeds: int, policy: str) -> list[dict[s
     for delay, each in regret.items():
         more = each - regret[0]
         error = float(np.std(more, ddof=1)) / seeds**0.5 if seeds > 1 else float("nan")
-        found.append({
-            "decisions late": delay,
-            "regret": float(each.mean()),
-            "added": f"{more.mean():+.1f} ± {error:.1f}" if delay else "",
-        })  # fmt: skip
+        found.append(
+            {
+                "decisions late": delay,
+                "regret": float(each.mean()),
+                "added": f"{more.mean():+.1f} ± {error:.1f}" if delay else "",
+            }
+        )
     return found
 
 

@@ -45,7 +45,10 @@ def _row(variants: int, metrics: int, units: int) -> dict[str, Any]:
         body = msgspec.json.encode(results(played.spec, played.trial))
         asked.append(time.process_time() - begun)
     return {
-        "variants": variants, "metrics": len(names), "units": units,
-        "us to count one value": 1e6 * counted / values, "ms for results": 1e3 * median(asked),
+        "variants": variants,
+        "metrics": len(names),
+        "units": units,
+        "us to count one value": 1e6 * counted / values,
+        "ms for results": 1e3 * median(asked),
         "kB": len(body) / 1e3,
-    }  # fmt: skip
+    }

@@ -23,7 +23,9 @@ from tqdm import tqdm
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import new_world
 from bandit_service.runtime.folding import handed
 from loadtest.bench.keeping import bench_snapshot

@@ -39,7 +39,7 @@ def main() -> int:
     """Run the demo; 0 done, 1 failed, 2 the arguments or the data cannot be used."""
     args = parsed(parser(), sys.argv[1:])
     if not policies.exists(args.policy):
-        print(f"demo: --policy: there are {policies.there_are()}", file=sys.stderr)
+        print(f"demo: --policy: expected one of {policies.there_are()}", file=sys.stderr)
         return options.USAGE_ERROR
     settings = Settings()
     try:

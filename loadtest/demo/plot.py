@@ -82,8 +82,11 @@ def _rewards(axes: Any, results: Results) -> None:
         shown = MUTED if colour == _FIXED else colour
         weight = "bold" if colour == _ROUTER else "normal"
         axes.text(1.02 * n, place, text, color=shown, fontsize=9, va="center", fontweight=weight)
-    titles = ("act 1: nothing is known", f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
-              f"act 3: {_joins(results)}{stage.name(results.worse)} gives half")  # fmt: skip
+    titles = (
+        "act 1: nothing is known",
+        f"act 2: {stage.name(results.dear)} costs {DEARER:g}×",
+        f"act 3: {_joins(results)}{stage.name(results.worse)} gives half",
+    )
     for start, title in zip(stage.starts, titles, strict=True):
         axes.text(
             start + 0.008 * n,

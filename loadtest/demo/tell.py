@@ -47,9 +47,11 @@ class Acts:
         asked = ", ".join(
             f"{stage.name(k)} {shares[k]:.0%}" for k in np.argsort(-shares)[:4] if shares[k] > 0.0
         )
-        lines = [f"  mean reward: router {earned.mean():.3f}; always {stage.name(best)}, the best "
-                 f"single model of this act, {on.best.reward.mean():.3f}; any by chance "
-                 f"{on.uniform.reward.mean():.3f}"]  # fmt: skip
+        lines = [
+            f"  mean reward: router {earned.mean():.3f}; always {stage.name(best)}, the best "
+            f"single model of this act, {on.best.reward.mean():.3f}; any by chance "
+            f"{on.uniform.reward.mean():.3f}"
+        ]
         if act == 0:
             lost = float((on.best.reward - earned).sum())
             lines.append(f"  the price of not knowing: {lost:.1f} of reward in all")
@@ -136,11 +138,11 @@ def sentences(results: Results, rule: RewardRule) -> list[str]:
     return [
         f"{_compared(results, best, f'the best fixed choice in hindsight ({best})')} "
         f"{_value(difference(results, best), rule)}",
-        _compared(results, FIRST, 'choosing the best of act 1 and forgetting about it'),
+        _compared(results, FIRST, "choosing the best of act 1 and forgetting about it"),
         _compared(results, GREEDY, "epsilon-greedy"),
         _compared(results, CHANCE, "asking any model by chance"),
         not_knowing(results),
-    ]  # fmt: skip
+    ]
 
 
 def _compared(results: Results, other: str, called: str) -> str:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.cli.options import USAGE_ERROR, bounded, tell_skipped
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
     PARETOBANDIT,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     unknown = [policy for policy in args.policy if not policies.exists(policy)]
     if unknown:
-        return _refuse(f"--policy {unknown[0]}: there are {policies.there_are()}")
+        return _refuse(f"--policy {unknown[0]}: expected one of {policies.there_are()}")
     try:
         from loadtest.peers import summary  # reads scipy
     except ImportError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import policies
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recall import Recall
 from bandit_service.data.recordings import Recorded

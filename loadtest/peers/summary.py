@@ -100,9 +100,18 @@ def _baselines(data: Stream) -> list[Row]:
 def table(found: Sequence[Row], title: str) -> Table:
     """The rows under their title."""
     headings = (
-        "row [features]", "reward", "± 95 %", "less ours", "± 95 %", "last third",
-        "quality", "USD/1000", "decide µs", "learn µs", "seeds",
-    )  # fmt: skip
+        "row [features]",
+        "reward",
+        "± 95 %",
+        "less ours",
+        "± 95 %",
+        "last third",
+        "quality",
+        "USD/1000",
+        "decide µs",
+        "learn µs",
+        "seeds",
+    )
     cells = tuple(
         (
             row.label,

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import bandit_service
 from bandit_service.cli.commands.evaluate import entrants_of
 from bandit_service.cli.options import tell_skipped
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.data.recordings import (
     PARETOBANDIT,
     SPECIALISTS,

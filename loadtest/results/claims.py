@@ -1,4 +1,4 @@
-"""The papers' claims beside our figures. Each function returns a section as Markdown.
+"""The papers' claims compared with our figures. Each function returns a section as Markdown.
 
 What a paper says is quoted with its place; what is digitised from a figure says so. The verdict
 line is computed from the figures; the sentences on why are ours and hold on any data.
@@ -22,8 +22,18 @@ EAGLE_PAPER = {"kNN": 0.040, "MLP": 0.036, "SVM": 0.222}
 
 def eagle(found: Sequence[Found]) -> str:
     """Eagle's areas and its times against the routers of its tables, by data set."""
-    cells, wins = [("paper (figure 3b)", *(_signed(EAGLE_PAPER[name]) for name in EAGLE_AGAINST),
-                    "–", "–", "–")], []  # fmt: skip
+    cells, wins = (
+        [
+            (
+                "paper (figure 3b)",
+                *(_signed(EAGLE_PAPER[name]) for name in EAGLE_AGAINST),
+                "–",
+                "–",
+                "–",
+            )
+        ],
+        [],
+    )
     updates = {each.name: each.updates for each in found}
     for data, rows in updates.items():
         last = {row.router: row for row in rows if row.share == 1.0}
@@ -66,18 +76,19 @@ def eagle(found: Sequence[Found]) -> str:
             "First fit in 4.8 % of the baselines' time, updates in 0.5 to 1 % (table 3).",
             table.markdown(),
             f"**Verdict: on the paper's axis higher than its baselines in {won} of {len(wins)} "
-            "comparisons.** That axis is mostly plateau, so that it ranks by the arm taken when "
-            "money is no object, where a router that sticks to the best single arm does well; the "
-            "AUC beside it weighs the whole range of cost. Eagle knows only which of two answers "
-            "was better, and replays the comparisons of 20 neighbours; kNN averages every answer "
-            "of 40, which uses more of what is known where scores are exact. The published MLP "
-            "and SVM are weak by construction: no early stopping, and a median regressor on labels "
-            "of 0 and 1. Elo hangs on the order of its records, and the paper gives no intervals.",
+            "comparisons.** That axis is mostly plateau, so it ranks routers by the arm that they "
+            "take when cost does not matter; there a router that always takes the best single arm "
+            "does well. The AUC next to it weighs the whole range of cost. Eagle knows only which "
+            "of two answers was better, and replays the comparisons of 20 neighbours. kNN averages "
+            "every answer of 40 neighbours, which uses more information where scores are exact. "
+            "The published MLP and SVM are weak by construction: no early stopping, and a median "
+            "regressor on labels of 0 and 1. Elo depends on the order of its records, and the "
+            "paper gives no intervals.",
             times.markdown(),
             f"**Verdict on time: the first fit takes {percent(fit, 1)} of the mean of MLP and SVM, "
-            f"the last 15 % {percent(more, 1)}.** Embeddings are made beforehand for all alike. "
-            "kNN has nothing to fit: the paper's 176 s for it can only be embedding, or an index "
-            "built anew, which no router needs to repeat.",
+            f"the last 15 % {percent(more, 1)}.** Embeddings are computed beforehand for all "
+            "routers. kNN has nothing to fit: the paper's 176 s for it can only be embedding, or "
+            "building an index again, which no router needs to repeat.",
         ]
     )
 
@@ -119,16 +130,16 @@ def metallm(found: Sequence[Found]) -> str:
             "> Warm start and online: 92.55 % on SST-2 at −57 % of davinci's cost, which has "
             "91.51 % (table 3); MMLU 80.90 % at −11 % of Qwen's cost, which has 80.24 % (table 4). "
             "Online without a warm start is no better than one cheap model.",
-            "The paper's setting: reward = quality − p·price, ridge 12.94, no bias; 70 % of the "
-            "queries teach with full information, the others are routed online, and the order of "
-            "these is the seed.",
+            "The paper's setting: reward = quality − p·price, ridge 12.94, no bias. The router "
+            "learns 70 % of the queries with full information. The others are routed online, in an "
+            "order that the seed sets.",
             *parts,
             f"**Verdict: better than the best single model at a lower cost for some p? "
             f"{'; '.join(verdicts)}.** The gain of the paper is one point, 9 of 872 test queries, "
-            "without an interval. Where one arm is best nearly everywhere no linear rule on the "
-            "embedding can beat it by much. The price enters as list price over the dearest, so a "
-            "p of 0.1 already outweighs most differences in quality. That the online learner "
-            "without a warm start fails in the paper follows from α = 0 in its code: an arm never "
+            "without an interval. If one arm is best on nearly every query, no linear rule on the "
+            "embedding can beat it by much. The price is the list price divided by the dearest "
+            "one, so a p of 0.1 already outweighs most differences in quality. In the paper the "
+            "online learner without a warm start fails because its code has α = 0: an arm never "
             "tried is never chosen. With any bonus it learns.",
         ]
     )
@@ -161,9 +172,15 @@ def pickllm(found: Sequence[Found]) -> str:
     if not cells:
         return ""
     headings = (
-        "data, setting", "sessions that converged", "median queries", "on the best arm",
-        "regret of the arm", "quality", "cost against the dearest", "latency against random",
-    )  # fmt: skip
+        "data, setting",
+        "sessions that converged",
+        "median queries",
+        "on the best arm",
+        "regret of the arm",
+        "quality",
+        "cost against the dearest",
+        "latency against random",
+    )
     return "\n\n".join(
         [
             "### PickLLM",
@@ -173,10 +190,11 @@ def pickllm(found: Sequence[Found]) -> str:
             Table(f"Sessions of PickLLM, {seeds} each", headings, tuple(cells)).markdown(),
             "**Verdict: sessions converge, on the best arm in "
             f"{percent(float(np.mean(right)) if right else math.nan)} of them on average.** The "
-            "faster the rate, the sooner and the worse: at b = 0.5 a few early rewards decide. "
-            "Savings against the dearest model say little by themselves, since any cheap model has "
-            "them; read them beside the quality. The best arm is the one of the highest mean of "
-            "the service's own reward, in which waiting counts nothing; PickLLM's divides by it.",
+            "faster the rate, the sooner they converge and the worse the arm: at b = 0.5 a few "
+            "early rewards decide. Savings against the dearest model say little by themselves, "
+            "since any cheap model has them; compare the quality too. The best arm is the one with "
+            "the highest mean of the service's own reward, which ignores latency; PickLLM's reward "
+            "divides by it.",
         ]
     )
 
@@ -217,7 +235,7 @@ def two_models(found: Sequence[Found]) -> str:
             ).markdown(),
             f"**Verdict: RouteLLM's routers are {'all' if min(above) > 0.5 else 'not all'} above "
             "chance when trained on outcomes of the same kind of queries**, as in the paper's rows "
-            "with in-domain labels. A plain kNN on the same embeddings is the thing to beat.",
+            "with in-domain labels. Compare them with a plain kNN on the same embeddings.",
             "> Hybrid LLM: a drop of 0.0 to 2.9 % of quality at 20 to 40 % of calls to the small "
             "model for pairs that are near each other, 4.7 to 13.8 % where the gap is large "
             "(table 1).",
@@ -226,8 +244,8 @@ def two_models(found: Sequence[Found]) -> str:
                 ("data, router", "10 %", "20 %", "40 %"),
                 tuple(drops),
             ).markdown(),
-            "The head is logistic on the frozen embedding, not a fine-tuned DeBERTa, and each "
-            "model was sampled once, so that the soft labels are made from one gap.",
+            "The head is logistic on the frozen embedding, not a fine-tuned DeBERTa. Each model "
+            "was sampled once, so a soft label is computed from one gap.",
         ]
     )
 
@@ -252,10 +270,10 @@ def forc(found: Sequence[Found]) -> str:
             Table(
                 "Cost to match the best single model, of that model's cost", headings, tuple(cells)
             ).markdown(),
-            "The predictor is a logistic head per arm on the frozen embedding, where the "
-            "paper fine-tunes an encoder. What can be saved depends on how far apart the models "
-            "are: four models of one family, as in the paper, leave more to save than a pool in "
-            "which a cheap model is among the best.",
+            "The predictor is a logistic head per arm on the frozen embedding; the paper "
+            "fine-tunes an encoder. The possible saving depends on how much the models differ: "
+            "four models of one family, as in the paper, leave more to save than a pool in which a "
+            "cheap model is among the best.",
             *assigned,
         ]
     )
@@ -283,10 +301,10 @@ def votes(found: Sequence[Found]) -> str:
     return "\n\n".join(
         [
             "### Eagle on people's votes",
-            "Comparisons are what Eagle is made for. Every vote is foretold from the votes before "
-            "it, and then learned; ± is the standard deviation between orders. The local rating "
-            "can only help where prompts differ in which model is good at them.",
-            Table("Foretelling the next vote", headings, tuple(cells)).markdown(),
+            "Eagle is made for comparisons. Each vote is predicted from the votes before it, and "
+            "then learned; ± is the standard deviation between orders. The local rating can help "
+            "only if different models are good at different prompts.",
+            Table("Predicting the next vote", headings, tuple(cells)).markdown(),
         ]
     )
 

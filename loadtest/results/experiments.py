@@ -77,7 +77,7 @@ def sessions(recorded: Recorded, seeds: int) -> list[ConvergedRow]:
 
 
 def votes(pairs: Pairs, embeddings: Vector, seeds: int) -> list[PairRow]:
-    """Every vote foretold before it is learned, in several orders."""
+    """Every vote predicted before it is learned, in several orders."""
     return [row for seed in range(seeds) for row in evaluate_pairs(pairs, embeddings, seed)]
 
 

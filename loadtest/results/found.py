@@ -1,4 +1,4 @@
-"""What the runs on one recording came to, kept on disk so that the pages can be written anew."""
+"""What the runs on one recording came to, kept on disk so that the pages can be written again."""
 
 from __future__ import annotations
 

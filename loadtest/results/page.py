@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 import bandit_service
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.lab.offline import OfflineRow
 from bandit_service.lab.summary import OnlineRow
 from bandit_service.lab.tables import Table, with_half
@@ -19,10 +19,10 @@ _HEAD = f"""\
 
 Made by `make results`, version {bandit_service.__version__}, from the recordings in the data
 directory and the one that the package `paretobandit` brings; none of these is part of this
-repository. The protocols, metrics and columns are defined in [evaluation](evaluation.md), the
-comparison with other libraries is in [peers](peers.md). Each recording has a page with all its
-tables and plots. The sentences called verdict are computed from the figures beside them. Online,
-all policies explore alike: {Exploration().label}."""
+repository. [Evaluation](evaluation.md) defines the protocols, metrics and columns;
+[peers](peers.md) compares other libraries. Each recording has a page with all its tables and
+plots. The sentences called verdict are computed from the figures next to them. Online, all
+policies have the same exploration: {Exploration().label}."""
 
 
 _CLAIMS = "## The papers' claims"

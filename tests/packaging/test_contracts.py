@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -99,3 +100,23 @@ def test_no_package_and_no_file_imports_in_a_circle() -> None:
     assert structure.circles(files) == []
     assert structure.circles(structure.packages_of(files)) == []
     assert structure.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_only_tables_of_data_keep_a_format_of_their_own() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for name in ("bandit_client", "bandit_service", "loadtest", "policies", "store")
+        for path in sorted((ROOT / name).rglob("*.py"))
+        for line in _skipped(path.read_text(encoding="utf-8"))
+    ]
+    assert found == []
+    assert _skipped("def f():\n    return g(\n        1, 2)  # fmt: skip\n") == [3]
+    assert _skipped("TABLE = {\n    1: 2, 3: 4,\n}  # fmt: skip\n") == []
+
+
+def _skipped(source: str) -> list[int]:
+    """The lines at which formatting is skipped, but for constants of a module."""
+    constants = (ast.Assign, ast.AnnAssign)
+    tables = {each.end_lineno for each in ast.parse(source).body if isinstance(each, constants)}
+    lines = enumerate(source.splitlines(), 1)
+    return [i for i, line in lines if line.endswith("# fmt: skip") and i not in tables]

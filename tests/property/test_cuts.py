@@ -18,7 +18,9 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from policies import ArmId, Compared, Rewarded
 from policies.epsilon_greedy import EpsilonGreedy

@@ -21,7 +21,7 @@ from bandit_service import wire
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, weigh
+from bandit_service.core.decide import weigh
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.experiments.spec import (
     Experiment,
@@ -30,6 +30,8 @@ from bandit_service.core.experiments.spec import (
     Rules,
     Variant,
 )
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.experiment_monitor import weighed

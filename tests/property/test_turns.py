@@ -18,8 +18,10 @@ from bandit_service import clock, wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.conversations import Sent, Turn
-from bandit_service.core.decide import Exploration, Lot, Query, Recalled, lot_of, weigh
+from bandit_service.core.decide import Lot, lot_of, weigh
 from bandit_service.core.experiments.spec import Rules
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime import deciding, shadows

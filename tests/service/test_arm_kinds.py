@@ -82,7 +82,7 @@ async def test_an_arm_that_is_not_routed_answers_who_names_it(tmp_path: Path, mo
         trial = {"variants": [{"key": "a", "arm": "alpha", "weight": 0.5}, chosen]}
         status, body = await client.call("PUT", "/v1/experiments/t", trial)
         assert status == 400
-        assert "no arm 'shy' is offered; there are alpha" in body["error"]["message"]
+        assert "no arm 'shy' is offered; expected one of alpha" in body["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,7 @@ async def test_paths_and_methods_that_are_not_there(client: Client) -> None:
         told = await answer.json()
         assert (answer.status, answer.headers["Allow"]) == (405, "POST")
         assert (told["type"], told["error"]["type"]) == ("error", "invalid_request_error")
-        assert told["error"]["message"] == "GET is not allowed here, POST is"
+        assert told["error"]["message"] == "method not allowed: GET; use POST"
         assert told["request_id"] == answer.headers["x-request-id"]
     assert (await client.get("/v1/policies/eagle/state"))[0] == 404
     assert (await client.call("DELETE", "/v1/arms/gpt-9"))[0] == 404

@@ -76,7 +76,7 @@ async def test_a_policy_joins_knowing_all_that_was_and_every_restart_gives_the_s
             "/v1/decide", {"embedding": a_vector(0), "policy": "eagle"}
         )
         assert (status, body["error"]["param"]) == (404, "policy")
-        assert body["error"]["message"].endswith("there are epsilon_greedy")
+        assert body["error"]["message"].endswith("expected one of epsilon_greedy")
     async with serving(data, models, **_EAGLE) as client:
         # what comes in while the past is folded is learned too
         await _traffic(client, 40, 50)
@@ -131,7 +131,7 @@ async def test_the_gateway_decides_by_the_policy_that_the_model_names(
         body = {"model": "auto:metallm", "messages": HELLO}
         status, answer = await client.post("/v1/chat/completions", body)
         assert (status, answer["error"]["param"]) == (404, "model")
-        assert answer["error"]["message"].endswith("there are epsilon_greedy, eagle")
+        assert answer["error"]["message"].endswith("expected one of epsilon_greedy, eagle")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--policy", "none"], "demo: --policy: there are"),
+        (["--policy", "none"], "demo: --policy: expected one of"),
         (["--data", "no.jsonl"], "demo: no.jsonl: no such file"),
     ],
 )

@@ -107,7 +107,7 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
      "variants[1]", "64 bits"),
     ("PUT", "/v1/experiments/n", {"variants": [{"key": "a", "arm": "gpt-9", "weight": 0.5},
         {"key": "b", "arm": DEAR, "weight": 0.5}]}, 400, "variants",
-     "variants.a: no arm 'gpt-9' is offered; there are "),
+     "variants.a: no arm 'gpt-9' is offered; expected one of "),
     ("PUT", "/v1/experiments/n", arms_of(primary="clicks"), 400, "primary", "no 'clicks'"),
     ("PUT", "/v1/experiments/n", arms_of(guardrails=[{"metric": "clicks", "least": 0}]), 400,
      "guardrails[0].metric", "no 'clicks'"),
@@ -134,7 +134,8 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
     ("PATCH", PATH, {}, 400, None, "send share, weights or release"),
     ("PATCH", PATH, {"share": 1.1}, 400, "share", "from 0 to 1"),
     ("PATCH", PATH, {"weights": {"a": 0.9}}, 400, "variants", "they sum to 1.4"),
-    ("PATCH", PATH, {"weights": {"c": 1.0}}, 400, "weights", "no variant 'c'; there are a, b"),
+    ("PATCH", PATH, {"weights": {"c": 1.0}}, 400, "weights", "no variant 'c'; "
+     "expected one of a, b"),
     ("PATCH", PATH, {"release": "b"}, 400, "release", "'b' is not held"),
     ("PATCH", "/v1/experiments/none", {"share": 0.1}, 404, "id", "no experiment 'none'"),
     ("PATCH", "/v1/experiments/old", {"share": 0.1}, 409, None, "'old' is finished"),
@@ -142,7 +143,8 @@ REFUSED: list[tuple[str, str, Any, int, str | None, str]] = [
     ("POST", "/v1/experiments/old/start", {}, 409, None, "'old' is finished"),
     ("POST", "/v1/experiments/old/pause", {}, 409, None, "'old' is stopped; only what is running"),
     ("POST", "/v1/experiments/old/stop", {}, 409, None, "'old' is stopped; only what is running"),
-    ("POST", f"{PATH}/stop", {"winner": "c"}, 400, "winner", "no variant 'c'; there are a, b"),
+    ("POST", f"{PATH}/stop", {"winner": "c"}, 400, "winner", "no variant 'c'; "
+     "expected one of a, b"),
     ("POST", "/v1/experiments/none/start", {}, 404, "id", "no experiment 'none'"),
     ("DELETE", PATH, None, 409, None, "'e' has traffic; stop it first"),
     ("POST", "/v1/experiments/holdout/start", {}, 400, "id", "PUT /v1/experiment-rules changes it"),

@@ -147,7 +147,7 @@ async def test_a_service_that_is_not_there_and_a_key_that_may_not(
         terminal = Terminal(client.url, capsys)
         assert "experiment" in await terminal("list", "--key", ring["reader"])
         said = await terminal("start", "x", "--key", ring["reader"], code=1)
-        assert "this key has not the scope 'admin'" in said
+        assert "this key does not have the scope 'admin'" in said
 
 
 def test_an_action_that_needs_more_says_so(capsys: pytest.CaptureFixture[str]) -> None:

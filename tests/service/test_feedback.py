@@ -96,7 +96,7 @@ async def test_a_form_votes_without_a_script_and_a_get_never_does(client: Client
         (b"", "json", "JSON"),
         (b"vote=yes", "x-www-form-urlencoded", "vote: must be one of up, down, neutral"),
         (b"", "x-www-form-urlencoded", "vote"),
-        (b"vote=up&vote=down", "x-www-form-urlencoded", "vote: must be there once"),
+        (b"vote=up&vote=down", "x-www-form-urlencoded", "vote: must be sent exactly once"),
         (b"vote=up&arm=o3", "x-www-form-urlencoded", "arm"),
         (b"\xff" * 9, "x-www-form-urlencoded", "not a form"),
         (b"&".join(b"a%d=1" % i for i in range(99)), "x-www-form-urlencoded", "not a form"),

@@ -144,7 +144,11 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("savings", {"hours": -1}, "greater than 0"),
     ("recent_decisions", {"limit": 1000}, "less than or equal to 100"),
     ("recent_decisions", {"tag": "a b"}, "1 to 64 characters of A-Z"),
-    ("recent_decisions", {"tagg": "a"}, "no argument 'tagg'; did you mean tag?; there are limit,"),
+    (
+        "recent_decisions",
+        {"tagg": "a"},
+        "no argument 'tagg'; did you mean tag?; expected one of limit,",
+    ),
     ("health", {"verbose": True}, "health: no argument 'verbose'; it has none"),
     ("experiment_results", {"id": "../arms"}, "../arms"),
     ("delete_everything", {}, "delete_everything"),

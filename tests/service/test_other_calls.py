@@ -26,7 +26,7 @@ async def test_calls_that_are_not_there_say_so(tmp_path: Path, models: Path) -> 
             await asking.moderations.create(input="hello")
         assert absent.value.status_code == 501
         assert absent.value.body["code"] == "not_implemented"  # type: ignore[index]
-        assert "docs/gateway.md says which calls are" in str(absent.value)
+        assert "docs/gateway.md lists the calls that are" in str(absent.value)
         for path in ("/v1/audio/speech", "/v1/images/generations", "/v1/rerank"):
             status, body = await client.post(path, b"no JSON at all")
             assert (status, body["error"]["type"]) == (501, "not_implemented_error")

@@ -52,7 +52,7 @@ async def test_an_arm_whose_upstream_there_is_not_is_refused(client: Client) -> 
         ),
         ("DELETE /v1/units/u?tenat=acme", {}, "tenat: no such parameter; did you mean tenant?"),
         ("GET /v1/decisions?limt=1", {}, "limt: no such parameter; did you mean limit?"),
-        ("GET /v1/arms?tag=x", {}, "tag: no such parameter; there is none"),
+        ("GET /v1/arms?tag=x", {}, "tag: no such parameter; it has none"),
     ],
 )
 async def test_an_unknown_field_is_told_with_the_one_that_was_meant(

@@ -165,7 +165,7 @@ def test_reasoning_comes_back_and_goes_to_nobody_else(
         raw = client.responses.with_raw_response.create(model="auto", input=items)
         assert raw.headers["x-arm"] == "resp"
     assert provider.last()[1]["input"][1]["encrypted_content"] == SIGNED
-    with pytest.raises(openai.BadRequestError, match="for its own provider alone"):
+    with pytest.raises(openai.BadRequestError, match="only its own provider can read"):
         client.responses.create(model="chat", input=items)
 
 
@@ -308,5 +308,5 @@ def test_a_chat_is_answered_by_a_provider_of_the_responses_api(
     said = answered()
     assert "Oslo" in said.choices[0].message.content
     assert said.choices[0].finish_reason == "stop"
-    with pytest.raises(openai.BadRequestError, match="stop: this provider has nothing like it"):
+    with pytest.raises(openai.BadRequestError, match="stop: this provider does not support it"):
         client.chat.completions.create(model="resp", messages=turns, stop="x")

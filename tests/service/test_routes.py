@@ -79,9 +79,13 @@ async def test_a_route_answers_on_every_front_with_its_own_arms_and_worth(
         assert "route" not in await _decided(client, raw.headers["x-decision-id"])
         listed = [each.id async for each in chat.models.list()]
         assert listed == ["auto", "support-bot", "plain", *ARMS]
-        with pytest.raises(openai.NotFoundError, match="there are auto, support-bot, plain, alpha"):
+        with pytest.raises(
+            openai.NotFoundError, match="expected one of auto, support-bot, plain, alpha"
+        ):
             await chat.chat.completions.create(model="nobody", messages=HELLO)
-        with pytest.raises(openai.NotFoundError, match="arms: no 'alpha'; there are beta, gamma"):
+        with pytest.raises(
+            openai.NotFoundError, match="arms: no 'alpha'; expected one of beta, gamma"
+        ):
             await chat.chat.completions.create(model="support-bot?arms=alpha", messages=HELLO)
         narrow = await chat.chat.completions.with_raw_response.create(
             model="support-bot?arms=gamma", messages=HELLO
@@ -234,7 +238,7 @@ async def test_a_routes_arm_that_fails_is_followed_by_another_of_the_route(
 @pytest.mark.parametrize(
     ("asked", "param", "says"),
     [
-        ({"route": "nobody"}, "route", "no route 'nobody'; there are support-bot, plain"),
+        ({"route": "nobody"}, "route", "no route 'nobody'; expected one of support-bot, plain"),
         ({"route": "support-bot", "arms": ["alpha"]}, "arms", "'alpha' is no arm of the route"),
         ({"route": "plain", "policy": "eagle"}, "policy", "has its own; leave it out"),
         ({"route": 7}, "route", "Expected `str`"),
@@ -408,7 +412,7 @@ def test_a_judge_of_a_route_that_is_not_there_is_refused() -> None:
     with pytest.raises(settings.BadSettings) as refused:
         settings.read(None, _routes(BANDIT_JUDGES=json.dumps(judges)))
     assert (
-        "judges[0].routes: no route 'suport-bot'; did you mean support-bot?; there are auto, "
+        "judges[0].routes: no route 'suport-bot'; did you mean support-bot?; expected one of auto, "
         "support-bot, plain" in str(refused.value)
     )
 

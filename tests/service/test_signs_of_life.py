@@ -131,7 +131,7 @@ async def test_where_none_answers_after_signs_of_life_the_stream_says_so(
 ) -> None:
     async with behind(tmp_path, models, **_QUICK) as (asking, _, alpha, beta):
         for why, failing in (
-            ("gave no answer: status 503", a_whole(b"{}", status="503 Service Unavailable")),
+            ("failed: status 503", a_whole(b"{}", status="503 Service Unavailable")),
             ("no such tool", a_whole(b'{"error": {"message": "no such tool"}}', status="400 Bad")),
         ):
             go_on = asyncio.Event()

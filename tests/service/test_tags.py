@@ -53,7 +53,7 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
         ("?limit=0", "limit", "from 1 to 500"),
         ("?limit=x", "limit", "from 1 to 500"),
         ("?tag=a%20b", "tag", "1 to 64 characters of A-Z"),
-        ("?tags=a", "tags", "there are arm, before, limit, tag"),
+        ("?tags=a", "tags", "expected one of arm, before, limit, tag"),
     ],
 )
 async def test_a_wrong_filter_is_refused(

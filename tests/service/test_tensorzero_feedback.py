@@ -52,7 +52,8 @@ async def test_metrics_of_inferences_and_episodes(tmp_path: Path, models: Path) 
     ("body", "status", "param", "why"),
     [
         ({"metric_name": "resolvd", "value": True}, 400, "metric_name",
-         "no metric 'resolvd' is named; did you mean resolved?; there are resolved, stars, csat"),
+         "no metric 'resolvd' is named; did you mean resolved?; "
+          "expected one of resolved, stars, csat"),
         ({"metric_name": "resolved", "value": 1}, 400, "value", "must be true or false"),
         ({"metric_name": "stars", "value": True}, 400, "value", "must be a number from 1 to 5"),
         ({"metric_name": "stars", "value": 9}, 400, "value", "must be a number from 1 to 5"),

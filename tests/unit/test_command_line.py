@@ -170,7 +170,8 @@ TOLD = [
     "arms[0].usd_per_mtok_uot: unknown field; did you mean usd_per_mtok_out?",
     "arms[0].usd_per_mtok_out: Object missing required field",
     "arms[0].context_window: must be from 1 to",
-    "arms[0].upstream: there is no [[upstreams]] 'opnai'; did you mean openai?; there are openai",
+    "arms[0].upstream: there is no [[upstreams]] 'opnai'; did you mean openai?; "
+    "expected one of openai",
     "arms[1].usd_per_mtok_in: must be from 0 to 100000, got -1",
     "arms[1].usd_per_mtok_out: must be from 0 to 100000, got -2",
     "upstreams[0].base_url: must begin with http:// or https://",

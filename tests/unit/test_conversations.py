@@ -14,9 +14,11 @@ from bandit_service.core import conversations, exclusions, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.conversations import PRIOR, PRIOR_TOKENS, Turn
-from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Correction, Lesson
 from bandit_service.core.lessons import parts
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.staying import REASONS, Stay, then
 from bandit_service.core.world import World, new_world

@@ -12,9 +12,11 @@ from bandit_service.core import chance, codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.arm_record import ArmRecord
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from policies import (
     ArmId,

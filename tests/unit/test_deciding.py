@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query
 from bandit_service.core.world import new_world
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.writer import Writer

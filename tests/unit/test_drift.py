@@ -11,7 +11,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
 from bandit_service.core.drift import (
     ARM_WARM_UP,
     MOST_ALARMS,
@@ -21,6 +21,8 @@ from bandit_service.core.drift import (
     Track,
     split,
 )
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from policies import ArmId
 

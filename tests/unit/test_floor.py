@@ -12,8 +12,10 @@ import policies
 from bandit_service import settings
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.data import jsonl
 from bandit_service.offline.candidates import Candidate

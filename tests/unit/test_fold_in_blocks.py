@@ -11,7 +11,9 @@ import pytest
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings

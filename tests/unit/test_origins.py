@@ -54,7 +54,7 @@ def test_everything_else_is_foreign(host: str) -> None:
 
 @pytest.mark.parametrize("hosts", [[], ["localhost", "localhost"], ["localhost", "evil.example"]])
 def test_a_host_is_there_once(hosts: list[str]) -> None:
-    with pytest.raises(Forbidden, match="must be there once"):
+    with pytest.raises(Forbidden, match="must be sent exactly once"):
         LOCAL.cross(Headers(hosts), "")
 
 

@@ -12,12 +12,14 @@ import policies
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, fold
-from bandit_service.core.decide import Exploration, Query, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES
 from bandit_service.core.errors import Unknown
 from bandit_service.core.exclusions import ROUTED, no_choice
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM, History, View
 from bandit_service.core.learner import Fading
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.detectors import DriftWatch

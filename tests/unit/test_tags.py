@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration, Recalled, decide
+from bandit_service.core.decide import decide
 from bandit_service.core.errors import Refused
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Recalled
 from bandit_service.core.tags import tags_of
 from bandit_service.data import parquet
 from bandit_service.data.jsonl import lines, read

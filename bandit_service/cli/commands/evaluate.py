@@ -201,7 +201,7 @@ def entrants_of(names: Sequence[str] | None) -> list[Entrant]:
         variant, texts = split(wanted)
         name, at, _ = variant.partition("@")
         if not policies.exists(name) or (at and variant not in variants):
-            raise Usage(f"--policy {wanted}: there are {policies.there_are(every)}")
+            raise Usage(f"--policy {wanted}: expected one of {policies.there_are(every)}")
         own = ":".join(texts)
         given = options.candidate(f"{name}:{own}").parameters if own else {}
         parameters = {**(variants[variant] if at else {}), **given}
@@ -218,13 +218,13 @@ def routers_of(names: Sequence[str] | None) -> dict[str, OfflineRouter]:
     by_name = {name.lower(): name for name in every}
     for name in names:
         if name.lower() not in by_name:
-            raise Usage(f"--router {name}: there are {', '.join(every)}")
+            raise Usage(f"--router {name}: expected one of {', '.join(every)}")
     wanted = {by_name[name.lower()] for name in names} | set(references())
     return {name: router for name, router in every.items() if name in wanted}
 
 
 def _of_a_log(args: argparse.Namespace) -> bool:
-    """Whether what is evaluated is a log, not a recording of every model's outcome."""
+    """Whether the input is a log, not a recording of every model's outcome."""
     given = (args.data, args.from_log, args.from_dsjson, args.from_obd)
     if sum(each is not None for each in given) != 1:
         raise Usage("evaluate needs one of --data, --from-log, --from-dsjson and --from-obd")

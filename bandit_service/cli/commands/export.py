@@ -19,9 +19,9 @@ from tqdm import tqdm
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.cli import options
-from bandit_service.cli.options import USAGE_ERROR, Usage, key_for
+from bandit_service.cli.options import USAGE_ERROR, key_for
 from bandit_service.data import dsjson, jsonl, open_bandit
-from bandit_service.data.log_source import LogSource, ServiceSource, Source, Unreadable
+from bandit_service.data.log_source import LogSource, ServiceSource, Source
 from bandit_service.data.scan import Scan
 from bandit_service.parsing.extras import install
 
@@ -93,15 +93,8 @@ def run(args: argparse.Namespace) -> int:
     if wrong := _wrong(args):
         print(f"bandit-service: {wrong}", file=sys.stderr)
         return USAGE_ERROR
-    try:
-        with _source(args) as source:
-            print(f"bandit-service: {_export(source, args)}", file=sys.stderr)
-    except Usage as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return 1
+    with _source(args) as source:
+        print(f"bandit-service: {_export(source, args)}", file=sys.stderr)
     return 0
 
 
@@ -128,7 +121,7 @@ def _wrong(args: argparse.Namespace) -> str:
 
 
 def _is_table(args: argparse.Namespace) -> bool:
-    """Whether the Open Bandit table is to be Parquet."""
+    """Whether to write the Open Bandit table as Parquet."""
     return args.format == "obd" and args.to is not None and args.to.suffix == ".parquet"
 
 
@@ -145,7 +138,7 @@ def _source(args: argparse.Namespace) -> Iterator[Source]:
 
 
 def _export(source: Source, args: argparse.Namespace) -> str:
-    """Write it; what was written and left out."""
+    """Write it; returns what was written and left out."""
     if args.after < source.first - 1 and source.first > 1:
         print(
             f"bandit-service: events up to {source.first - 1} were deleted by retention",

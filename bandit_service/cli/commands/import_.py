@@ -16,7 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import settings
-from bandit_service.cli.options import USAGE_ERROR, Usage
+from bandit_service.cli.options import Usage
 from bandit_service.core import events as ev
 from bandit_service.core.history import ITEMS_PER_EVENT
 from bandit_service.data import dsjson, open_bandit
@@ -54,18 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import; 0 done, 1 the file cannot be read, 2 it cannot be used here."""
     chosen = settings.read(args.config)
-    try:
-        source = _read(args, chosen)
-        _check(source, chosen)
-        events = [*source.all, *_end(source, chosen)]
-        engine = DEFAULT if chosen.log.shared else chosen.log.engine
-        _write(events, Path(chosen.data_dir) / chosen.log.path, engine)
-    except Usage as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return USAGE_ERROR
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
-        return 1
+    source = _read(args, chosen)
+    _check(source, chosen)
+    events = [*source.all, *_end(source, chosen)]
+    engine = DEFAULT if chosen.log.shared else chosen.log.engine
+    _write(events, Path(chosen.data_dir) / chosen.log.path, engine)
     decisions = sum(isinstance(event, ev.Decided) for event in events)
     rewards = sum(isinstance(event, ev.Rewarded) for event in events)
     print(f"{decisions} decisions and {rewards} outcomes written to the log in {chosen.data_dir}")
@@ -106,7 +99,9 @@ def _check(source: ForeignSource, chosen: settings.Settings) -> None:
 
 
 def _end(source: ForeignSource, chosen: settings.Settings) -> Iterator[ev.AnyEvent]:
-    """No decision waits for a reward any more, and what is not configured is offered no more."""
+    """The closing events: no decision waits for a reward, and arms that are not configured are
+    retired.
+    """
     ts = max(event.ts for event in source.all)
     ids = iter([event.id for event in source.all if isinstance(event, ev.Decided)])
     while some := tuple(islice(ids, ITEMS_PER_EVENT)):

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the file; 2 where it is there, or no provider's key is."""
+    """Write the file; 2 if it exists, or if no provider's key is set."""
     known = known_models()
     there = settings.variables_there([each.key_env for each in known.providers])
     try:

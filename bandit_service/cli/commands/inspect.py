@@ -79,7 +79,7 @@ def _whole(chosen: settings.Settings) -> dict[str, Any]:
 
 
 def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots) -> dict[str, Any]:
-    """The state that a start would have, and that of the log alone where it is another one."""
+    """The state that a start would have, and that of the log alone if it differs."""
     recovered = recovery.recover(log, chosen, snapshots)
     world = recovered.world
     found: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _print(found: dict[str, Any]) -> None:
 def _damaged(
     chosen: settings.Settings, path: Path, error: Corrupt, args: argparse.Namespace
 ) -> int:
-    """Say what is wrong and what can be saved; save it if asked to."""
+    """Report the damage and what can be saved; save it on request."""
     known = assembly.open_snapshots(chosen).newest(Offset(0))
     report = examine(path, known)
     told: dict[str, Any] = {

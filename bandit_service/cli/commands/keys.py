@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked; 2 where it would be refused."""
+    """Run the subcommand; 2 if the service would refuse the result."""
     return _rotate(args) if args.action == "rotate-feedback" else _new(args)
 
 

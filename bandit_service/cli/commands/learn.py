@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Taught:
-    """How many outcomes were new and how many were not, and what they count as, in sentences."""
+    """The numbers of new and known outcomes, and their weight, in sentences."""
 
     accepted: int
     before: int
@@ -125,7 +125,10 @@ async def _learn(
 
 
 async def _weigh(router: Router, strength: float | None) -> list[str]:
-    """Let what was taught count as `strength` outcomes of each arm, and say what came of it."""
+    """Let the taught outcomes count as `strength` outcomes of each arm;
+
+    returns the result in sentences.
+    """
     if strength is None:
         return ["each counts in full"]
     weighed = await router.weigh_prior(strength)
@@ -150,7 +153,7 @@ async def _weigh(router: Router, strength: float | None) -> list[str]:
 
 
 async def _check_arms(router: Router, recorded: Recorded, add_arms: bool) -> None:
-    """Add what is missing, or refuse it before anything is learned."""
+    """Add missing arms, or refuse before anything is learned."""
     missing = [arm for arm in recorded.arms if arm.id not in router.world.arms]
     if missing and not add_arms:
         names = ", ".join(arm.id for arm in missing)

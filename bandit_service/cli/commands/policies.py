@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print them; 2 where there is none of that name."""
+    """Print them; 2 if there is none of that name."""
     names = [args.name] if args.name else [*policies.names(), *policies.river_names()]
     described = []
     for name in names:

@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 import policies
 from bandit_service.cli import options, replay_log
-from bandit_service.cli.options import USAGE_ERROR, Usage, bounded
-from bandit_service.core.decide import Exploration
+from bandit_service.cli.options import USAGE_ERROR, bounded
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import (
     PARETOBANDIT,
@@ -111,18 +111,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Replay as the arguments say; 0 done, 2 when they, or the data, cannot be used."""
     if args.log:
-        try:
-            given = {one.name: one.parameters for one in _candidates(args.policy or [], args.param)}
-        except Usage as error:
-            print(f"bandit-service: {error}", file=sys.stderr)
-            return USAGE_ERROR
+        given = {one.name: one.parameters for one in _candidates(args.policy or [], args.param)}
         return replay_log.run(args, given)
     try:
         chosen = chosen_policies(args.policy or ["nested"], args.param)
         if args.plot is not None:
             report.check_plot()
         recorded = open_recording(args.data)
-    except (Usage, BadRecording, report.PlotUnavailable) as error:
+    except (BadRecording, report.PlotUnavailable) as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR
     if args.limit is not None:
@@ -200,7 +196,7 @@ def replay(
 
 
 def chosen_policies(texts: Sequence[str], params: Sequence[str]) -> dict[str, Policy[Any]]:
-    """The policies by their labels; Usage where there is none such.
+    """The policies by their labels. Raises Usage for an unknown one.
 
     By the old notation, `params`, a policy is called by its name, whatever its parameters.
     """

@@ -120,8 +120,8 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
 
 
 def _end_after(seconds: float) -> None:
-    """End the process then, wherever it is: what was acknowledged is in the log. All that this can
-    cost is the last snapshot, without which the next start folds a little more.
+    """End the process then, whatever it does: acknowledged events are in the log. Only the last
+    snapshot may be lost, and then the next start applies a few more events.
     """
     timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
     timer.daemon = True
@@ -134,7 +134,7 @@ def _late() -> None:
 
 
 def _end(number: int, _: object) -> None:
-    """End at once, as by kill -9: what was acknowledged is in the log."""
+    """End at once, as by kill -9: acknowledged events are in the log."""
     os._exit(128 + number)
 
 

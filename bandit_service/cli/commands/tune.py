@@ -168,7 +168,7 @@ def run(args: argparse.Namespace) -> int:
 def space_of(
     grids: Sequence[str], ranges: Sequence[str], drawn: bool
 ) -> dict[str, list[Any] | Range]:
-    """What to search, by parameter; Usage says what is wrong with the command line."""
+    """The search space, by parameter. Raises Usage if the command line is wrong."""
     from bandit_service.lab.tune import Range
 
     space: dict[str, list[Any] | Range] = {}
@@ -190,7 +190,7 @@ def space_of(
 
 
 def text_of(found: Tuning, seeds: int) -> str:
-    """The tables, and what they were made of."""
+    """The tables, and their inputs."""
     from bandit_service.lab.tables import Table, number, with_half
 
     def row(label: str, trial: Trial, gain: str) -> tuple[str, ...]:

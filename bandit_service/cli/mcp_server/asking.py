@@ -35,7 +35,7 @@ class Service:
     key: str = field(default="", repr=False)
 
     def get(self, path: str, **query: str | int) -> Any:
-        """GET of a path; NotAnswered where it is refused."""
+        """GET of a path. Raises NotAnswered if it is refused."""
         return self._asked(path + (f"?{urllib.parse.urlencode(query)}" if query else ""), None)
 
     def explain(self, decision_id: str) -> Any:
@@ -58,7 +58,7 @@ class Service:
 
 
 def service(url: str, key: str) -> Service:
-    """The service at this address; ValueError says what is wrong, without the key.
+    """The service at this address. Raises ValueError without showing the key.
 
     >>> service("http://127.0.0.1:8080/", "").url
     'http://127.0.0.1:8080'

@@ -14,7 +14,7 @@ PAGE, MOST = 500, 50_000
 
 @dataclass(slots=True)
 class Spent:
-    """What one arm answered, and what came back."""
+    """The answers of one arm, and their outcomes."""
 
     decisions: int = 0
     cost_usd: Moments = field(default_factory=Moments)

@@ -62,7 +62,7 @@ class _Strict(MCPServer):
         for tool in await self.list_tools():
             known = list(tool.input_schema.get("properties", {}))
             if tool.name == name and (unknown := sorted(set(arguments) - set(known))):
-                there_are = f"there are {', '.join(known)}" if known else "it has none"
+                there_are = f"expected one of {', '.join(known)}" if known else "it has none"
                 raise ToolError(
                     f"{name}: no argument {unknown[0]!r}{did_you_mean(unknown[0], known)}; "
                     f"{there_are}"
@@ -139,7 +139,7 @@ class Tools:
             raise ToolError(f"{url} answered what this version does not understand") from None
 
     async def _perhaps(self, ask: Callable[..., Any], *arguments: str) -> Any:
-        """The answer, or why there is none: a part of an answer that the rest can do without."""
+        """The answer, or why there is none, for an optional part of an answer."""
         try:
             return await self._asked(ask, *arguments)
         except ToolError as error:

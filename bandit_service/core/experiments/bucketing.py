@@ -126,7 +126,7 @@ def growthbook_hash(seed: str, unit: str, version: int) -> float:
         return fnv1a_32(unit + seed) % 1000 / 1000
     if version == 2:
         return fnv1a_32(str(fnv1a_32(seed + unit))) % 10_000 / 10_000
-    raise ValueError(f"version: there is no hash version {version}; there are 1 and 2")
+    raise ValueError(f"version: there is no hash version {version}; expected 1 or 2")
 
 
 def bucket_ranges(count: int, coverage: float, weights: Sequence[float] | None = None) -> Ranges:

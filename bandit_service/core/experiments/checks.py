@@ -53,7 +53,7 @@ def check(spec: Experiment) -> None:
     keys = {one.key for one in spec.served}
     for unit, key in spec.overrides.items():
         if key not in keys:
-            _refuse("overrides", f"{unit!r}: no variant {key!r}; there are {', '.join(keys)}")
+            _refuse("overrides", f"{unit!r}: no variant {key!r}; expected one of {', '.join(keys)}")
 
 
 def _check_names(spec: Experiment) -> None:
@@ -71,7 +71,7 @@ def _check_names(spec: Experiment) -> None:
         ("primary", spec.primary, spec.names()),
     ):
         if value not in allowed:
-            _refuse(name, f"no {value!r}; there are {', '.join(allowed)}")
+            _refuse(name, f"no {value!r}; expected one of {', '.join(allowed)}")
     names = [one.name for one in spec.metrics]
     if len(names) > MOST_METRICS or len({*names, *METRICS}) != len(names) + len(METRICS):
         _refuse("metrics", f"at most {MOST_METRICS}, each with a name of its own")
@@ -98,9 +98,9 @@ def _check_variants(spec: Experiment) -> None:
         if one.parameters and not one.policy:
             _refuse(at, "parameters belong to a policy; name it")
         if one.learning not in LEARNING:
-            _refuse(at, f"learning: no {one.learning!r}; there are {', '.join(LEARNING)}")
+            _refuse(at, f"learning: no {one.learning!r}; expected one of {', '.join(LEARNING)}")
         if one.begin not in ("snapshot", "nothing"):
-            _refuse(at, f"begin: no {one.begin!r}; there are snapshot and nothing")
+            _refuse(at, f"begin: no {one.begin!r}; expected snapshot or nothing")
         if one.shadow and one.arm:
             _refuse(at, "a shadow is a policy; what one arm earns, the log already says")
         if one.shadow and one.weight:
@@ -161,7 +161,7 @@ def _whole(x: float) -> bool:
 
 def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
     if one.metric not in spec.names():
-        _refuse(f"{at}.metric", f"no {one.metric!r}; there are {', '.join(spec.names())}")
+        _refuse(f"{at}.metric", f"no {one.metric!r}; expected one of {', '.join(spec.names())}")
     given = [name for name in ("min", "max", "max_regression") if getattr(one, name) is not None]
     if len(given) != 1:
         _refuse(at, "give exactly one of min, max and max_regression")
@@ -277,7 +277,7 @@ def check_rules(rules: Rules) -> None:
     if rules.holdout_share and not rules.holdout_arm:
         _refuse("holdout_arm", "name the arm that held-out units get")
     if rules.unit not in ("user", "tenant"):
-        _refuse("unit", f"no {rules.unit!r}; there are user and tenant")
+        _refuse("unit", f"no {rules.unit!r}; expected user or tenant")
 
 
 def _check_range(record: Experiment | Rules, name: str) -> None:

@@ -77,7 +77,7 @@ def load(
 ) -> Recorded:
     """The recording of a benchmark. paths: its files, or directories that have them.
 
-    prices: in the place of benchmarks.toml. BadRecording where the whole cannot be used.
+    prices: in the place of benchmarks.toml. Raises BadRecording if the whole cannot be used.
     """
     reader = cast(_Format, importlib.import_module(f"{__name__}.{kind.replace('-', '_')}"))
     listed = _tables()[kind]["models"]

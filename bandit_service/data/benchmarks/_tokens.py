@@ -17,7 +17,10 @@ _ENCODING = "cl100k_base"
 
 @cache
 def counting() -> tuple[Count, str]:
-    """What counts, and its name. BadRecording where tiktoken cannot load its vocabulary."""
+    """The counter of tokens, and its name.
+
+    Raises BadRecording if tiktoken cannot load its vocabulary.
+    """
     if importlib.util.find_spec("tiktoken") is None:
         return _estimated, "estimated from the length of the text (no tiktoken)"
     try:

@@ -117,7 +117,7 @@ def equal(found: str | None, key: str, *, literals: bool = False) -> bool:
 
 
 def _literal(text: str) -> Any:
-    """As Python reads it; a text that is none is itself."""
+    """The value as Python reads it; any other text stays a text."""
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):

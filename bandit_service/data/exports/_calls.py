@@ -80,16 +80,20 @@ class Calls:
         return self._parts.setdefault(key, (self.at, {}))[1]
 
     def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """All of these, each told of where its first row is."""
+        """All of these, each with the place of its first row."""
         for key, (at, part) in self._parts.items():
             self.at = at
             yield key, part
 
     def metric_named(self, metric: str, path: Path) -> str:
-        """The metric that is meant. BadRecording where that is not clear."""
+        """The metric in use. Raises BadRecording if it is ambiguous."""
         there = ", ".join(f"{name} ({n})" for name, n in self._names.most_common())
         if metric and metric not in self._names:
-            more = f"{did_you_mean(metric, list(self._names))}; there are {there}" if there else ""
+            more = (
+                f"{did_you_mean(metric, list(self._names))}; expected one of {there}"
+                if there
+                else ""
+            )
             raise BadRecording(f"{path}: --metric: there are no scores of {metric!r}{more}")
         if not metric and not there:
             raise BadRecording(
@@ -101,7 +105,7 @@ class Calls:
         return metric or next(iter(self._names))
 
     def answers(self, metric: str) -> Iterator[tuple[str, int, Row | Malformed]]:
-        """By file and line, the columns of `answer_logs`, or why a call is none."""
+        """By file and line, the columns of `answer_logs`, or why a call is skipped."""
         parts_of = Counter(call.whole for _, call in self._calls if call.whole)
         asked: Counter[tuple[str, str]] = Counter()
         for at, call in self._calls:
@@ -153,7 +157,7 @@ class Calls:
 
 
 def opened(value: Any) -> Any:
-    """A value that some exports write as text of JSON; itself where it is none."""
+    """A value that some exports write as JSON text; any other value is unchanged."""
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
         return value
     try:
@@ -210,7 +214,7 @@ def first_of(row: Row, *found: str) -> Any:
 
 
 def seconds(begun: Any, ended: Any) -> float | None:
-    """From one time to another; None where either is not known."""
+    """The time from one moment to another; None if either is unknown."""
     times = [_time(each) for each in (begun, ended)]
     if None in times:
         return None

@@ -14,7 +14,7 @@ WHOLES = ("inferences",)
 
 
 def read(row: Row, calls: Calls) -> None:
-    """A row of any of the tables, told by its columns."""
+    """A row of any of the tables, recognised by its columns."""
     if "metric_name" in row and "target_id" in row:
         calls.score(named(row, "target_id"), named(row, "metric_name"), row.get("value"))
     elif "inference_id" in row and "model_name" in row:
@@ -24,7 +24,7 @@ def read(row: Row, calls: Calls) -> None:
     elif "target_id" in row or ("inference_id" in row and "value" in row):
         raise Repeated("feedback: a comment or a demonstration is no score")
     else:
-        raise Malformed("a row of no known table; there are inferences, model inferences, feedback")
+        raise Malformed("a row of no known table; expected inferences, model inferences, feedback")
 
 
 def end(calls: Calls) -> None:

@@ -1,8 +1,8 @@
 """Dialects. A file without an underscore is one, named as its file; there is no list.
 
 Each is spoken to providers, by upstreams of its `kind`, and by clients at a path of its own.
-Between any two stands OpenAI's chat completion; where client and provider speak the same one, what
-they say is passed through.
+OpenAI's chat completion is the form between any two. If client and provider speak the same dialect,
+their messages are passed through.
 
 `settings.upstreams.KINDS` repeats the names, since settings may not import this package.
 """

@@ -96,11 +96,11 @@ def usage(reported: Any) -> Json | None:
 
 
 class Decoder(Chunks):
-    """Feed it the data of each event; it gives the data of OpenAI's events.
+    """Feed it the data of each event; it returns the data of OpenAI's events.
 
-    It gives the end when the message ends, or when the stream ends after the reason why it stopped.
-    It gives nothing for the message's start, so that a stream that fails before its first block has
-    given nothing.
+    It returns the end when the message ends, or when the stream ends after the stop reason. It
+    returns nothing for the message's start, so a stream that fails before its first block has
+    returned nothing.
     """
 
     def __init__(self, created: int) -> None:
@@ -109,10 +109,10 @@ class Decoder(Chunks):
         self._stopped: str | None = None
         self._ended = False
         self._calls: dict[Any, int] = {}
-        self._silent: set[Any] = set()  # calls whose input has not come yet
+        self._silent: set[Any] = set()  # calls whose input is still missing
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What an event says. Raises Failed."""
+        """The chunks of an event. Raises Failed."""
         try:
             event = said_json(data)
         except ValueError:
@@ -138,16 +138,16 @@ class Decoder(Chunks):
             case "message_stop":
                 self._count(event.get("usage"))
                 if self._stopped is None:
-                    raise Failed("the message ended without a reason")
+                    raise Failed("the message ended without a stop reason")
                 return self.end()
             case "error":
                 raise _reported(event)
-            case kind if not isinstance(kind, str):  # no event of the API's
+            case kind if not isinstance(kind, str):  # not an event of the API
                 raise_for_error(event)
         return []
 
     def end(self) -> list[bytes]:
-        """The end, once: if the reason why the answer stopped is known."""
+        """The end, once, if the stop reason is known."""
         if self._ended or self._stopped is None:
             return []
         self._ended = True
@@ -186,13 +186,16 @@ class Decoder(Chunks):
         return self._chunk({"tool_calls": [call]})
 
     def _count(self, reported: Any) -> None:
-        """Counts are cumulative; one that a later event leaves out stays."""
+        """Counts are cumulative; a count that a later event omits stays."""
         if isinstance(reported, Mapping):
             self._usage = merged(self._usage, reported)
 
 
 def _finish(reason: Any) -> str:
-    """OpenAI's word for why it stopped; one that says it failed stays, and is read as that."""
+    """OpenAI's finish reason.
+
+    A reason that reports a failure stays as it is, and is read as a failure.
+    """
     if trouble.ended_badly(reason):
         return str(reason)
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
@@ -221,7 +224,7 @@ def _object(event: Json, name: str) -> Json:
 
 
 def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
-    """Only a known type is repeated: a message may hold what the client wrote."""
+    """Only a known type is repeated: a message may contain the client's text."""
     told = trouble.error_in(event) or trouble.Error()
     if told.about is trouble.About.PAIR:
         return of_error(told, event)

@@ -1,7 +1,7 @@
 """A request of Anthropic's Messages API as a chat completion. Pure; docs/anthropic.md is the table.
 
-What a chat completion cannot say is noted as lost, so that only a provider of the Messages API may
-answer. What merely steers (`top_k`, `thinking`, `cache_control`) is left out.
+A part that a chat completion cannot express is recorded as lost: then only a provider of the
+Messages API may answer. Fields that only steer (`top_k`, `thinking`, `cache_control`) are left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.providers._base import Heard, Json, refused, typed
+from bandit_service.gateway.providers._base import Heard, Json, objects, refused, typed
 from bandit_service.gateway.providers._schemas import is_strict
 
 _MAX_USER = 64
@@ -24,12 +24,12 @@ _STEERS = frozenset(
         "output_config", "output_format", "service_tier", "inference_geo", "user_profile_id",
     }
 )  # fmt: skip
-"""Fields that are translated, or that do no more than steer."""
+"""Fields that are translated, or that only steer."""
 _AS_IT_IS = ("temperature", "top_p")
 
 
 def heard(own: Json) -> Heard:
-    """The chat completion that asks the same. Raises Refused for what is no such request."""
+    """The same request as a chat completion. Raises Refused if it is not a request of this API."""
     request = _Request()
     messages = request.system(own.get("system"))
     turns = own.get("messages")
@@ -65,11 +65,11 @@ def heard(own: Json) -> Heard:
 
 
 _BILLING = "x-anthropic-billing-header:"
-"""A line that Claude Code puts first, different in each request: no prompt would be cached."""
+"""A line that Claude Code puts first. It differs in each request, so no prompt would be cached."""
 
 
 def _clears(management: Any) -> bool:
-    """Whether it only asks to leave old parts of the history out, which others need not do."""
+    """Whether it only asks to leave old parts of the history out, which others may ignore."""
     edits = management.get("edits") if isinstance(management, Mapping) else None
     return isinstance(edits, list) and all(
         isinstance(edit, Mapping) and str(edit.get("type")).startswith("clear_") for edit in edits
@@ -77,13 +77,13 @@ def _clears(management: Any) -> bool:
 
 
 class _Request:
-    """Translates the parts of one request. lost: the first that cannot be."""
+    """Translates the parts of one request. lost: the first part that cannot be translated."""
 
     def __init__(self) -> None:
         self.lost: Refused | None = None
 
     def lose(self, field: str, why: str) -> None:
-        """Note what a chat completion cannot say."""
+        """Record a part that a chat completion cannot express."""
         self.lost = self.lost or refused(field, why)
 
     def system(self, system: Any) -> list[Json]:
@@ -115,7 +115,7 @@ class _Request:
                 parts += self._parts(block, f"{where}[{i}]")
         if not parts and (results or not blocks):
             return results
-        # Where all of a turn is lost, an arm that is sent it as it came can still answer.
+        # If a whole turn is lost, an arm that gets the request as it came can still answer.
         return [*results, {"role": role, "content": _plainest(parts) or ""}]
 
     def _assistant(self, blocks: list[Json], at: str) -> list[Json]:
@@ -133,7 +133,7 @@ class _Request:
                     if isinstance(block.get("thinking"), str):
                         thoughts.append(block["thinking"])
                 case "thinking" | "redacted_thinking":
-                    self.lose(where, "the thinking is signed, for its own provider alone")
+                    self.lose(where, "the thinking is signed; only its own provider can read it")
                 case kind:
                     self.lose(f"{where}.type", f"a chat completion has no {kind!r}")
         if texts or not calls:
@@ -145,7 +145,7 @@ class _Request:
         return [message]
 
     def _result(self, block: Json, at: str) -> tuple[Json, list[Json]]:
-        """The message of a tool, which holds text alone, and the pictures that follow it."""
+        """The message of a tool, which has only text, and the images that follow it."""
         id = block.get("tool_use_id")
         if not isinstance(id, str):
             raise refused(f"{at}.tool_use_id", "must be the id of a tool's call")
@@ -163,7 +163,7 @@ class _Request:
         return {"role": "tool", "tool_call_id": id, "content": text}, pictures
 
     def _parts(self, block: Json, at: str) -> Iterator[Json]:
-        """The parts of a message that a block is."""
+        """A block as parts of a message."""
         match block:
             case {"type": "text"}:
                 _is_text(block, at)
@@ -196,11 +196,8 @@ class _Request:
     def declare(self, own: Json, body: Json) -> None:
         """The tools, and which of them are to be called."""
         tools = own.get("tools")
-        if tools is not None:
-            if not isinstance(tools, list) or not all(isinstance(each, dict) for each in tools):
-                raise refused("tools", "must be a list of objects")
-            if functions := [*self._functions(tools)]:
-                body["tools"] = functions
+        if tools is not None and (functions := [*self._functions(objects(tools, "tools"))]):
+            body["tools"] = functions
         choice = own.get("tool_choice")
         if choice is None:
             return
@@ -213,7 +210,7 @@ class _Request:
                 told = {"type": "function", "function": {"name": name}}
             case _:
                 raise refused("tool_choice.type", "must be auto, any, none, or tool with a name")
-        if not body.get("tools"):  # a choice among none is refused elsewhere
+        if not body.get("tools"):  # a choice without tools is refused elsewhere
             return
         body["tool_choice"] = told
         if choice.get("disable_parallel_tool_use"):
@@ -238,7 +235,9 @@ class _Request:
 
 
 def unsigned(own: Json) -> Json:
-    """The request without the thinking that no provider of the API has signed, which it refuses."""
+    """The request without thinking that no provider of the API has signed, since the API refuses
+    it.
+    """
     turns = own.get("messages")
     if not isinstance(turns, list) or not any(map(_has_unsigned, turns)):
         return own
@@ -282,7 +281,7 @@ def _is_text(block: Json, at: str) -> bool:
 
 
 def _plainest(parts: list[Json]) -> str | list[Json]:
-    """A text alone as a text, which every server reads."""
+    """A single text as a plain text, which every server reads."""
     return parts[0]["text"] if [part["type"] for part in parts] == ["text"] else parts
 
 

@@ -16,8 +16,10 @@ from bandit_service.gateway.providers._base import plain_id
 from bandit_service.parsing.inputs import json_of
 
 MAX_TOKENS = 4096
-"""The limit that is sent if the client sets none: the API requires one, and every model takes this.
-The thinking budget is added, since the API counts thinking in and refuses a smaller limit."""
+"""The limit that is sent if the client sets none: the API requires one, and every model accepts
+this. The thinking budget is added, since the API includes thinking in the limit and refuses a
+smaller one.
+"""
 
 _KEPT = ("top_p", "top_k", "thinking", "cache_control")
 _ABSENT = ("functions", "function_call", "audio", "web_search_options")
@@ -30,7 +32,7 @@ Json = dict[str, Any]
 
 
 def request(path: str, body: Mapping[str, Any]) -> Json:
-    """The body of POST /v1/messages. Raises Refused, which names what cannot be said there."""
+    """The body of POST /v1/messages. Raises Refused, naming a field that this API does not have."""
     if path != "/chat/completions":
         raise _refused("model", f"its provider answers /v1/chat/completions, not /v1{path}")
     _refuse_absent(body)
@@ -64,13 +66,13 @@ def request(path: str, body: Mapping[str, Any]) -> Json:
 
 def _refuse_absent(body: Mapping[str, Any]) -> None:
     if body.get("n") not in (None, 1):
-        raise _refused("n", "must be 1, this provider gives one answer")
+        raise _refused("n", "must be 1, this provider returns one answer")
     if body.get("logprobs") or body.get("top_logprobs"):
         name = "logprobs" if body.get("logprobs") else "top_logprobs"
         raise _refused(name, "this provider does not return them")
     for name in _ABSENT:
         if body.get(name):
-            raise _refused(name, "this provider has nothing like it")
+            raise _refused(name, "this provider does not support it")
     if "audio" in (body.get("modalities") or ()):
         raise _refused("modalities", "this provider answers text only")
 
@@ -199,7 +201,7 @@ def _file(file: Any, at: str) -> Json:
 
 
 def _data_url(url: Any) -> tuple[str, str]:
-    """Its media type and what is in it, both empty where it is none in base64."""
+    """Its media type and its data; both are empty if it is not in base64."""
     match = _DATA_URL.match(url) if isinstance(url, str) else None
     if match is None:
         return "", ""
@@ -242,7 +244,7 @@ def _tool_choice(body: Mapping[str, Any]) -> Json | None:
 
 
 def _format(form: Any) -> tuple[Json | None, list[Json]]:
-    """The answer's format, and what is said to the model where there is no format for it."""
+    """The answer's format, and the instruction to the model if the API has no such format."""
     match form:
         case None | {"type": "text"}:
             return None, []
@@ -266,7 +268,7 @@ def _max_tokens(body: Mapping[str, Any]) -> int:
 
 
 def _thinking(body: Mapping[str, Any]) -> int:
-    """The tokens that the client lets the model think; 0 where it does not say."""
+    """The tokens that the client allows for thinking; 0 if it sets none."""
     match body.get("thinking"):
         case {"type": "disabled"}:
             return 0

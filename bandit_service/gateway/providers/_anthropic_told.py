@@ -27,11 +27,11 @@ _TYPES = {
 }
 _SILENT = frozenset({"ping", "message_start", "content_block_stop"})
 _EMPTY = frozenset({"text", "thinking", "tool_use"})
-"""Blocks whose beginning says nothing yet, or is heard as a chunk."""
+"""Blocks whose beginning has no content yet, or is read as a chunk."""
 
 
 def error(status: int, told: Mapping[str, Any]) -> Json:
-    """The body of an error: the API's type, and all that OpenAI's wire format says of it."""
+    """The body of an error: the API's type, and all fields of OpenAI's wire format."""
     rest = {name: value for name, value in told.items() if value is not None}
     kind = _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return {"type": "error", "error": {**rest, "type": kind, "message": told.get("message") or ""}}
@@ -55,7 +55,7 @@ def message(answer: Json, asked: Json, id: str) -> Json:
 
 
 def usage(reported: Any) -> Json:
-    """The API's usage, in which what was read from a cache or written to it is apart.
+    """The API's usage, in which tokens read from a cache or written to it are separate.
 
     >>> ours = {"prompt_tokens": 9, "completion_tokens": 2}
     >>> usage(ours | {"prompt_tokens_details": {"cached_tokens": 4}})["input_tokens"]
@@ -78,7 +78,7 @@ def usage(reported: Any) -> Json:
 
 
 class Teller:
-    """Says a stream's chunks as the API's events."""
+    """Translates a stream's chunks into the API's events."""
 
     def __init__(self, asked: Json, id: str) -> None:
         self._asked = asked
@@ -94,7 +94,7 @@ class Teller:
         return self._start() + b"".join(map(_step, steps))
 
     def end(self, *, done: bool) -> bytes:  # noqa: ARG002 - it is one end, whoever said so
-        """What ends the message, once."""
+        """The events that end the message, once."""
         if self._ended or self._passes:
             return b""
         self._ended = True
@@ -179,14 +179,14 @@ def _whole(block: Block) -> Json:
 
 
 def _stopped(blocks: Blocks, asked: Json) -> Json:
-    """Why it stopped; a call of a tool is the reason, whatever else a server says of it."""
+    """The stop reason; if a tool is called, that is the reason, whatever the server reports."""
     sequences = asked.get("stop_sequences")
     if blocks.stopped_by is not None and blocks.stopped_by in (sequences or ()):
         return {"stop_reason": "stop_sequence", "stop_sequence": blocks.stopped_by}
     kinds = {block.kind for block in blocks.all}
     reason = _REASONS.get(blocks.finish, "end_turn")
     if reason == "tool_use" and "tool" not in kinds:
-        reason = "end_turn"  # a client would wait for a call to answer
+        reason = "end_turn"  # otherwise a client would wait for a call
     if reason == "end_turn":
         reason = "tool_use" if "tool" in kinds else "refusal" if "refusal" in kinds else reason
     return {"stop_reason": reason, "stop_sequence": None}

@@ -1,4 +1,4 @@
-"""What of a request an arm may set, by its name there and in `ArmRequest`. Pure."""
+"""The fields of a request that an arm may set, by their names there and in `ArmRequest`. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ Json = dict[str, Any]
 
 
 class Asks(msgspec.Struct, frozen=True):
-    """What one request says of the fields of an `ArmRequest`; None where it says nothing."""
+    """The values of an `ArmRequest`'s fields in one request;
+
+    None for a field that it does not set.
+    """
 
     reasoning_effort: Any = None
     thinking_budget: Any = None
@@ -23,13 +26,13 @@ class Asks(msgspec.Struct, frozen=True):
 
     @property
     def effort(self) -> str:
-        """How much the model is to reason, for the record."""
+        """How much the model should reason, for the record."""
         return effort_in_words(self.reasoning_effort, self.thinking_budget)
 
     def differs(self, sent: Asks) -> str:
-        """The first field that another request does not say as this one does; "" if there is none.
+        """The first field whose value differs in another request; "" if there is none.
 
-        The limit that is sent may be larger: thinking comes on top of it.
+        The limit that is sent may be larger, since thinking is added to it.
         """
         for name in ("reasoning_effort", "thinking_budget", "temperature", "service_tier"):
             said = getattr(self, name)

@@ -1,4 +1,4 @@
-"""What the gateway asks of a dialect. A module of this package is a `Provider` and a `Front`."""
+"""The interface of a dialect. A module of this package is a `Provider` and a `Front`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EventDecoder(Protocol):
     """Turns the events of one streamed answer into OpenAI's chunks."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The data of the chunks that this event's data makes. Raises Failed."""
+        """This event's data as data of chunks. Raises Failed."""
         ...
 
     def end(self) -> list[bytes]:
@@ -43,8 +43,8 @@ class EventDecoder(Protocol):
 class Provider(Protocol):
     """Translates between OpenAI's wire format and a provider's. Pure functions.
 
-    A value of an unexpected type may raise whatever reading it raises; the caller turns that into a
-    Refused of the request or a Failed of the answer.
+    A value of an unexpected type may raise any exception; the caller turns it into a Refused of the
+    request or a Failed of the answer.
     """
 
     def output_limit(self) -> int | None:
@@ -62,11 +62,14 @@ class Provider(Protocol):
     def configured(
         self, upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest, /
     ) -> Json:
-        """A request of this dialect as an arm asks it. Raises Refused, naming the field."""
+        """A request of this dialect with the arm's own parameters.
+
+        Raises Refused, naming the field.
+        """
         ...
 
     def asks(self, body: Mapping[str, Any], /) -> Asks:
-        """What a request of this dialect says of what an arm may set."""
+        """The values in a request of this dialect that an arm may set."""
         ...
 
     def answer(self, answer: Json, created: int, /) -> Json:
@@ -82,8 +85,8 @@ class Provider(Protocol):
 class Heard:
     """A client's request as a chat completion.
 
-    lost: the first thing of it that a chat completion cannot say; None if it says all of it. unit:
-    who asks, if the client says so in another place than `user`.
+    lost: the first part that a chat completion cannot express; None if it expresses all. unit: the
+    user, if the client names one in another field than `user`.
     """
 
     body: Json
@@ -92,20 +95,20 @@ class Heard:
 
 
 class Teller(Protocol):
-    """Says one streamed answer to a client in its dialect."""
+    """Translates one streamed answer to the client's dialect."""
 
     def feed(self, chunk: Json) -> bytes:
-        """What one of OpenAI's chunks is there. Raises Failed."""
+        """One of OpenAI's chunks in this dialect. Raises Failed."""
         ...
 
     def end(self, *, done: bool) -> bytes:
-        """What is due at the end, once; done: the provider has said that it is the end."""
+        """The last events, once; done: the provider has marked the end."""
         ...
 
     def own(self, data: bytes) -> tuple[bytes, bool]:
-        """An event that came in the client's own dialect, and whether it says something.
+        """An event that came in the client's own dialect, and whether it has content.
 
-        No data stands for the end of a stream whose provider did not say it.
+        No data means the end of a stream whose provider did not mark it.
         """
         ...
 
@@ -117,7 +120,7 @@ class Teller(Protocol):
 class Front(Protocol):
     """Translates between a client's dialect and OpenAI's wire format. Pure functions.
 
-    OWN_PATH: where a provider of this dialect is asked. KEEP_ALIVE: what fills a long silence.
+    OWN_PATH: the path of a provider of this dialect. KEEP_ALIVE: what fills a long silence.
     OWN_HEADERS: a client's headers that go on to a provider of this dialect.
     """
 
@@ -126,7 +129,7 @@ class Front(Protocol):
     OWN_HEADERS: tuple[str, ...]
 
     def heard(self, own: Json, /) -> Heard:
-        """A client's request. Raises Refused, naming the field, for what is none."""
+        """A client's request. Raises Refused, naming the field, if it is invalid."""
         ...
 
     def told(self, answer: Json, asked: Json, id: str, /) -> Json:
@@ -134,7 +137,7 @@ class Front(Protocol):
         ...
 
     def teller(self, asked: Json, id: str, created: int, /) -> Teller:
-        """What says one streamed answer; id: of the decision."""
+        """The translator of one streamed answer; id: of the decision."""
         ...
 
     def error(self, status: int, error: Mapping[str, Any], /) -> Json:
@@ -143,14 +146,21 @@ class Front(Protocol):
 
 
 def refused(field: str, what: str) -> Refused:
-    """What a dialect cannot carry, or cannot mean."""
+    """A part that a dialect does not have, or an invalid value."""
     return Refused(f"{field}: {what}", param=field)
 
 
 def typed(value: Any, kind: type, field: str, allowed: str) -> Any:
-    """The value, of this kind; else refused by the field and what is allowed."""
+    """The value, if it is of this kind; otherwise Refused with the field and what is allowed."""
     if not isinstance(value, kind):
         raise refused(field, f"must be {allowed}, got {type(value).__name__}")
+    return value
+
+
+def objects(value: Any, field: str) -> list[Json]:
+    """The value, if it is a list of objects. Raises Refused."""
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise refused(field, "must be a list of objects")
     return value
 
 
@@ -161,7 +171,7 @@ def event(said: Json, name: bool = True) -> bytes:
 
 
 def passed_event(name: object, data: bytes) -> bytes:
-    """An event that is passed on as it came; one without a name of its own gets none."""
+    """An event that is passed on as it came; if it had no name, it gets none."""
     lines = b"".join(b"data: " + line + b"\n" for line in data.splitlines())
     named = f"event: {name}\n".encode() if isinstance(name, str) else b""
     return named + lines + b"\n"
@@ -189,7 +199,7 @@ def headers_of(
 ) -> dict[str, str]:
     """The headers of every call: the dialect's own, then the configured ones, then the key.
 
-    key_header: what carries the key if the configuration names no `auth_header`.
+    key_header: the header of the key if the configuration names no `auth_header`.
     """
     headers = {"Content-Type": "application/json", **(own or {}), **upstream.spec.headers}
     carrier = upstream.spec.auth_header or key_header

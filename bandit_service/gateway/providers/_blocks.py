@@ -1,7 +1,7 @@
-"""OpenAI's chunks as blocks that come one after another, as other dialects tell an answer. Pure.
+"""OpenAI's chunks as consecutive blocks, the form of an answer in other dialects. Pure.
 
-Chunks may tell several calls of tools in turns. A block begins when the one before it is over, so
-what comes too early is kept until then.
+Chunks of several tool calls may alternate. A block begins when the one before it has ended, so
+chunks that come too early are kept until then.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["thinking", "text", "refusal", "tool"]
 
 @dataclass(slots=True, eq=False)
 class Block:
-    """One piece of an answer. id, name: of a tool's call. pieces: its text, or its arguments."""
+    """One block of an answer. id, name: of a tool call. pieces: its text, or its arguments."""
 
     kind: Kind
     index: int = -1
@@ -48,11 +48,11 @@ Step: TypeAlias = tuple[Literal["open", "add", "close"], Block, str]
 
 
 class Blocks:
-    """Feed it chunks, or one whole completion; it gives the steps in which blocks come.
+    """Feed it chunks, or one whole completion; it returns the steps of the blocks.
 
-    decision: id, of which a call is named that its provider gave no id; OpenAI takes 40 characters.
-    finish, usage, model: what the chunks said of them. stopped_by: the text that ended the answer,
-    which some servers tell.
+    decision: id; a call without an id of its provider is named after it. OpenAI accepts 40
+    characters. finish, usage, model: from the chunks. stopped_by: the text that ended the answer,
+    which some servers report.
     """
 
     def __init__(self, decision: str) -> None:
@@ -88,11 +88,11 @@ class Blocks:
         return steps
 
     def end(self) -> list[Step]:
-        """What is still to be said."""
+        """The remaining steps."""
         return [*self._drained(), *self._closed()]
 
     def _said(self, said: Mapping[str, Any], apart: bool) -> Iterator[Step]:
-        """What a delta, or a whole message, says. apart: each call of it is one of its own."""
+        """The steps of a delta, or of a whole message. apart: each call in it is a separate one."""
         thought = said.get("reasoning_content") or said.get("reasoning")
         yield from self._text("thinking", thought)
         yield from self._text("text", said.get("content"))
@@ -146,7 +146,7 @@ class Blocks:
 
     def _block_of(self, call: Mapping[str, Any], apart: bool) -> Block:
         key: object = object() if apart else call.get("index")
-        if key is None:  # some servers tell each call at once, without a number
+        if key is None:  # some servers send each call whole, without a number
             key = ("id", call.get("id")) if call.get("id") or not self._calls else None
         if key is None:
             return next(reversed(self._calls.values()))
@@ -157,7 +157,7 @@ class Blocks:
         return known
 
     def _own_id(self, block: Block) -> str:
-        """What a call is named that its provider gave no id."""
+        """The name of a call without an id of its provider."""
         return f"call_{self._decision}_{block.index}"
 
     def _unfinished(self) -> bool:

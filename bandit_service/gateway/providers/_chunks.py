@@ -1,4 +1,4 @@
-"""OpenAI's chunks, as another dialect's stream is told in them. Pure."""
+"""Makes OpenAI's chunks, for the stream of another dialect. Pure."""
 
 from __future__ import annotations
 

@@ -17,12 +17,12 @@ _REASONS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
 def answer(response: Mapping[str, Any], created: int) -> Json:
-    """A chat.completion. Raises Failed for what is no response, or none that has ended."""
+    """A chat.completion. Raises Failed if it is not a response, or not a finished one."""
     output = response.get("output")
     if not isinstance(output, list) or not all(isinstance(each, dict) for each in output):
         raise Failed("the answer has no output")
     if response.get("status") not in (None, "completed", "incomplete"):
-        raise Failed("the response has not come to its end")
+        raise Failed("the response is not complete")
     calls = [_call(item) for item in output if item.get("type") == "function_call"]
     text, refusal = _joined(output, "output_text", "text"), _joined(output, "refusal", "refusal")
     reply: Json = {
@@ -84,9 +84,9 @@ def usage(reported: Any) -> Json | None:
 
 
 class Decoder(Chunks):
-    """Feed it the data of each event; it gives the data of OpenAI's chunks.
+    """Feed it the data of each event; it returns the data of OpenAI's chunks.
 
-    Of what an item says, its end repeats all; a server that tells no pieces is heard there.
+    The end of an item repeats its whole content, which is read there if a server sends no pieces.
     """
 
     def __init__(self, created: int) -> None:
@@ -96,7 +96,7 @@ class Decoder(Chunks):
         self._ended = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """What an event says. Raises Failed."""
+        """The chunks of an event. Raises Failed."""
         try:
             event = said_json(data, halves=True)
         except ValueError:
@@ -128,7 +128,7 @@ class Decoder(Chunks):
                 raise _reported(event.get("response"))
             case "error":
                 raise _reported(event)
-            case _ if not str(kind).startswith("response."):  # no event of the API's
+            case _ if not str(kind).startswith("response."):  # not an event of the API
                 raise_for_error(event)
             case "response.created" | "response.in_progress":
                 response = event.get("response")
@@ -153,12 +153,12 @@ class Decoder(Chunks):
 
     def _arguments(self, index: Any, text: Any) -> bytes:
         if index not in self._calls:
-            raise Failed("the arguments of a call came before it")
+            raise Failed("a call's arguments came before the call")
         call = {"index": self._calls[index], "function": {"arguments": text}}
         return self._chunk({"tool_calls": [call]})
 
     def _item(self, index: Any, item: Any) -> list[bytes]:
-        """The end of an item, of which no piece may have come."""
+        """The end of an item; maybe no piece of it has come."""
         if not isinstance(item, dict):
             raise Failed("an event has no item")
         if item.get("type") == "function_call":
@@ -214,7 +214,7 @@ def _joined(output: list[Json], kind: str, field: str) -> str:
 
 
 def _thought(item: Json) -> str:
-    """What a reasoning item says: the reasoning itself, else its summary."""
+    """The text of a reasoning item: the reasoning itself, otherwise its summary."""
     if item.get("type") != "reasoning":
         return ""
     parts = item.get("content") or item.get("summary") or ()
@@ -223,7 +223,7 @@ def _thought(item: Json) -> str:
 
 
 def _reported(said: Any) -> Failed | Rejected:
-    """What an event, or the response in it, reports of an error, and what it costs all the same."""
+    """The error that an event, or the response in it, reports, and its cost."""
     error = of_error(trouble.error_in(said) or trouble.Error(), said)
     if isinstance(error, Failed) and isinstance(said, Mapping):
         error.usage = usage(said.get("usage"))

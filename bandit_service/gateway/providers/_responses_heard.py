@@ -1,7 +1,8 @@
 """A request of OpenAI's Responses API as a chat completion. Pure; docs/responses.md is the table.
 
-What a chat completion cannot say is noted as lost, so that only a provider of the Responses API may
-answer. What would need a response that this service keeps is refused, since it keeps none.
+A part that a chat completion cannot express is recorded as lost: then only a provider of the
+Responses API may answer. A request that refers to a stored response is refused, since this service
+stores none.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
-from bandit_service.gateway.providers._base import Heard, Json, refused, typed
+from bandit_service.gateway.providers._base import Heard, Json, objects, refused, typed
 from bandit_service.gateway.providers._schemas import is_strict
 
 OURS = "_bandit_"
-"""Stands in the id of every item that this service has made of another dialect's answer."""
+"""A mark in the id of every item that this service has made from another dialect's answer."""
 
 _STEERS = frozenset(
     {
@@ -25,13 +26,13 @@ _STEERS = frozenset(
         "max_tool_calls", "include", "truncation", "top_logprobs", "background",
     }
 )  # fmt: skip
-"""Fields that are translated or looked at, or that do no more than steer."""
+"""Fields that are translated or read, or that only steer."""
 _KEPT = ("previous_response_id", "conversation", "background")
 _AS_IT_IS = ("temperature", "top_p", "parallel_tool_calls", "user")
 
 
 def heard(own: Json) -> Heard:
-    """The chat completion that asks the same. Raises Refused for what is no such request."""
+    """The same request as a chat completion. Raises Refused if it is not a request of this API."""
     for name in _KEPT:
         if own.get(name):
             raise refused(name, "this service keeps no response; send the items that it had")
@@ -41,7 +42,7 @@ def heard(own: Json) -> Heard:
         request.messages.append({"role": "system", "content": text})
     request.items(own.get("input"))
     if request.lost is not None and all(each["role"] == "system" for each in request.messages):
-        # Nothing else is left of it; an arm that is sent it as it came can still answer.
+        # Nothing else is left of it; an arm that gets the request as it came can still answer.
         request.messages.append({"role": "user", "content": ""})
     body: Json = {"model": own.get("model"), "messages": request.messages}
     body |= {name: own[name] for name in _AS_IT_IS if own.get(name) is not None}
@@ -76,7 +77,7 @@ def without_ours(own: Json) -> Json:
 
 
 def _unnamed(item: Json) -> Json | None:
-    """An item of ours as any provider takes it; None for reasoning, which it does not know."""
+    """An item that this service made, in a form that any provider accepts; None for reasoning."""
     if item.get("type") == "reasoning":
         return None
     if isinstance(content := item.get("content"), list):
@@ -100,11 +101,11 @@ class _Request:
     def __init__(self) -> None:
         self.lost: Refused | None = None
         self.messages: list[Json] = []
-        self._pictures: list[Json] = []  # what tools gave beside text, until their last result
-        self._thoughts: list[str] = []  # until the answer that they led to
+        self._pictures: list[Json] = []  # images and files of tools, until their last result
+        self._thoughts: list[str] = []  # until the answer that follows them
 
     def lose(self, field: str, why: str) -> None:
-        """Note what a chat completion cannot say."""
+        """Record a part that a chat completion cannot express."""
         self.lost = self.lost or refused(field, why)
 
     def items(self, items: Any) -> None:
@@ -152,7 +153,7 @@ class _Request:
             self.messages.append({"role": role, "content": content})
 
     def _answer(self) -> Json:
-        """A new answer of the model, with the thoughts that led to it."""
+        """A new answer of the model, with its reasoning."""
         message: Json = {"role": "assistant", "content": None}
         if self._thoughts:
             message["reasoning_content"] = "".join(self._thoughts)
@@ -190,11 +191,14 @@ class _Request:
             self._pictures = []
 
     def _thought(self, item: Json, at: str) -> None:
-        """Reasoning in plain words goes with the answer; what only its provider reads is lost."""
+        """Reasoning in plain text goes with the answer;
+
+        reasoning that only its provider can read is lost.
+        """
         content = item.get("content")
         texts = [part.get("text") for part in content or () if isinstance(part, Mapping)]
         if item.get("encrypted_content") or not texts:
-            self.lose(at, "the reasoning is for its own provider alone")
+            self.lose(at, "only its own provider can read the reasoning")
         self._thoughts += [text for text in texts if isinstance(text, str)]
 
     def _parts(self, parts: list[Any], at: str, answer: bool = False) -> Iterator[Json]:
@@ -225,11 +229,8 @@ class _Request:
     def declare(self, own: Json, body: Json) -> None:
         """The tools, and which of them are to be called."""
         tools = own.get("tools")
-        if tools is not None:
-            if not isinstance(tools, list) or not all(isinstance(each, dict) for each in tools):
-                raise refused("tools", "must be a list of objects")
-            if functions := [*self._functions(tools)]:
-                body["tools"] = functions
+        if tools is not None and (functions := [*self._functions(objects(tools, "tools"))]):
+            body["tools"] = functions
         match own.get("tool_choice"):
             case None:
                 return
@@ -281,21 +282,21 @@ class _Request:
                 raise refused("text.format", f"must be of type {allowed}")
 
     def rest(self, own: Json) -> None:
-        """What is left, of which a chat completion can say nothing."""
+        """The remaining fields, which a chat completion does not have."""
         include = own.get("include") or []
         if not isinstance(include, list):
             raise refused("include", "must be a list of texts")
         if own.get("top_logprobs") or "message.output_text.logprobs" in include:
-            self.lose("top_logprobs", "other providers' answers have none of this form")
+            self.lose("top_logprobs", "other providers do not return this")
         if own.get("truncation") == "auto":
-            self.lose("truncation", "other providers do not shorten what they are sent")
+            self.lose("truncation", "other providers do not truncate the input")
         for name in own.keys() - _STEERS:
             if own[name]:
                 self.lose(name, "only the Responses API has it")
 
 
 def _plainest(parts: list[Json]) -> str | list[Json]:
-    """Text alone as one text, which every server reads."""
+    """Text parts alone become one text, which every server reads."""
     if all(part["type"] == "text" for part in parts):
         return "".join(part["text"] for part in parts)
     return parts

@@ -20,14 +20,17 @@ _ABSENT = ("stop", "functions", "function_call", "audio", "web_search_options", 
 
 
 def request(path: str, body: Mapping[str, Any]) -> Json:
-    """The body of POST /v1/responses. Raises Refused, which names what cannot be said there."""
+    """The body of POST /v1/responses.
+
+    Raises Refused, naming a field that this API does not have.
+    """
     if path != "/chat/completions":
         raise refused("model", f"its provider answers /v1/chat/completions, not /v1{path}")
     if body.get("n") not in (None, 1):
-        raise refused("n", "must be 1, this provider gives one answer")
+        raise refused("n", "must be 1, this provider returns one answer")
     for name in _ABSENT:
         if body.get(name):
-            raise refused(name, "this provider has nothing like it")
+            raise refused(name, "this provider does not support it")
     if "audio" in (body.get("modalities") or ()):
         raise refused("modalities", "this provider answers text only")
     sent: Json = {"model": body.get("model"), "input": [*_items(body.get("messages") or [])]}

@@ -17,7 +17,7 @@ _ECHOED: Json = {
     "safety_identifier": None, "temperature": 1.0, "text": {"format": {"type": "text"}},
     "tool_choice": "auto", "tools": [], "top_p": 1.0, "truncation": "disabled", "user": None,
 }  # fmt: skip
-"""What an answer repeats of its request, and what it says where the request does not."""
+"""The fields of a request that its answer repeats, with their defaults."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _BEGUN = frozenset(
     {
@@ -25,9 +25,9 @@ _BEGUN = frozenset(
         "response.content_part.added", "response.reasoning_summary_part.added", "keepalive",
     }
 )  # fmt: skip
-"""Events that say nothing yet."""
+"""Events without content."""
 _EMPTY = frozenset({"message", "reasoning", "function_call"})
-"""Items whose beginning says nothing yet, or is heard as a chunk."""
+"""Items whose beginning has no content yet, or is read as a chunk."""
 
 
 def response(answer: Json, asked: Json, id: str) -> Json:
@@ -61,7 +61,7 @@ def usage(reported: Any) -> Json | None:
 
 
 class Teller:
-    """Says a stream's chunks as the API's events, numbered."""
+    """Translates a stream's chunks into the API's numbered events."""
 
     def __init__(self, asked: Json, id: str, created: int) -> None:
         self._asked = asked
@@ -79,7 +79,7 @@ class Teller:
         return self._start() + self._said(steps)
 
     def end(self, *, done: bool) -> bytes:  # noqa: ARG002 - it is one end, whoever said so
-        """What ends the response, once."""
+        """The events that end the response, once."""
         if self._ended or self._passes:
             return b""
         self._ended = True
@@ -139,7 +139,7 @@ class Teller:
             at["content_index"] = 0
         name, field = _NAMES[block.kind]
         more: Json = {"logprobs": []} if block.kind == "text" else {}
-        if kind == "open":  # its first piece may be there already, and is told of by itself
+        if kind == "open":  # its first piece may be there already, and gets an event of its own
             empty = Block(block.kind, index, block.id, block.name)
             item = _empty(_item(empty, self._id, "in_progress"))
             yield self._event("response.output_item.added", output_index=index, item=item)
@@ -171,7 +171,7 @@ _NAMES = {
     "thinking": ("reasoning_text", "text"),
     "tool": ("function_call_arguments", "arguments"),
 }
-"""What the events of a block are called, and where its whole text stands at the end."""
+"""The names of a block's events, and the field with its whole text at the end."""
 
 
 def _whole(blocks: Blocks, asked: Json, id: str, created: int) -> Json:
@@ -188,7 +188,7 @@ def _whole(blocks: Blocks, asked: Json, id: str, created: int) -> Json:
 
 
 def _response(blocks: Blocks, asked: Json, id: str, created: int, status: str) -> Json:
-    """A response without its output. Nothing of it is kept, which `store` says."""
+    """A response without its output. `store` is false, since nothing of it is stored."""
     echoed = {
         name: default if asked.get(name) is None else asked[name]
         for name, default in _ECHOED.items()

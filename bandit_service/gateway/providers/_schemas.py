@@ -1,4 +1,4 @@
-"""JSON schemas that a model must keep to, as OpenAI takes them. Pure."""
+"""JSON schemas that a model must follow, as OpenAI accepts them. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 
 def is_strict(schema: Any) -> bool:
-    """Whether OpenAI can keep to it strictly: every object requires all it names, and no more.
+    """Whether OpenAI can follow it strictly: every object requires all properties that it names,
+    and allows no others.
 
     >>> city = {"properties": {"city": {"type": "string"}}}
     >>> is_strict(city), is_strict(city | {"required": ["city"], "additionalProperties": False})

@@ -1,6 +1,6 @@
 """Anthropic's Messages API: docs/anthropic.md is the table of what is translated to what.
 
-A client's own request of this API is passed through, but for thinking that the API did not sign.
+A client's own request of this API is passed through, except for thinking that the API did not sign.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpReque
 def configured(
     _upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
 ) -> Json:
-    """A request as an arm asks it.
+    """A request with the arm's own parameters.
 
-    Thinking comes on top of the answer's limit, which it would be a part of at the API. What the
-    API does not take beside it is left out where it only steers, and else refused.
+    Thinking is added to the answer's limit, since the API counts it as a part. Fields that the API
+    does not accept together with thinking are left out if they only steer, and otherwise refused.
     """
     if path == COUNT_PATH:
         return dict(body)
@@ -87,7 +87,7 @@ def configured(
 
 
 def asks(body: Mapping[str, Any]) -> Asks:
-    """What a request says of what an arm may set."""
+    """The values in a request that an arm may set."""
     thinking, config = body.get("thinking"), body.get("output_config")
     budget = thinking.get("budget_tokens") if isinstance(thinking, Mapping) else None
     if isinstance(thinking, Mapping) and thinking.get("type") == "disabled":
@@ -112,7 +112,7 @@ def decoder(created: int) -> _anthropic_answer.Decoder:
 
 
 def heard(own: Json) -> Heard:
-    """A client's message request as a chat completion. Raises Refused for what is none."""
+    """A client's message request as a chat completion. Raises Refused if it is invalid."""
     return _anthropic_heard.heard(own)
 
 
@@ -122,7 +122,7 @@ def told(answer: Json, asked: Json, id: str) -> Json:
 
 
 def teller(asked: Json, id: str, _created: int) -> _anthropic_told.Teller:
-    """What says chunks as the API's events."""
+    """The translator of chunks into the API's events."""
     return _anthropic_told.Teller(asked, id)
 
 

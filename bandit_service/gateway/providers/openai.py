@@ -53,7 +53,7 @@ def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpReque
 def configured(
     upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
 ) -> Json:
-    """A request as an arm asks it."""
+    """A request with the arm's own parameters."""
     if path == "/embeddings":
         return merged(body, request.extra_body)
     said = dict(body) | plain_fields(request)
@@ -69,7 +69,7 @@ def configured(
 
 
 def asks(body: Mapping[str, Any]) -> Asks:
-    """What a request says of what an arm may set."""
+    """The values in a request that an arm may set."""
     thinking = body.get("thinking")  # of Anthropic's, which some servers take
     return Asks(
         body.get("reasoning_effort"),
@@ -91,7 +91,7 @@ def decoder(_created: int) -> Decoder:
 
 
 class Teller:
-    """Says each chunk as it is."""
+    """Passes each chunk on as it is."""
 
     def feed(self, chunk: Json) -> bytes:
         """The same chunk."""

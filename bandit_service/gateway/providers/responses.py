@@ -1,7 +1,7 @@
 """OpenAI's Responses API: docs/responses.md is the table of what is translated to what.
 
-A client's own request of this API is passed through, but for items that another dialect's answer
-was made to.
+A client's own request of this API is passed through, except for items that this service made from
+another dialect's answer.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpReque
 def configured(
     _upstream: UpstreamSpec, _path: str, body: Mapping[str, Any], request: ArmRequest
 ) -> Json:
-    """A request as an arm asks it."""
+    """A request with the arm's own parameters."""
     said = dict(body) | plain_fields(request)
     if request.reasoning_effort is not None:
         said = merged(said, {"reasoning": {"effort": request.reasoning_effort}})
@@ -58,7 +58,7 @@ def configured(
 
 
 def asks(body: Mapping[str, Any]) -> Asks:
-    """What a request says of what an arm may set."""
+    """The values in a request that an arm may set."""
     reasoning = body.get("reasoning")
     return Asks(
         reasoning.get("effort") if isinstance(reasoning, Mapping) else None,
@@ -80,7 +80,7 @@ def decoder(created: int) -> _responses_answer.Decoder:
 
 
 def heard(own: Json) -> Heard:
-    """A client's request as a chat completion. Raises Refused for what is none."""
+    """A client's request as a chat completion. Raises Refused if it is invalid."""
     return _responses_heard.heard(own)
 
 
@@ -90,7 +90,7 @@ def told(answer: Json, asked: Json, id: str) -> Json:
 
 
 def teller(asked: Json, id: str, created: int) -> _responses_told.Teller:
-    """What says chunks as the API's events."""
+    """The translator of chunks into the API's events."""
     return _responses_told.Teller(asked, id, created)
 
 

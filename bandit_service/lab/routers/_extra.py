@@ -1,4 +1,4 @@
-"""scikit-learn is an extra, and says so where it is absent."""
+"""scikit-learn is an extra; this reports clearly if it is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sklearn(module: str) -> Any:
 
 @contextmanager
 def unconverged() -> Iterator[None]:
-    """Fits that stop at their last iteration are what the papers used, and no news."""
+    """Ignore warnings about fits that stop at their last iteration, as in the papers."""
     warned = sklearn("exceptions").ConvergenceWarning
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", warned)

@@ -1,4 +1,6 @@
-"""What an offline router is: fitted on labelled queries, it chooses for others at every setting."""
+"""The interface of an offline router: fitted on labelled queries, it chooses for others at every
+setting.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,7 @@ class OfflineRouter(Protocol):
 
 
 class Incremental(Predictor, Protocol):
-    """A fitted router that takes in further labelled queries without a fit from scratch."""
+    """A fitted router that learns further labelled queries without a fit from scratch."""
 
     def update(self, more: Labelled, seed: int, /) -> Predictor:
         """The router as `more` teaches it on top. The old one is not to be used any more."""

@@ -1,4 +1,4 @@
-"""What a fitted router's choices came to, setting by setting and query by query."""
+"""The outcomes of a fitted router's choices, by setting and query."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a router is to be compared with: chance, single models, the oracle, the task's label."""
+"""References for a router: chance, single models, the oracle, the task's label."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class BestSingle:
 
 @dataclass(frozen=True, slots=True)
 class ZeroRouter:
-    """Every single model, to be mixed at random: what can be had without looking at the query.
+    """Every single model, to be mixed at random: the best possible result without reading the
+    query.
 
     Its hull is RouterBench's zero router. Along λ it buys the model of the highest mean training
     quality less λ times mean training cost.

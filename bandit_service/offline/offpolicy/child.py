@@ -1,4 +1,4 @@
-"""A process that folds candidates along the log beside the service, and estimates.
+"""A child process of the service that runs candidates along the log, and estimates.
 
 `python -m bandit_service.offline.offpolicy.child` speaks as `bandit_service.runtime.folding`
 does: Job in, Begin out, events in, Done out.

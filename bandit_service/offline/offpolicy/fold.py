@@ -1,8 +1,8 @@
-"""A candidate folded along a log: at each decision, what it would have done then.
+"""Runs a candidate along a log: at each decision, what it would have done then.
 
-Its state is what it would have learned from the logged outcomes up to that moment, so nothing that
-came later is known to it; the arms that were eligible, the context and what they cost are as they
-were. The exploration floor, and what drift adds to it, is added as the service adds it.
+Its state is what it would have learned from the logged outcomes up to that moment, so it knows
+nothing of later ones; the eligible arms, the context and the costs are those of that moment. The
+exploration floor, and what drift adds to it, are as in the service.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core import exclusions
 from bandit_service.core.apply import apply, skip
-from bandit_service.core.decide import Exploration, proposed
+from bandit_service.core.decide import proposed
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
@@ -232,7 +233,7 @@ class LogEvaluation:
         return found
 
     def _freeze(self, world: World) -> None:
-        """From here on the candidates learn nothing; the world goes on."""
+        """From now on the candidates learn nothing; the world continues."""
         world.learners.clear()
         self._thawed = False
 
@@ -333,6 +334,6 @@ def along(
 
 
 def _why_not(world: World, event: ev.Decided, route: str) -> str:
-    """Why a decision is left out; empty where it is not."""
+    """Why a decision is left out; empty if it is used."""
     known = all(arm in world.arms for arm in event.arms)
     return exclusions.no_choice(event, route) or ("" if known else UNKNOWN)

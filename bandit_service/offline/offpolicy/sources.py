@@ -59,7 +59,7 @@ class LinesSource:
 def opened(
     where: str, chosen: Settings, key: str = "", ca: Path | None = None
 ) -> Iterator[tuple[Source, Path | None]]:
-    """The source that `where` names, and the directory of the snapshots beside it, if there is one.
+    """The source that `where` names, and the directory of its snapshots, if there is one.
 
     where: a URL of a running service, a data directory, a log, JSON lines, or "" for the configured
     log. Raises Unreadable or StoreError.
@@ -84,10 +84,10 @@ def opened(
 
 
 def beginning(first: int, asked: Asked, snapshots: Path | None) -> tuple[int, World]:
-    """From which offset on events are wanted, and the world before them.
+    """The offset after which events are needed, and the world before them.
 
-    first: the log's first offset. Where that is later than 1, the oldest snapshot that reaches it
-    says what was before; without one the arms are unknown until the log describes them.
+    first: the log's first offset. If that is later than 1, the oldest snapshot that reaches it has
+    the earlier state; without one the arms are unknown until the log describes them.
     """
     if first > 1 and snapshots is not None and snapshots.is_dir():
         files = FileSnapshots(snapshots)

@@ -65,7 +65,7 @@ class WhatIf:
         if request.metric not in known:
             meant, there_are = did_you_mean(request.metric, known), ", ".join(known)
             raise Refused(
-                f"metric: no {request.metric!r}{meant}; there are {there_are}", param="metric"
+                f"metric: no {request.metric!r}{meant}; expected one of {there_are}", param="metric"
             )
         for name, value, low, high in (
             ("alpha", request.alpha, 1e-6, 0.5),

@@ -1,8 +1,9 @@
-"""What is to be appended to the shared log: in its order, in batches, until it is there.
+"""Appends events to the shared log: in order, in batches, until the log has them.
 
-An append whose end is unknown is looked for by its ids, and only what is missing is appended again:
-so nothing is lost, and nothing stands in the log twice. What was appended is kept until it is
-applied, and is looked for, too, when the log was away: a failover may have lost it.
+After an append with an unknown result the log is searched for its ids, and only missing records are
+appended again. So nothing is lost, and nothing is in the log twice. Appended records are kept until
+they are applied. They are searched, too, after the log was unreachable, since a failover may have
+lost them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _FIND = 2000
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An entry with its event. led: only while this replica has the part of the keeper."""
+    """An entry with its event. led: only while this replica is the keeper."""
 
     entry: Entry
     event: ev.AnyEvent
@@ -31,10 +32,11 @@ class Outgoing:
 
 
 class Appender:
-    """`run` until cancelled. outdated: told of what another was first with, and of its offset.
-    refused: told of what only the keeper may append, where this replica is it no more. found: told
-    of what the log has already, and of its offset. took_s: called with the seconds of each append.
-    sent: what is in the log and not `applied` yet, by id.
+    """`run` until cancelled. outdated: called for an entry that another replica's record made
+    invalid, with that offset. refused: called for the keeper's entries if this replica is no longer
+    the keeper. found: called for entries that the log has already, with their offset. took_s:
+    called with the seconds of each append. sent: the entries that are in the log and not `applied`
+    yet, by id.
     """
 
     def __init__(
@@ -68,13 +70,13 @@ class Appender:
         return len(self._queue)
 
     def put(self, outgoing: Outgoing) -> None:
-        """One more, after all others."""
+        """Add an entry, after all others."""
         self._queue.append(outgoing)
         self.empty.clear()
         self._wake.set()
 
     def put_left(self, found: Sequence[Outgoing]) -> None:
-        """What an earlier process may have appended or not, before all others."""
+        """Add entries that an earlier process may have appended, before all others."""
         self._queue.extendleft(reversed(found))
         self._doubtful.update(each.entry.record.eid for each in found)
         if self._queue:
@@ -83,23 +85,23 @@ class Appender:
             self._wake.set()
 
     def applied(self, eid: str) -> None:
-        """It came back out of the log."""
+        """The entry was read back from the log."""
         self.sent.pop(eid, None)
 
     def rejoined(self) -> None:
-        """The log was away: what it had, and nobody may have read, is looked for in it."""
+        """The log was unreachable: search it for entries that nobody may have read."""
         self._unsure = self._was_away = True
         self._wake.set()
 
     def let_go(self) -> Outgoing | None:
-        """The oldest decision that the log has and that is not applied; it is kept no more."""
+        """The oldest decision that is in the log and not applied; it is removed from here."""
         for eid, each in self.sent.items():
             if isinstance(each.event, ev.Decided):
                 return self.sent.pop(eid)
         return None
 
     def drop_oldest(self) -> Outgoing | None:
-        """Give up the oldest decision that waits, unless it may be under way or in the log."""
+        """Drop the oldest waiting decision, unless it may be in an append or in the log."""
         for i, each in enumerate(self._queue):
             if isinstance(each.event, ev.Decided) and each.entry.record.eid not in self._doubtful:
                 del self._queue[i]
@@ -107,7 +109,7 @@ class Appender:
         return None
 
     def settled(self) -> float:
-        """Before this moment nothing is waiting that was answered."""
+        """The time before which no answered decision waits."""
         return self._settled(chain(self.sent.values() if self._was_away else (), self._queue))
 
     def _settled(self, waiting: Iterable[Outgoing]) -> float:
@@ -117,7 +119,7 @@ class Appender:
         return _floor(self._now())
 
     async def run(self) -> None:
-        """Append whatever comes, for as long as the log is up."""
+        """Append new entries while the log is reachable."""
         while True:
             await self._wake.wait()
             await self._link.up.wait()
@@ -163,7 +165,7 @@ class Appender:
             return
         self._took_s(time.perf_counter() - begun)
         self._doubtful.clear()
-        applied = self._link.applied()  # which is read elsewhere, and may have these already
+        applied = self._link.applied()  # the log is read elsewhere, and may have these already
         for offset, each in enumerate(batch, int(last) - len(batch) + 1):
             self._queue.popleft()
             if offset > applied:
@@ -171,7 +173,7 @@ class Appender:
         self.appended.set()
 
     def _batch(self) -> list[Outgoing]:
-        """The next ones, which are all the keeper's or none."""
+        """The next entries: either all or none of them are the keeper's."""
         led, batch, size = self._queue[0].led, list[Outgoing](), 0
         for each in islice(self._queue, self._most):
             size += len(each.entry.record.body)
@@ -192,7 +194,7 @@ class Appender:
             self.put_left(sent)
 
     async def _look_for(self) -> None:
-        """Take out what the log has."""
+        """Remove the entries that the log has."""
         waiting = list(self._queue)
         for first in range(0, len(waiting), _FIND):
             some = waiting[first : first + _FIND]
@@ -214,5 +216,5 @@ class Appender:
 
 
 def _floor(ts: float) -> float:
-    """The millisecond that an id made at this moment carries, or an earlier one."""
+    """The millisecond in an id made at this moment, or an earlier one."""
     return int(ts * 1000) / 1000

@@ -1,4 +1,4 @@
-"""How much of a core the fold takes: beyond a half of one, another replica gains little."""
+"""The share of a core that applying events takes: above a half, another replica gains little."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ _WINDOW_S = 10.0
 
 
 class Busy:
-    """CPU seconds of folding per second, over the last whole window. now: by time.monotonic."""
+    """CPU seconds of applying per second, over the last whole window. now: by time.monotonic."""
 
     def __init__(self, now: float) -> None:
         self._begun = now
         self._cpu_s = self._ratio = 0.0
 
     def took(self, cpu_s: float) -> None:
-        """So much was used by folding."""
+        """Add the CPU seconds of applying."""
         self._cpu_s += cpu_s
 
     def ratio(self, now: float) -> float:

@@ -1,4 +1,4 @@
-"""What a replica knows of itself: its name, and a place where its copy is that of the log."""
+"""A replica's own record: its name, and a place where its copy equals the log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Checkpoint:
             self.place = Place(int(found["place"]["offset"]), str(found["place"]["chain"]))
             self.erased = int(found.get("erased", 0))
         except (ValueError, LookupError, TypeError):
-            return  # as if it were lost
+            return  # like a lost one
         if of != self._log:
             raise StoreError(
                 f"{self._path} is of the log {of!r}, and log.name is {self._log!r}; "
@@ -47,13 +47,13 @@ class Checkpoint:
             )
 
     def save(self, place: Place) -> None:
-        """Write it down, if it is another one."""
+        """Write it, if it has changed."""
         if place != self._written:
             self.place = place
             self.write()
 
     def write(self) -> None:
-        """A reader finds the file of before or this one."""
+        """A reader finds the earlier file or this one."""
         partial = self._path.with_name(self._path.name + ".partial")
         text = json.dumps(
             {

@@ -1,4 +1,4 @@
-"""A replica's own copy of the shared log, made the same before the start goes on from it."""
+"""A replica's own copy of the shared log, brought up to date before the start continues."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _AT_ONCE = 1000
 
 
 class OtherLog(StoreError):
-    """The copy is not of the log in the database."""
+    """The copy does not belong to the log in the database."""
 
 
 async def copied(
@@ -28,7 +28,10 @@ async def copied(
     checkpoint: Checkpoint,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Append to the copy what it lacks. Raises OtherLog where it has what the log has not."""
+    """Append the missing records to the copy.
+
+    Raises OtherLog if it has records that the log does not have.
+    """
     state = await shared.state()
     checkpoint.place = await _compared(shared, copy, checkpoint.place, state.horizon)
     at = copy.last
@@ -65,8 +68,8 @@ async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: in
 
 
 async def same_until(shared: SharedLog, copy: EventLog, since: Place, last: Offset) -> Place:
-    """Raise OtherLog where the two differ after `since` and up to `last`; the newest place where
-    they do not.
+    """Raise OtherLog if the two differ after `since` and up to `last`; returns the newest place
+    where they agree.
     """
     at, place = Offset(since.offset), since
     ours = copy.replay(at)

@@ -1,7 +1,8 @@
-"""Whether the replicas have one state: each says its digest at the same offsets, and compares.
+"""Checks that all replicas have the same state: each publishes its digest at the same offsets, and
+compares.
 
-Replicas that applied the same events have the same state, bit for bit. Where that is not so, one of
-them has a fault: of its memory, its processor, or of the code that folds.
+Replicas that applied the same events have the same state, bit for bit. If they do not, one of them
+has a fault: of its memory, its processor, or the fold's code.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from store import Mark, Replica, StoreError
 
 _KEPT = 8
-"""So many digests of before are kept, for replicas that are as many behind."""
+"""The number of earlier digests that are kept, for replicas that are behind."""
 
 
 class StatesDiffer(StoreError):
@@ -21,7 +22,7 @@ class StatesDiffer(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """What was found of a replica that had joined so often, at this offset."""
+    """The result for a replica of this epoch, at this offset."""
 
     epoch: int
     at: int
@@ -29,10 +30,10 @@ class _Compared:
 
 
 class Digests:
-    """every: at which multiples of offsets; 0 for none. key: by which this replica folds.
+    """every: compare at multiples of this offset; 0 for never.
 
-    differing: told by how many replicas differ now, and how many differences are new. failed, well:
-    told what is wrong, or that nothing is.
+    key: the key of this replica's fold. differing: called with the number of differing replicas,
+    and of new differences. failed, well: called with the error, or without one.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Digests:
         self._compared: dict[int, _Compared] = {}
 
     def wanted(self, offset: int) -> bool:
-        """Whether the digest of the world after this offset is to be noted."""
+        """Whether the digest of the world after this offset must be recorded."""
         return self._every > 0 and offset % self._every == 0
 
     def note(self, offset: int, digest: str) -> None:
@@ -68,22 +69,23 @@ class Digests:
 
     @property
     def in_minority(self) -> bool:
-        """Whether more replicas had another state than had this one's, itself included.
+        """Whether the replicas with another state outnumber those with this one's, itself included.
 
-        Of two that differ nobody can say which one is wrong.
+        Of two that differ, it is unknown which one is wrong.
         """
         differ = sum(each.differs for each in self._compared.values())
         return differ > 1 + len(self._compared) - differ
 
     def differs(self, row: Replica) -> bool | None:
-        """Whether it had another state at an offset that both know; None where there is none."""
+        """Whether it had another state at an offset that both know; None if there is none."""
         own = self._own.get(row.mark.offset) if row.key == self._key else None
         return None if own is None else own != row.mark.digest
 
     def compare(self, rows: Sequence[Replica], slot: int) -> None:
-        """Look at what the others say; a difference is told once for each offset.
+        """Compare the others' digests; a difference is reported once for each offset.
 
-        What was found of a replica holds until it leaves or joins anew: then it may be mended.
+        The result for a replica holds until it leaves or joins again, since it may then be
+        repaired.
         """
         told: list[str] = []
         before, self._compared = self._compared, {}
@@ -94,7 +96,7 @@ class Digests:
             anew = known is not None and row.epoch > known.epoch
             found = None if anew else known
             if known is not None and at == known.at:
-                if anew:  # it said so before it joined anew
+                if anew:  # it published this before it joined again
                     found = _Compared(row.epoch, at, differs=False)
             elif (wrong := self.differs(row)) is not None:
                 found = _Compared(row.epoch, at, wrong)

@@ -1,7 +1,7 @@
-"""The connection to the shared log: made again whenever it breaks, and alive in between.
+"""The connection to the shared log: opened again whenever it breaks, with signs of life in between.
 
-Each time the replica joins under a new epoch. So what an earlier connection had under way is either
-in the log by then, or is refused.
+Each time the replica joins under a new epoch. So an unfinished append of an earlier connection is
+either in the log by then, or is refused.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class ClockOff(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class LinkRules:
-    """What of the settings a link reads.
+    """The settings that a link reads.
 
-    trust_s: for so long after its last sign of life a replica may act on what the log gave to it;
-    the others take that back only much later.
+    trust_s: how long after its last sign of life a replica may use what the log gave it; the others
+    take it back only much later.
     """
 
     key: str
@@ -60,8 +60,7 @@ class LinkRules:
 
 
 class Link:
-    """`up` while the log can be asked. rows: all replicas, as it said a moment ago. place: up to
-    where it is applied here, of whole appends.
+    """`up` while the log is reachable.
 
     settled: before which moment all that was answered is durable. applied: the newest offset
     applied. mark: the newest digest. compare: told of all replicas every second, and the slot of
@@ -102,20 +101,20 @@ class Link:
     @property
     def in_touch_since(self) -> float:
         """Since when (time.monotonic) no two signs of life were further apart than `trust_s`;
-        infinite where the last one is older than that.
+        infinite if the last one is older than that.
         """
         late = time.monotonic() - self._heard_at > self._rules.trust_s
         return math.inf if late else self._in_touch_since
 
     def _heard(self, sent_at: float) -> None:
-        """The log took a sign of life that was sent at this moment."""
+        """The log accepted a sign of life that was sent at this moment."""
         if sent_at - self._heard_at > self._rules.trust_s:
             self._in_touch_since = sent_at
         self._heard_at = sent_at
 
     @property
     def barred(self) -> str:
-        """Why nobody should ask this replica, though it runs; "" where there is no reason."""
+        """Why this replica is not ready although it runs; "" if it is ready."""
         return self.other_key or self.unreadable
 
     @property
@@ -130,11 +129,11 @@ class Link:
 
     @property
     def key(self) -> str:
-        """By which this replica folds."""
+        """The key of this replica's fold."""
         return self._rules.key
 
     async def join(self) -> None:
-        """Become a replica of the log; raises why that cannot be."""
+        """Become a replica of the log. Raises the reason if that is impossible."""
         begun = time.monotonic()
         member = await self.shared.join(self._checkpoint.name, self._rules.key, ev.READS)
         self.slot, self.epoch, self.floor_ts = member.slot, member.epoch, member.settled
@@ -155,15 +154,14 @@ class Link:
         _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
 
     async def _compare(self) -> None:
-        """What is applied must be in the log: up to `place` by its chain, the rest one by one.
-
-        Nothing is applied meanwhile, since the epoch is another one by now.
+        """Check that the log has all applied records: up to `place` by its chain, the rest one by
+        one. Nothing is applied meanwhile, since the epoch has changed.
         """
         place, last = self.place, self._copy.last
         if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
             raise _went_back(place.offset)
         if place.offset < last:
-            # a failover may have kept records and lost that they are durable
+            # a failover may keep records and lose the mark that they are durable
             await self.shared.beat(0.0, self.applied(), self.mark())
             try:
                 self.place = await same_until(self.shared, self._copy, place, last)
@@ -171,7 +169,7 @@ class Link:
                 raise _went_back(int(last)) from None
 
     def reads(self, epoch: int) -> bool:
-        """Whether what was read under this epoch is still what the log has."""
+        """Whether records read under this epoch are still those of the log."""
         return self.up.is_set() and self.epoch == epoch
 
     def behind_erased(self, offset: int) -> None:
@@ -182,11 +180,11 @@ class Link:
         )
 
     def damaged(self, error: Corrupt) -> None:
-        """Another connection does not mend it."""
+        """Another connection does not repair it."""
         self.ends(f"the log in the database is damaged: {error}")
 
     def down(self, error: Exception) -> None:
-        """The log could not be asked; it is tried again."""
+        """The log is unreachable; this is tried again."""
         if not self.why:
             self.why = str(error)
             self.lost += 1
@@ -204,7 +202,7 @@ class Link:
                 await self.shared.connect()
                 await self.join()
                 wait_s = _AGAIN_S
-            except OtherKey as error:  # until they have left, or have what this one has
+            except OtherKey as error:  # until they have left, or have the same key
                 if not self.other_key:
                     _log.error("this replica may not join", extra={"why": str(error)})
                 self.why = self.other_key = str(error)
@@ -221,7 +219,7 @@ class Link:
                 wait_s = min(_MOST_AGAIN_S, 2 * wait_s)
 
     async def beat_forever(self) -> None:
-        """Say that this replica is alive; take the part of who does what is done once for all."""
+        """Send a sign of life; take or keep the role of the keeper."""
         rounds = 0
         while True:
             with suppress(TimeoutError):
@@ -261,7 +259,7 @@ class Link:
         self.lease = None
 
     async def leave(self) -> None:
-        """Leave cleanly: nothing that was answered is missing in the log."""
+        """Leave cleanly: no answered event is missing in the log."""
         try:
             await self.shared.leave()
         except StoreError as error:

@@ -1,4 +1,4 @@
-"""The log of one process, put into the database: from then on several processes share it."""
+"""Copies the log of one process into the database; then several processes can share it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ async def migrated(
     world: World,
     progress: Callable[[int, int], None] | None = None,
 ) -> int:
-    """Append what the database has not; how many events. Cut off, it goes on the next time.
+    """Append what the database does not have; returns how many events.
 
-    world: one before any event, by whose fold the owners of records are found. Raises StoreError
-    where the database has another log, or replicas that are there, and where events are missing.
+    If interrupted, the next call continues. world: a world before any event, to find the owners of
+    records. Raises StoreError if the database has another log or open replicas, or if events are
+    missing.
     """
     if first_of(log) > 1:
         raise StoreError(
@@ -44,7 +45,7 @@ async def migrated(
     head = (await shared.state()).head
     if head > log.last:
         raise OtherLog(f"the log in the database has {head} events, this one {log.last}")
-    await shared.beat(0.0, 0)  # what an earlier try appended is durable from here on
+    await shared.beat(0.0, 0)  # what an earlier try appended is durable now
     await same_until(shared, log, Place(), Offset(head))
     batch, ids = list[Entry](), clock.Ids()
     for at, body in log.replay():

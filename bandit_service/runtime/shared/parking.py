@@ -1,4 +1,6 @@
-"""Outcomes of decisions that this replica has not yet, until they come or cannot come any more."""
+"""Outcomes of decisions that this replica does not have yet, until those come or can no longer
+come.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,14 @@ from bandit_service.runtime.turn import Command
 from store import LogState
 
 _AHEAD_S = 5.0
-"""No clock of a replica is so far ahead, so an id that is was made up."""
+"""No replica's clock is this far ahead, so an id from beyond it is invented."""
 
 
 class Parking:
-    """By decision. again: is given what is to be prepared again. applied: the newest offset."""
+    """Outcomes by decision.
+
+    again: gets those that must be prepared again. applied: the newest offset.
+    """
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class Parking:
         return self._count
 
     def may_come(self, decision_id: str) -> bool:
-        """Whether a decision that the world has not may be another replica's, under way."""
+        """Whether an unknown decision may be another replica's that is not applied yet."""
         made = clock.time_of(decision_id)
         return made is not None and self._absent_before <= made < clock.now() + _AHEAD_S
 
@@ -54,9 +59,9 @@ class Parking:
     def put(
         self, decision_id: str, command: Command, refusal: NotYet, *, patient: bool = False
     ) -> None:
-        """Keep it until the decision comes; the refusal, where too many wait.
+        """Keep it until the decision comes; returns the refusal if too many wait.
 
-        patient: it waits for as long as the decision takes.
+        patient: it waits as long as the decision takes.
         """
         if self._count >= self._most:
             fail(command.done, refusal)
@@ -67,17 +72,17 @@ class Parking:
         self.parked.set()
 
     def came(self, decision_id: str) -> None:
-        """The decision is applied: what waited for it is prepared again."""
+        """The decision is applied: prepare the waiting outcomes again."""
         for _, command in self._taken(decision_id):
             self._again(command)
 
     def learned(self, state: LogState) -> None:
-        """All that was answered before `state.settled` is in the log up to `state.horizon`."""
+        """Everything answered before `state.settled` is in the log up to `state.horizon`."""
         if self._state is None:
             self._state = state
 
     def look(self) -> None:
-        """Let go of what waited for too long, and of what waits for nothing."""
+        """Refuse outcomes that waited too long, or whose decision cannot come."""
         if self._state is not None and self._applied() >= self._state.horizon:
             self._absent_before = max(self._absent_before, self._state.settled)
             self._state = None
@@ -88,7 +93,7 @@ class Parking:
             self.parked.clear()
 
     def fail_all(self, error: Callable[[], Exception]) -> None:
-        """Nothing can come now; what is patient stays."""
+        """No decision can come now: refuse all but the patient ones."""
         self._let_go(sys.float_info.max, lambda _: error())
 
     def _let_go(self, now: float, error: Callable[[str], Exception]) -> None:

@@ -7,11 +7,11 @@ import asyncio
 from bandit_service.core.errors import Behind
 
 _MOST = 10_000
-"""Each is a request that is under way, so that this only bounds a step of the fold."""
+"""Each waiter is a running request, so this only bounds a step of applying."""
 
 
 class Reached:
-    """wait_s: how long each waits at most. most: so many wait at a time."""
+    """wait_s: how long each waits at most. most: how many may wait at a time."""
 
     def __init__(self, wait_s: float, most: int = _MOST) -> None:
         self._wait_s = wait_s
@@ -19,9 +19,10 @@ class Reached:
         self._waiting: dict[asyncio.Future[None], int] = {}
 
     async def wait(self, offset: int, applied: int, patience_s: float | None = None) -> None:
-        """Return once `to` was told this offset or a later one; Behind where it was not in time.
+        """Return once `to` got this offset or a later one.
 
-        applied: how far it is now. patience_s: for how long this one waits at most.
+        Raises Behind if it did not in time. applied: the present offset. patience_s: how long this
+        one waits at most.
         """
         if len(self._waiting) < self._most:
             reached: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -38,7 +39,7 @@ class Reached:
         raise Behind(offset, applied)
 
     def to(self, offset: int) -> None:
-        """As much is applied by now."""
+        """The log is applied up to this offset."""
         for future, wanted in self._waiting.items():
             if wanted <= offset and not future.done():
                 future.set_result(None)

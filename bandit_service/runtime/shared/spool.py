@@ -1,6 +1,6 @@
-"""Decisions that were answered and are not in the shared log yet, with the kernel of this machine.
+"""Answered decisions that are not in the shared log yet, written to the kernel of this machine.
 
-So the death of the process loses none: the next start appends what it finds here.
+So a killed process loses none: the next start appends what it finds here.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ from store import Offset, Record, can_erase, can_trim, first_of
 
 
 class Spool:
-    """A log in a file of its own, whose beginning is deleted once the shared log has it."""
+    """A log in a separate file, whose beginning is deleted once the shared log has it."""
 
     def __init__(self, path: Path) -> None:
         self._log = store.open_log(path)
         self._kept: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many decisions the shared log has not."""
+        """How many decisions are not in the shared log."""
         return len(self._kept)
 
     def left(self) -> Iterator[ev.Decided]:
-        """What an earlier process kept here, oldest first; it is kept until it is dropped."""
+        """The decisions of an earlier process, oldest first;
+
+        they are kept until they are dropped.
+        """
         for at, body in self._log.replay(Offset(first_of(self._log) - 1)):
             event = ev.decode(body)
             assert isinstance(event, ev.Decided)
@@ -33,7 +36,7 @@ class Spool:
             yield event
 
     def keep(self, records: Sequence[Record]) -> None:
-        """Hand them to the kernel; Full where that cannot be."""
+        """Write them to the kernel. Raises Full."""
         last = int(self._log.append(records))
         for at, each in enumerate(records, last - len(records) + 1):
             self._kept[each.eid] = at
@@ -43,7 +46,7 @@ class Spool:
         self._kept.pop(id, None)
 
     def trim(self) -> None:
-        """Delete what is no longer needed, up to the oldest that is."""
+        """Delete decisions up to the oldest one that is still needed."""
         if not can_trim(self._log):
             return
         upto = next(iter(self._kept.values()), int(self._log.last) + 1) - 1
@@ -58,5 +61,5 @@ class Spool:
             self._log.forget(owner, Offset(upto))
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._log.close()

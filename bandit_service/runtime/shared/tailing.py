@@ -1,4 +1,4 @@
-"""What comes out of the shared log, in its order: kept in this process' copy, then applied."""
+"""Reads the shared log in order: each record is stored in this process' copy, then applied."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _SLICE = 32
 """Records that are applied in one turn of the loop."""
 _FULL_S = 1.0
 _LONGER, _SELDOM = 1.5, 10
-"""Where nothing comes it is asked for less often, each time by this, so many times at most."""
+"""If nothing comes, the log is polled less often: by this factor each time, up to this many times.
+"""
 
 _STOPS_S = 0.2
-"""How soon it is tried again where an event cannot be applied."""
+"""How soon an event that cannot be applied is tried again."""
 
 
 class Unreadable(StoreError):
-    """An event of a newer release: it is never left out, so the fold stops before it."""
+    """An event of a newer release: it is never skipped, so applying stops before it."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(
@@ -35,7 +36,7 @@ class Unreadable(StoreError):
 
 
 class NotYetApplied(StoreError):
-    """An event that this replica is not ready for; the fold goes on when it is."""
+    """An event that this replica is not ready for; applying continues when it is."""
 
     def __init__(self, offset: int) -> None:
         super().__init__(
@@ -48,11 +49,11 @@ Came = tuple[Tailed, ev.AnyEvent]
 
 
 class Tailer:
-    """`run` until the process ends. wanted: set where something new is there, or waited for.
+    """`run` until the process ends.
 
-    own: the event of a record that this process made, None for another's. waits: whether an event
-    cannot be applied yet; then nothing after it is either. apply: is given what is in the copy by
-    then.
+    wanted: set if there is something new, or a caller waits for it. own: the event of a record that
+    this process made, None for another's. waits: whether an event cannot be applied yet; then
+    nothing after it is applied either. apply: gets records that are in the copy.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Tailer:
         self._apply = apply
 
     async def run(self) -> None:
-        """Read whatever is durable, for as long as the log is up."""
+        """Read all durable records while the log is reachable."""
         wait_s = self._poll_s
         while True:
             await self._link.up.wait()
@@ -110,9 +111,10 @@ class Tailer:
                 wait_s = min(more, _SELDOM * self._poll_s)
 
     async def _apply_slice(self, rows: Sequence[Tailed], epoch: int) -> bool:
-        """Whether nothing of it is left that cannot be applied, or not yet.
+        """Apply what was read; whether all of it could be applied.
 
-        It is left where the log was away since: a failover may have put others in its place.
+        The rest is dropped if the log was unreachable meanwhile, since a failover may have replaced
+        it.
         """
         came = self._decoded(rows)
         while came and self._link.reads(epoch):
@@ -128,7 +130,7 @@ class Tailer:
         return len(came) == len(rows)
 
     def _place(self, came: Sequence[Came]) -> None:
-        """The last end of an append; what is applied after it has no chain of its own."""
+        """The last end of an append; records after it have no chain of their own."""
         for row, _ in reversed(came):
             if row.chain:
                 self._link.place = Place(int(row.offset), row.chain.hex())
@@ -139,7 +141,7 @@ class Tailer:
             self._tasks.failed("tail", why)
 
     def _decoded(self, rows: Sequence[Tailed]) -> list[Came]:
-        """Those up to the first one that cannot be applied; nothing after it is."""
+        """The records up to the first one that cannot be applied; nothing after it is applied."""
         found: list[Came] = []
         for row in rows:
             if not row.record.body:

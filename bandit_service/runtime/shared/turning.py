@@ -1,9 +1,10 @@
-"""Another policy on a log that several replicas share: all of them switch at one offset.
+"""Changes the policy on a shared log: all replicas switch at one offset.
 
-It is announced by an event. From there each replica folds its own copy for it beside the serving
-one, teaches it what comes meanwhile, and says by an event when it has it. When every open replica
-has, the keeper appends `policy_changed`, and each switches where it applies that. A replica that
-has not got it by then, since it joined late, goes no further until it has.
+An event announces the policy. From there each replica trains it on its own copy while the earlier
+one serves, teaches it what comes meanwhile, and reports by an event when it is done. When every
+open replica is done, the keeper appends `policy_changed`, and each replica switches when it applies
+that event. A replica that is not done by then, since it joined late, stops before the event until
+it is.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _KEY = "catalogue"
 
 @dataclass
 class _Beside:
-    """A policy that was folded, and what it is still to be taught."""
+    """A trained policy, and the lessons that it still has to learn."""
 
     key: str
     learner: Learner
@@ -57,14 +58,14 @@ class PolicyTurn:
         writer.listen(self._heard)
 
     def start(self) -> None:
-        """Go on with what is announced, and look whether all have it."""
+        """Continue with an announced policy, and check whether all have it."""
         building = self._writer.world.building
         if building:
             self._begin(building.policy, building.key, building.parameters)
         self._looking = self._writer.tasks.keep("policy turn", self._look_forever)
 
     async def close(self) -> None:
-        """Stop; the next start folds anew."""
+        """Stop; the next start trains again."""
         self._drop()
         if self._looking is not None:
             await self._looking.end()
@@ -73,7 +74,10 @@ class PolicyTurn:
     # --- asked by whoever applies ---------------------------------------------------------
 
     def waits(self, event: ev.AnyEvent) -> bool:
-        """Whether the replica cannot apply this yet, as it has not got the policy; it is folded."""
+        """Whether the replica cannot apply this yet because it does not have the policy;
+
+        it is being trained.
+        """
         if not isinstance(event, ev.PolicyChanged) or self._serves(event.key):
             return False
         if self._beside is not None and self._beside.key == event.key:
@@ -82,7 +86,7 @@ class PolicyTurn:
         return True
 
     def switching(self, event: ev.AnyEvent) -> Then | None:
-        """What is to be done with the event that switches."""
+        """What to do with the event that switches."""
         if not isinstance(event, ev.PolicyChanged) or self._serves(event.key):
             return None
         return lambda: self._switch(event)
@@ -93,7 +97,7 @@ class PolicyTurn:
         return self._writer.world.learners.serving_key == key
 
     async def _announce(self, wanted: PolicySettings, source: str) -> None:
-        """The event that begins it; Conflict where another is built."""
+        """The event that announces it. Raises Conflict if another one is in training."""
         writer = self._writer
 
         def prepare() -> ev.AnyEvent:
@@ -133,7 +137,7 @@ class PolicyTurn:
         self._folding = self._writer.tasks.keep("policy", lambda: self._fold(wanted, key))
 
     def _drop(self) -> None:
-        """Nothing is built any more."""
+        """Nothing is in training any more."""
         if self._folding is not None:
             ending = asyncio.ensure_future(self._folding.end())
             self._ending.add(ending)
@@ -145,7 +149,7 @@ class PolicyTurn:
         self._maintenance.wanted = self._maintenance.progress = None
 
     async def _fold(self, wanted: PolicySettings, key: str) -> None:
-        """Tried some times, since what is in the way may be gone soon."""
+        """Tried several times, since the obstacle may be temporary."""
         why = ""
         for i in range(_TRIES):
             if i:
@@ -161,9 +165,9 @@ class PolicyTurn:
 
     async def _folded(self, wanted: PolicySettings, key: str) -> None:
         built = await self._maintenance.folded_to_serve(wanted)
-        if self._key != key:  # it was given up meanwhile
+        if self._key != key:  # it was abandoned meanwhile
             return
-        stack = ExitStack()  # from this very turn on, as what came before is learned
+        stack = ExitStack()  # from this turn on, since everything before is learned
         self._beside = _Beside(key, built, stack.enter_context(self._writer.lessons()), stack)
 
     async def _give_up(self, key: str, why: str) -> None:
@@ -203,7 +207,7 @@ class PolicyTurn:
                 await self._say_ready()
                 await self._switch_all()
             except (ServiceError, StoreError):
-                continue  # the log is away, or another was first
+                continue  # the log is unreachable, or another replica was first
             self._writer.tasks.well("policy turn")
 
     async def _say_ready(self) -> None:
@@ -218,7 +222,7 @@ class PolicyTurn:
             await writer.submit(lambda: event)
 
     async def _switch_all(self) -> None:
-        """As the keeper: the event, once every open replica has it."""
+        """As the keeper: append the event once every open replica has the policy."""
         writer, building = self._writer, self._writer.world.building
         if not building or not writer.keeps:
             return

@@ -1,11 +1,10 @@
 """The writer of one of several processes on one log.
 
-A decision is made of what is applied here, kept in the spool, answered, and appended soon after. An
-outcome is checked against what is applied here, appended with the offset up to where that was, and
-answered when it came back in its place in the log and was applied. If another replica wrote of the
-same decision in between, the log refuses it, and it is checked again.
-
-So the world is the fold of a durable prefix of the log at any moment, as on every other replica.
+A decision is made from the applied state, kept in the spool, answered, and appended soon after. An
+outcome is checked against the applied state, appended with the offset of that state, and answered
+when it was read back from the log and applied. If another replica wrote about the same decision in
+between, the log refuses it, and it is checked again. So the world is at any moment the fold of a
+durable prefix of the log, as on every other replica.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ _TRIM_S, _ABSENT_S = 1.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class SharedRules:
-    """What of the settings the writer of a replica reads."""
+    """The settings that the writer of a replica reads."""
 
     max_batch: int
     poll_s: float
@@ -75,28 +74,28 @@ class SharedRules:
 
 @dataclass(slots=True)
 class _Own:
-    """An event of this replica that the log has not given back yet, and who waits for it."""
+    """An event of this replica that was not read back from the log yet, and the waiting caller."""
 
     event: ev.AnyEvent
     command: Command | None = None
 
 
 class Turning(Protocol):
-    """Who lets another policy decide, with the event that says so."""
+    """Handles the event that switches to another policy."""
 
     def waits(self, event: ev.AnyEvent) -> bool:
         """Whether the event cannot be applied yet."""
         ...
 
     def switching(self, event: ev.AnyEvent) -> Then | None:
-        """What is done with it."""
+        """What to do with it."""
         ...
 
 
 class SharedWriter(Writer):
     """Make one inside the running loop, `start`, then wait until it `caught_up`.
 
-    turn: asked of each event before it is applied.
+    turn: asked about each event before it is applied.
     """
 
     shared = True
@@ -167,7 +166,7 @@ class SharedWriter(Writer):
         link.rejoined, link.ends = self._appender.rejoined, self._end
 
     def start(self) -> None:
-        """Begin to append, to read and to be there for the others."""
+        """Begin to append, to read and to send signs of life."""
         super().start()
         left = [self._outgoing(event, "") for event in self._not_forgotten()]
         for each in left:
@@ -196,7 +195,9 @@ class SharedWriter(Writer):
         return found
 
     async def caught_up(self) -> None:
-        """Wait until all is applied that is in the log now, and what was left is in it."""
+        """Wait until everything in the log is applied, and the decisions of an earlier process are
+        in it.
+        """
         await self._appender.empty.wait()
         while True:
             await self.link.up.wait()
@@ -207,12 +208,12 @@ class SharedWriter(Writer):
         await self._until(lambda: self._applied >= horizon)
 
     async def _until(self, there: Callable[[], bool]) -> None:
-        """Look after each poll whether it is so."""
+        """Check this after each poll."""
         while not there():  # noqa: ASYNC110 - no event is set by each of what it may ask for
             await asyncio.sleep(self._rules.poll_s)
 
     async def close(self) -> None:
-        """Append what is under way, leave, stop."""
+        """Append what is pending, leave, stop."""
         self._flush()
         self._flush()
         with suppress(TimeoutError):
@@ -232,7 +233,7 @@ class SharedWriter(Writer):
         await super().close()
 
     def now(self) -> float:
-        """UTC seconds of this machine, which never go back, not even at a restart."""
+        """UTC seconds of this machine; they never go back, not even at a restart."""
         self._now = max(clock.now(), self._now, self.link.floor_ts)
         return self._now
 
@@ -252,22 +253,22 @@ class SharedWriter(Writer):
 
     @property
     def barred(self) -> str:
-        """Why nobody should ask this replica, though it runs; "" where there is no reason."""
+        """Why this replica is not ready although it runs; "" if it is ready."""
         return self.link.barred
 
     @property
     def _goes_on(self) -> bool:
-        """Whether what is sent can come back and be applied."""
+        """Whether an event that is sent can be read back and applied."""
         return self.link.up.is_set() and not self._is_stuck
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether nothing that comes can be applied, so that no outcome can be answered."""
+        """Whether no event can be applied, so that no outcome can be answered."""
         return "tail" in self.tasks.failing
 
     @property
     def _is_crowded(self) -> bool:
-        """Whether no outcome may come to those that wait."""
+        """Whether no further outcome may join those that wait."""
         return len(self._own) >= self._rules.max_spool
 
     @property
@@ -282,15 +283,15 @@ class SharedWriter(Writer):
 
     @property
     def known(self) -> list[Replica]:
-        """Who shares the log, as it said a moment ago."""
+        """The processes that share the log, as of a moment ago."""
         return self.link.rows
 
     def differs(self, row: Replica) -> bool | None:
-        """Whether it had another state at an offset that both know; None where there is none."""
+        """Whether it had another state at an offset that both know; None if there is none."""
         return self.digests.differs(row)
 
     async def replicas(self) -> list[Replica]:
-        """Who shares the log; Unavailable where it cannot be asked."""
+        """The processes that share the log. Raises Unavailable if the log is unreachable."""
         try:
             return await self.link.shared.replicas()
         except StoreError as error:
@@ -298,7 +299,7 @@ class SharedWriter(Writer):
 
     @property
     def keeps(self) -> bool:
-        """Whether this replica does what is done once for all."""
+        """Whether this replica is the keeper."""
         return self.link.lease is not None
 
     def forget_spooled(self, owner: str) -> None:
@@ -317,7 +318,7 @@ class SharedWriter(Writer):
     async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> bool:
         """Let other processes begin from a snapshot, if this is the one that does it for all.
 
-        Not while another replica has another state: this may be the one that is wrong.
+        Not while another replica has another state: this one may be wrong.
         """
         if self.keeps and self._rules.keep_snapshots and not self.digests.any_differ:
             state = await asyncio.to_thread(read)
@@ -326,22 +327,23 @@ class SharedWriter(Writer):
         return False
 
     def may_come(self, decision_id: str) -> bool:
-        """Whether a decision that the world has not may still come."""
+        """Whether an unknown decision may still come."""
         if decision_id in self.world.pending.decisions:
             return False
         return decision_id in self._own or self._parking.may_come(decision_id)
 
     async def reached(self, offset: int, patience_s: float | None = None) -> None:
-        """Wait until this replica has applied the log up to here; Behind where it does not.
+        """Wait until this replica has applied the log up to this offset.
 
-        patience_s: for how long at most, where that is less than `log.after_wait_s`.
+        Raises Behind if it takes too long. patience_s: a limit, if it is less than
+        `log.after_wait_s`.
         """
         if offset > self._applied:
-            self._appender.appended.set()  # it is asked for at once
+            self._appender.appended.set()  # the log is polled at once
             await self._reached.wait(offset, self._applied, patience_s)
 
     async def arrived(self, decision_id: str) -> None:
-        """Wait until the decision is here, if it may come, for as long as an outcome would."""
+        """Wait for a decision that may still come, as long as an outcome would."""
         if self.may_come(decision_id):
             with suppress(ServiceError):
                 await self.submit(lambda: self._looked_for(decision_id), key=decision_id)
@@ -351,11 +353,11 @@ class SharedWriter(Writer):
         return decision_id in self._own
 
     def waits(self, decision_id: str) -> bool:
-        """Whether a decision that was answered here did not come back yet."""
+        """Whether a decision that was answered here was not read back yet."""
         return self.made_here(decision_id)
 
     def append_own(self, *events: ev.AnyEvent) -> None:
-        """They are applied when they come back; where the log is away, they wait for it."""
+        """They are applied when they are read back; if the log is unreachable, they wait for it."""
         for event in events:
             self.submit(partial(_as_it_is, event), durable=False)
 
@@ -366,7 +368,7 @@ class SharedWriter(Writer):
         return False
 
     def check_read_by_all(self, kind: type[ev.Event]) -> None:
-        """Raise Unavailable where an open replica cannot read events of this kind."""
+        """Raise Unavailable if an open replica cannot read events of this kind."""
         if ev.format_of(kind) > self.link.format:
             raise Unavailable(
                 f"a replica of an older release is open, which cannot read {ev.tag(kind)!r}; it "
@@ -379,7 +381,7 @@ class SharedWriter(Writer):
 
     @property
     def in_touch_since(self) -> float:
-        """Since when the others cannot have taken this replica for lost."""
+        """Since when the others cannot have considered this replica lost."""
         return self.link.in_touch_since
 
     def _looked_for(self, decision_id: str) -> None:
@@ -387,9 +389,8 @@ class SharedWriter(Writer):
             raise NotYet.of(decision_id)
 
     def append_now(self, *events: ev.AnyEvent, then: Then | None = None) -> bool:
-        """Append what only the keeper appends; False where another is it, or the last is under way.
-
-        They are applied when they come back.
+        """Append the keeper's events; False if another replica is the keeper, or the last ones are
+        still pending. They are applied when they are read back.
         """
         if then is not None or self._led or not self.keeps:
             return not events
@@ -418,7 +419,7 @@ class SharedWriter(Writer):
         turn.commit()
 
     def _commit(self, batch: Sequence[Ready]) -> None:
-        """Decisions: with the kernel, answered, and to be appended."""
+        """Decisions: write them to the kernel, answer, then append."""
         begun = time.perf_counter()
         if self.broken.done():
             for command, _, _ in batch:
@@ -439,7 +440,7 @@ class SharedWriter(Writer):
         self._telemetry.stage("record", took_s, len(batch))
 
     def _bound_spool(self) -> None:
-        """Let go of what is in the log already, where it cannot be applied; then of the oldest."""
+        """Drop decisions that are in the log but cannot be applied; then drop the oldest ones."""
         while len(self._own) > self._rules.max_spool:
             gone = self._appender.let_go()
             is_lost = gone is None
@@ -453,9 +454,11 @@ class SharedWriter(Writer):
                 self._telemetry.metrics.unlogged.inc()
 
     def _check(self, command: Command) -> None:
-        """Check against what is applied here; it is under way from then on, or answered."""
+        """Check against the applied state; then it is pending, or answered."""
         answered = command.done.done() if command.durable else command.done.cancelled()
-        if answered or command.prepare is None:  # who was told that it failed may have sent another
+        if (
+            answered or command.prepare is None
+        ):  # a client that got an error may have sent another one
             self._next_of(command.key)
             return
         try:
@@ -486,10 +489,10 @@ class SharedWriter(Writer):
     def _park(self, command: Command, error: NotYet) -> None:
         """Keep it until its decision is here.
 
-        What the service saw of its own decision waits for as long as the decision itself does, and
-        nobody waits for it: it is not to hold up an answer while the log is gone.
+        The service's own observation of its decision waits as long as the decision itself. No
+        caller waits for it, so it does not hold up an answer while the log is unreachable.
         """
-        self._appender.appended.set()  # what it waits for may be there
+        self._appender.appended.set()  # its decision may be there
         own = self._own.get(command.key)
         if own is not None and not command.durable:
             self._parking.put(command.key, command, error, patient=True)
@@ -501,13 +504,13 @@ class SharedWriter(Writer):
             fail(command.done, Unavailable(self.degraded))
 
     def _takes(self, command: Command) -> bool:
-        """Whether it can be written, or may wait until it can because nobody is told that it is."""
+        """Whether it can be written, or may wait because no client gets an acknowledgement."""
         if self._is_crowded:
             return False
         return not (self.link.why or self._is_stuck) or not command.durable
 
     def _next_of(self, key: str) -> None:
-        """What waits for the outcome before it may be checked now."""
+        """Check the next outcome that waited for the one before it."""
         waiting = self._keys.get(key)
         if waiting is None:
             return
@@ -530,7 +533,7 @@ class SharedWriter(Writer):
         return Outgoing(Entry(record, subject if key else b"", self._applied), event, led)
 
     def _outdated(self, outgoing: Outgoing, newer: Offset) -> None:
-        """Another replica was first: it is checked again once what that one wrote is applied."""
+        """Another replica was first: it is checked again once that one's record is applied."""
         own = self._own.pop(outgoing.entry.record.eid, None)
         self._metrics.conflicts.inc()
         if own is not None and own.command is not None:
@@ -545,7 +548,7 @@ class SharedWriter(Writer):
                 self._check(command)
 
     def _found(self, outgoing: Outgoing, offset: Offset) -> None:
-        """The log has it; where it was applied here before, it will not come back."""
+        """The log has it; if it was applied here before, it will not be read back."""
         if offset <= self._applied:
             eid = outgoing.entry.record.eid
             self._own.pop(eid, None)
@@ -601,7 +604,7 @@ class SharedWriter(Writer):
         self._next_of(own.command.key)
 
     def _has_left(self, event: ev.AnyEvent) -> str:
-        """The decision that an outcome is of, where it left while the outcome was under way."""
+        """The decision of an outcome, if it expired while the outcome was pending."""
         if isinstance(event, ev.Rewarded | ev.Compared):
             id = event.decision_id
             if id and id not in self.world.pending.decisions:
@@ -647,7 +650,10 @@ class SharedWriter(Writer):
             self.tasks.well("spool")
 
     def _fail_under_way(self) -> None:
-        """Tell whoever waits; what they sent may be appended yet, and then is a duplicate."""
+        """Report the error to the waiting callers.
+
+        Their events may still be appended; a resend is then a duplicate.
+        """
         under_way = [own.command for own in self._own.values() if own.command is not None]
         again = (command for _, command in self._again)
         for command in chain(under_way, again, *self._keys.values()):

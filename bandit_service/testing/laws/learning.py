@@ -40,10 +40,8 @@ from policies import (
 
 
 def a_learn_that_raises_leaves_the_state_as_it_was(make: Factory) -> None:
-    """What cannot be learned from is refused whole, or does no harm.
-
-    That is a wrong embedding, a number that is none or whose square is none, and an arm compared
-    with itself, which says nothing and so changes nothing.
+    """An invalid event is refused completely, or does no harm: a wrong embedding, a number that is
+    not finite or whose square is not, and an arm compared with itself, which changes nothing.
     """
     policy = make()
     past = made.history(30)
@@ -130,7 +128,7 @@ def missing_signals_are_harmless(make: Factory) -> None:
 
 
 def comparisons_of_unknown_arms_are_harmless(make: Factory) -> None:
-    """They may be learned, and the arms that are known go on being proposed."""
+    """They may be learned, and known arms are still proposed."""
     policy = make()
     known = made.arms_of(made.IDS)
     for past in ([], made.history(40)):
@@ -299,8 +297,9 @@ def what_fades_is_one_arms_alone(make: Factory) -> None:
 
 
 def what_fades_ends_at_its_prior(make: Factory) -> None:
-    """Where a policy can forget an arm: keeping all changes nothing, keeping nothing makes the arm
-    one that was never seen, and what is no share is refused."""
+    """If a policy can forget an arm: keeping all changes nothing, keeping nothing makes the arm an
+    unseen one, and an invalid share is refused.
+    """
     policy = make()
     if not isinstance(policy, Forgetful):
         raise NotApplicable("it forgets no arm")

@@ -59,7 +59,7 @@ def one_eligible_arm_gets_everything(make: Factory) -> None:
 
 
 def no_eligible_arm_is_a_value_error(make: Factory) -> None:
-    """An empty pool is refused in so many words, before and after learning."""
+    """An empty pool is refused with a clear message, before and after learning."""
     policy = make()
     for state in (policy.init(), folded(policy, made.history(40))):
         refusal = ""

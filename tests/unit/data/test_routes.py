@@ -10,7 +10,7 @@ import pytest
 
 from bandit_service import cli
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.data import parquet
 from bandit_service.data.jsonl import lines, read
 from bandit_service.data.log_source import LogSource

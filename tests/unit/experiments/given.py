@@ -12,8 +12,10 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Query, Recalled, decide
+from bandit_service.core.decide import decide
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.shadows import cast, seen
 from bandit_service.core.world import World, new_world
 from policies import ArmId, Vector

@@ -11,8 +11,10 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Recalled, decide, weigh
+from bandit_service.core.decide import decide, weigh
 from bandit_service.core.experiments.spec import Audience, Experiment, Variant
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Recalled
 from bandit_service.core.world import World
 from policies import ArmId
 from tests.unit.experiments.given import (

@@ -11,8 +11,10 @@ import pytest
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.decide import Exploration, Recalled, decide
+from bandit_service.core.decide import decide
 from bandit_service.core.experiments.spec import Experiment, Variant
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Recalled
 from bandit_service.core.shadows import cast
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage

@@ -138,10 +138,10 @@ def test_a_run_is_reproducible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--policy", "gpt"], "--policy gpt: there are eagle, eagle@paper"),
-        (["--policy", "uniform@paper"], "--policy uniform@paper: there are"),
-        (["--policy", "eagle@home"], "--policy eagle@home: there are"),
-        (["--router", "magic"], "--router magic: there are uniform, best single"),
+        (["--policy", "gpt"], "--policy gpt: expected one of eagle, eagle@paper"),
+        (["--policy", "uniform@paper"], "--policy uniform@paper: expected one of"),
+        (["--policy", "eagle@home"], "--policy eagle@home: expected one of"),
+        (["--router", "magic"], "--router magic: expected one of uniform, best single"),
         (["--data", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],
 )

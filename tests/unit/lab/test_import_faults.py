@@ -265,7 +265,7 @@ def test_json_is_read_as_lines_or_as_one_list(tmp_path: Path) -> None:
         ("l.csv", b"PAR1...", "let its name end in .parquet"),
         ("l.csv", TABLE.replace("cost_usd", "cost").encode(),
          "no column 'cost_usd'; did you mean cost?"),
-        ("l.csv", b"question;model\n", "there are question, model (parted by semicolons)"),
+        ("l.csv", b"question;model\n", "it has question, model (parted by semicolons)"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_named_in_the_refusal(

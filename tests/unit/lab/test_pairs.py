@@ -1,4 +1,4 @@
-"""Votes: reading them, and foretelling each before it is learned."""
+"""Votes: reading them, and predicting each before it is learned."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _by_name(rows: list[PairRow]) -> dict[str, PairRow]:
 
 
 def test_two_votes_by_hand() -> None:
-    # The first vote is foretold at 1/2, the second with a at 1016 and b at 984 in the global
+    # The first vote is predicted at 1/2, the second with a at 1016 and b at 984 in the global
     # ratings; the local ones, begun there, replay the one vote on the same prompt.
     rows = _by_name(
         evaluate_pairs(
@@ -110,7 +110,7 @@ def test_two_votes_by_hand() -> None:
     assert fitted.log_loss == pytest.approx((math.log(2.0) - math.log(q)) / 2.0, abs=1e-6)
 
 
-def test_a_tie_teaches_but_is_not_foretold() -> None:
+def test_a_tie_teaches_but_is_not_predicted() -> None:
     votes = _votes([0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.5])
     for row in evaluate_pairs(votes, np.ones((3, 1), np.float32), 0):
         assert (row.votes, row.decided) == (3, 0)
@@ -132,7 +132,7 @@ def _planted(n: int) -> tuple[Pairs, Vector]:
     return pairs, vectors.astype(np.float32)
 
 
-def test_local_ratings_foretell_what_depends_on_the_topic_and_global_ones_what_does_not() -> None:
+def test_local_ratings_predict_what_depends_on_the_topic_and_global_ones_what_does_not() -> None:
     pairs, vectors = _planted(300)
     rows = _by_name(evaluate_pairs(pairs, vectors, 0))
     assert rows["Elo local"].accuracy > 0.85
@@ -146,7 +146,7 @@ def test_equal_seeds_give_equal_rows_and_the_vote_itself_is_not_seen() -> None:
     pairs, vectors = _planted(80)
     assert evaluate_pairs(pairs, vectors, 3) == evaluate_pairs(pairs, vectors, 3)
     assert evaluate_pairs(pairs, vectors, 3) != evaluate_pairs(pairs, vectors, 4)
-    # votes by a fair coin on prompts of their own cannot be foretold
+    # votes by a fair coin on prompts of their own cannot be predicted
     rng = np.random.default_rng(1)
     n = 400
     chance = Pairs(
@@ -168,7 +168,7 @@ def test_embeddings_of_other_queries_are_refused() -> None:
         evaluate_pairs(_votes([0], [1], [1.0]), np.ones((2, 1), np.float32), 0)
 
 
-def test_real_votes_are_foretold_better_than_by_a_coin() -> None:
+def test_real_votes_are_predicted_better_than_by_a_coin() -> None:
     pairs = load_pairs(shared("data", "pairs_pandalm.jsonl.gz"))
     assert (len(pairs), len(pairs.models), pairs.left_out) == (541, 5, ())
     distinct = sorted(set(pairs.texts))

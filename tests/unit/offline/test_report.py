@@ -13,7 +13,7 @@ import pytest
 import policies
 from bandit_service.cli import options
 from bandit_service.cli.commands import replay as replay_cli
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline import report
 from tests.tools import needed
@@ -85,7 +85,7 @@ def test_a_policy_brings_its_parameters_and_stands_by_them() -> None:
 @pytest.mark.parametrize(
     ("names", "params", "why"),
     [
-        (["nosuch"], [], "--policy nosuch: no policy 'nosuch'; there are "),
+        (["nosuch"], [], "--policy nosuch: no policy 'nosuch'; expected one of "),
         (["metallm"], ["nosuch=1"], "--param nosuch=1: must be KEY=VALUE"),
         (["metallm"], ["alpha"], "--param alpha: must be KEY=VALUE"),
         (["metallm"], ["eagle.blend=1"], "--param eagle.blend=1: must be"),

@@ -10,7 +10,7 @@ import pytest
 
 import policies
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import Recorded
 from bandit_service.embedding import surface

@@ -119,14 +119,15 @@ def test_a_metric_of_the_users_own_may_be_estimated(
         (("--from-log", "nowhere"), "there is no log at nowhere"),
         (
             ("--from-log", "data", "--policy", "best"),
-            "--policy best: no policy 'best'; there are eagle",
+            "--policy best: no policy 'best'; expected one of eagle",
         ),
         (("--from-log", "data", "--policy", "metallm:alpha"), "comes PARAMETER=VALUE, got 'alpha'"),
         (("--from-log", "data", "--policy", "metallm:alpha=x"), "alpha: must be a number"),
         (("--from-log", "data", "--policy", "metallm:a=1"), "a: metallm has no such parameter"),
         (
             ("--from-log", "data", "--metric", "star"),
-            "--metric star: no reward of these decisions has it; did you mean stars?; there are "
+            "--metric star: no reward of these decisions has it; did you mean stars?; "
+            "expected one of "
             "reward, quality, cost_usd, latency_s, stars",
         ),
         (("--from-log", "data", "--data", "x"), "needs one of --data"),

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
 from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Variant
+from bandit_service.core.exploration import Exploration
 from bandit_service.offline.candidates import Candidate
 from bandit_service.offline.offpolicy.fold import LEFT_OUT, Asked, along
 from bandit_service.offline.offpolicy.report import How, report, shown

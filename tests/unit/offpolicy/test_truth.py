@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.data.logged import hashed
 from bandit_service.data.recordings import PARETOBANDIT, Recorded, open_recording
 from bandit_service.offline.candidates import parsed

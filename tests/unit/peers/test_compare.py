@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.offline.simulate import simulate
 from loadtest.peers import __main__ as command
@@ -140,7 +140,7 @@ def test_the_command_tells_what_is_missing_and_writes_what_it_found(
 @pytest.mark.parametrize(
     ("argv", "why"),
     [
-        (["--policy", "nope"], "--policy nope: there are "),
+        (["--policy", "nope"], "--policy nope: expected one of "),
         (["--data", "absent.jsonl"], "absent.jsonl: no such file"),
     ],
 )

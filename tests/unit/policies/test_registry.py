@@ -21,14 +21,16 @@ def test_load_makes_a_policy_of_its_parameters() -> None:
 
 @pytest.mark.parametrize("name", ["unheard_of", "_linear", "fixed.py", ""])
 def test_an_unknown_policy_is_refused_with_those_that_there_are(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^policy: no policy named .*; there are eagle, "):
+    with pytest.raises(ValueError, match=r"^policy: no policy named .*; expected one of eagle, "):
         policies.load(name)
 
 
 def test_an_unknown_parameter_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match=r"^alpha: fixed has no such parameter; there are arm$"):
+    with pytest.raises(
+        ValueError, match=r"^alpha: fixed has no such parameter; expected one of arm$"
+    ):
         policies.load("fixed", alpha=1.0)
-    with pytest.raises(ValueError, match=r"^alpha: uniform has no such parameter; there are none"):
+    with pytest.raises(ValueError, match=r"^alpha: uniform has no such parameter; it has none"):
         policies.load("uniform", alpha=1.0)
 
 

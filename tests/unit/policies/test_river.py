@@ -81,7 +81,11 @@ def test_an_unknown_name_is_refused_with_those_that_there_are(name: str) -> None
     [
         ("river:UCB", {"delta": -1.0}, r"^delta: must be a number >= 0"),
         ("river:UCB", {"delta": "much"}, r"^delta: must be a number, got 'much'"),
-        ("river:UCB", {"gamma": 0.1}, r"^gamma: river:UCB has no such parameter; there are eps"),
+        (
+            "river:UCB",
+            {"gamma": 0.1},
+            r"^gamma: river:UCB has no such parameter; expected one of eps",
+        ),
         ("river:Exp3", {"low": 2.0}, r"^low: must be below high, got 2.0 and 1.0"),
         ("river:ThompsonSampling", {"reward_obj": "Mean"}, r"^reward_obj: must be one of Beta, G"),
         ("river:LinUCBDisjoint", {"dimensions": 0}, r"^dimensions: must be a number >= 1"),

@@ -13,7 +13,7 @@ import numpy as np
 import policies
 from bandit_service import clock, wire
 from bandit_service.core import events as ev
-from bandit_service.core.decide import Exploration
+from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.router import Router, RouterRules

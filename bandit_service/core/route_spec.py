@@ -1,0 +1,39 @@
+"""What the configuration says of a route, and the labels of what belongs to one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from policies import ArmId
+
+_ROUTE = "route:"
+
+
+def label_of_route(id: str) -> str:
+    """The label of a route's learner, and of what came by the route."""
+    return f"{_ROUTE}{id}"
+
+
+def is_of_route(label: str) -> bool:
+    """Whether a label is a route's; that of a variant has a slash, whatever its experiment's id.
+
+    >>> is_of_route(label_of_route("bot")), is_of_route("route:x/treatment"), is_of_route("")
+    (True, False, False)
+    """
+    return label.startswith(_ROUTE) and "/" not in label
+
+
+class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A name under which clients ask, with its own arms and policy.
+
+    arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
+    is worth; None for the service's. policy, parameters: which decides.
+    """
+
+    id: str
+    arms: tuple[ArmId, ...] = ()
+    willingness_to_pay: float | None = None
+    policy: str
+    parameters: dict[str, Any] = {}
