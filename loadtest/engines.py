@@ -21,6 +21,11 @@ class Engine:
     kill: Callable[[int], None]
     start: Callable[[], None]
 
+    @property
+    def address(self) -> str:
+        """Of its servers, with the password."""
+        return self.environ["SCALE_DSN"]
+
 
 def missing(name: str) -> str:
     """How to install what is not there; empty where all is."""

@@ -384,6 +384,8 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("Backlog while the disk is full", "short", (
             ("sum(bandit_log_backlog)", "decisions that wait"),
             ("sum(bandit_decisions_unlogged_total)", "decisions lost"),
+            ("sum(bandit_cost_waiting_usd)", "costs that wait, USD"),
+            ("sum(bandit_cost_lost_usd_total)", "costs lost, USD"),
             ("min(bandit_log_writable)", "writable")), low=0),
         _one("Age of the newest event", "s",
              "time() - max by (instance) (bandit_log_last_event_timestamp_seconds)",

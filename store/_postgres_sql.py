@@ -51,7 +51,7 @@ CREATE TABLE IF NOT EXISTS bandit_reads (
   PRIMARY KEY (log, id)) WITH (fillfactor = 50)
 """
 """What each replica reads. It came later than the others, and a release before does not know it: a
-replica that says nothing here reads the least."""
+replica that says nothing here reads the oldest format."""
 
 PUT = """
 CREATE PROCEDURE bandit_put(INOUT s bigint, l text, r int, e bigint, led text, led_epoch bigint,
@@ -103,7 +103,8 @@ END $$
 
 JOIN = """
 CREATE PROCEDURE bandit_join(INOUT slot int, INOUT epoch bigint, INOUT settled float8,
-  INOUT other text, l text, n text, k text, alive interval, gone interval) LANGUAGE plpgsql AS $$
+  INOUT other text, l text, n text, k text, alive interval, gone interval, said int)
+LANGUAGE plpgsql AS $$
 DECLARE done bigint;
 BEGIN
   SET LOCAL synchronous_commit = off;
@@ -125,6 +126,9 @@ BEGIN
       ON CONFLICT (log, id) DO UPDATE SET epoch = x.epoch + 1, name = n, key = k, closed_at = NULL,
         clean = false, digest_at = 0, digest = '', seen = clock_timestamp()
       RETURNING x.epoch INTO bandit_join.epoch;
+    INSERT INTO bandit_reads VALUES (l, slot, bandit_join.epoch, said)
+      ON CONFLICT ON CONSTRAINT bandit_reads_pkey
+      DO UPDATE SET epoch = excluded.epoch, reads = excluded.reads;
     -- its ids come after whatever the others take as settled, whatever its clock says
     SELECT max(x.settled) INTO bandit_join.settled FROM bandit_replica x WHERE x.log = l;
   END IF;
@@ -192,11 +196,11 @@ SELECT 1 FROM pg_class WHERE relname = 'bandit_schema' AND pg_table_is_visible(o
 """
 """Not to_regclass: that would answer from a cache that another's commit has not reached."""
 
-READS_THERE = THERE.replace("bandit_schema", "bandit_reads")
-SAY_READS = """
-INSERT INTO bandit_reads VALUES ($1, $2, $3, $4)
-ON CONFLICT (log, id) DO UPDATE SET epoch = excluded.epoch, reads = excluded.reads
+JOIN_THERE = """
+SELECT 1 FROM pg_proc WHERE proname = 'bandit_join' AND pronargs = 10
+  AND pg_function_is_visible(oid)
 """
+"""With nine arguments it is that of a release before, which said apart what it reads."""
 
 TAIL = """
 SELECT seq, eid, ts, kind, owner, crc, chain, body FROM bandit_log WHERE log = $1 AND seq > $2

@@ -103,27 +103,22 @@ class PostgresLog:
             await self._bounded(self._writing, self._writing.execute(sql.FLUSH))
 
     async def join(self, name: str, key: str, reads: int = 1) -> Membership:
-        """Take the slot of this name, or a free one, under a new epoch.
-
-        What it reads is said after that: until then the others take it for one that reads least.
-        """
+        """Take the slot of this name, or a free one, under a new epoch."""
         async with self._write_lock:
             row = await self._row(
                 self._writing,
                 "CALL bandit_join(NULL::int, NULL::bigint, NULL::float8, NULL::text, "
-                "$1, $2, $3, $4, $5)",
+                "$1, $2, $3, $4, $5, $6)",
                 self.name,
                 name,
                 key,
                 self._alive,
                 _GONE,
+                reads,
             )
             if row["other"] is not None:
                 raise OtherKey(row["other"])
             self.member = Membership(row["slot"], row["epoch"], row["settled"])
-            said = self.name, self.member.slot, self.member.epoch, reads
-            async with self._told():
-                await self._bounded(self._writing, self._say_reads(*said))
         return self.member
 
     async def append(
@@ -294,11 +289,6 @@ class PostgresLog:
 
     # --- inside ---------------------------------------------------------------------------
 
-    async def _say_reads(self, *given: Any) -> None:
-        async with self._writing.transaction():
-            await self._writing.execute("SET LOCAL synchronous_commit = off")
-            await self._writing.execute(sql.SAY_READS, *given)
-
     @contextlib.asynccontextmanager
     async def _apart(self) -> AsyncIterator[shared_snapshots.Ask]:
         """A connection for what is large, so that nothing waits for it."""
@@ -379,20 +369,14 @@ class PostgresLog:
                 f"the database is PostgreSQL {db.get_server_version().major}; "
                 f"{_OLDEST} or newer is needed"
             )
-        if await db.fetchval(sql.THERE) is None:
-            async with db.transaction():
-                await db.execute("SELECT pg_advisory_xact_lock(7246533)")  # two that start at once
-                if await db.fetchval(sql.THERE) is None:
-                    for statement in sql.SCHEMA:
-                        await db.execute(statement)
+        await _make(db, sql.THERE, sql.SCHEMA)
         found = await db.fetchval("SELECT version FROM bandit_schema")
         if found != sql.VERSION:
             raise Unfit(
                 f"the tables in the database have version {found}, this program knows "
                 f"{sql.VERSION}; use the program that made them"
             )
-        if await db.fetchval(sql.READS_THERE) is None:  # a release before made the others
-            await db.execute(sql.READS_TABLE)
+        await _make(db, sql.JOIN_THERE, (sql.READS_TABLE, sql.JOIN))  # a release before has others
 
     async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
         rows = await self._rows(db, sql.FIND, self.name, [each.encode() for each in eids])
@@ -409,6 +393,16 @@ class PostgresLog:
             raise
         except Exception as error:  # noqa: BLE001 - see above
             raise _ours(error) from None
+
+
+async def _make(db: Any, there: str, statements: Sequence[str]) -> None:
+    """Make what is not `there`."""
+    if await db.fetchval(there) is None:
+        async with db.transaction():
+            await db.execute("SELECT pg_advisory_xact_lock(7246533)")  # two that start at once
+            if await db.fetchval(there) is None:
+                for statement in statements:
+                    await db.execute(statement)
 
 
 def _retrieved(task: asyncio.Future[Any]) -> None:

@@ -28,6 +28,7 @@ from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
 from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
+from bandit_service.http import history as history_http
 from bandit_service.http import live as live_http
 from bandit_service.http import tracing as tracing_http
 from bandit_service.http.admission import Admission, Entrance
@@ -43,7 +44,8 @@ from bandit_service.http.connections import (
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
-from bandit_service.http.routes import ROUTES, SCOPES, paths_of
+from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
+from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
 from bandit_service.runtime.experiments import Experiments
@@ -171,7 +173,7 @@ def application(
             whole = _NAME.sub(r"{\1:[^/]+}", path)  # aiohttp's own has no braces in it
             resource = app.router.add_resource(whole)
             for method in ("GET", "HEAD") if row.method == "GET" and row.head else (row.method,):
-                resource.add_route(method, row.handler, expect_handler=expect)
+                resource.add_route(method, handler_of(row), expect_handler=expect)
     return app
 
 
@@ -233,6 +235,7 @@ async def serving(
         await _experiments_of(experiments, settings)
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
+        app[history_http.HISTORIES] = Histories(router.writer, settings)
         gateway = open_gateway(router, telemetry, settings)
         app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import sys
 from collections.abc import Collection, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--experiment", default="", metavar="ID", help="only decisions of this experiment's units")
     options.route(log, "evaluate the policy of this route on its decisions", AUTO)
     options.tags(log, "only decisions with this tag")
-    add("--since", type=_moment, metavar="TIME", help="only decisions from this time on, ISO 8601")
-    add("--until", type=_moment, metavar="TIME", help="only decisions before this time")
+    add(
+        "--since",
+        type=options.moment,
+        metavar="TIME",
+        help="only decisions from this time on, ISO 8601",
+    )
+    add("--until", type=options.moment, metavar="TIME", help="only decisions before this time")
     add(
         "--frozen",
         action="store_true",
@@ -106,13 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--anyway", action="store_true", help="show figures even if they are refused")
     add("--json", action="store_true", help="print JSON")
     add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
-    add(
-        "--key",
-        default="",
-        metavar="KEY",
-        help="with a URL: an API key with admin, or @FILE; default: BANDIT_KEY",
-    )
-    add("--ca", type=Path, metavar="FILE", help="with an https URL: trust this PEM file")
+    options.log_key(log)
 
 
 def check_none_given(args: argparse.Namespace) -> None:
@@ -250,20 +247,3 @@ def _asked(
         explore=settings.exploration(chosen.exploration),
         capacity=chosen.history.capacity,
     )
-
-
-def _moment(text: str) -> float:
-    """UTC seconds of ISO 8601, of local clocks only with their offset, or of a number."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            at = datetime.fromisoformat(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(
-                f"must be like 2026-03-01 or 2026-03-01T12:00:00Z, got {text!r}"
-            ) from None
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
-    if not math.isfinite(seconds):
-        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, got {text!r}")
-    return seconds

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,35 @@ def service(parser: argparse.ArgumentParser, key: str, *, suppressed: bool = Fal
         default=argparse.SUPPRESS if suppressed else key_there,
         help=f"an API key{key} (default: BANDIT_KEY)",
     )
+
+
+def log_key(parser: Any) -> None:
+    """`--key` and `--ca`, for a log that is read from a running service."""
+    add = parser.add_argument
+    add(
+        "--key",
+        default="",
+        metavar="KEY",
+        help="with a URL: an API key with admin, or @FILE; default: BANDIT_KEY",
+    )
+    add("--ca", type=Path, metavar="FILE", help="with an https URL: trust this PEM file")
+
+
+def moment(text: str) -> float:
+    """UTC seconds of ISO 8601, of local clocks only with their offset, or of a number."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"must be like 2026-03-01 or 2026-03-01T12:00:00Z, got {text!r}"
+            ) from None
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"must be a finite number of seconds, got {text!r}")
+    return seconds
 
 
 def key_for(url: str | None, given: str) -> str:

@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import ServiceError
+from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.spend import Payer
 from bandit_service.gateway.resources import Resources
+from bandit_service.runtime.writer import Writer
 
 _log = logging.getLogger("bandit.gateway")
+
+
+async def booked(
+    writer: Writer,
+    spent: Callable[[], ev.Spent],
+    *,
+    key: str,
+    hold: Callable[[], None],
+    let_go: Callable[[], None],
+) -> bool:
+    """Whether a cost is in the log; one for which there is no space waits, and is held until then.
+
+    hold, let_go: of the money, in whatever limits it counts for.
+    """
+    try:
+        await writer.submit(spent, key=key, durable=False)
+    except ServiceError as error:
+        event = spent()
+        told = {"decision_id": event.decision_id, "usd": event.usd, "why": error.message}
+        _log.warning("not booked", extra=told)
+        if isinstance(error, Unavailable):  # and so it is not in the log
+            hold()
+            writer.owe(event, let_go)
+        return False
+    return True
 
 
 class Account(Protocol):
@@ -59,31 +86,32 @@ class CallerAccount(msgspec.Struct, frozen=True):
     async def book(self, usd: float) -> bool:
         """An event `spent`; whether it is in the log, or will be before the money is let go of.
 
-        If it cannot be written, the service logs a line and raises no error: the answer is there
-        and paid for, and is not withheld.
+        If it cannot be written now, no error is raised: the answer is there and paid for, and is
+        not withheld. The cost waits, and is held meanwhile.
         """
-        writer = self.resources.router.writer
-        try:
-            await writer.submit(
-                lambda: ev.Spent(
-                    ts=writer.now(),
-                    decision_id=self.decision_id,
-                    usd=usd,
-                    tenant=self.payer.tenant,
-                    caller=self.payer.key,
-                    route=self.payer.route,
-                ),
-                key=self.decision_id or self.id,
-                durable=False,
+        writer, budgets = self.resources.router.writer, self.resources.budgets
+
+        def spent() -> ev.Spent:
+            return ev.Spent(
+                ts=writer.now(),
+                decision_id=self.decision_id,
+                usd=usd,
+                tenant=self.payer.tenant,
+                caller=self.payer.key,
+                route=self.payer.route,
             )
-        except ServiceError as error:
-            _log.warning(
-                "not booked", extra={"decision_id": self.decision_id, "why": error.message}
-            )
-            return False
-        if not self.decision_id:
-            self.resources.budgets.booked(self.id, usd)
-        return True
+
+        owed = f"owed {writer.new_id(writer.now())}"
+        written = await booked(
+            writer,
+            spent,
+            key=self.decision_id or self.id,
+            hold=lambda: budgets.reserve(owed, usd, self.payer),
+            let_go=lambda: budgets.settle(owed),
+        )
+        if written and not self.decision_id:
+            budgets.booked(self.id, usd)
+        return written
 
     async def book_apart(self, usd: float) -> bool:
         """An event `spent` of no decision."""

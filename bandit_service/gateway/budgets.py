@@ -55,12 +55,13 @@ class Budgets:
     def fitting(
         self, spend: Spend, max_usd: Mapping[str, float], payer: Payer, now: float
     ) -> list[str]:
-        """The arms whose maximum cost still fits every budget, in their order.
+        """The arms whose maximum cost still fits every budget, in their order. What costs nothing
+        fits one that is overspent, too.
 
         Raises BudgetExhausted if none does, or if a budget refuses rather than save.
         """
         left, binding, held, others = self._left(spend, payer, now)
-        fitting = [arm for arm, usd in max_usd.items() if usd <= left]
+        fitting = [arm for arm, usd in max_usd.items() if usd <= max(left, 0.0)]
         if binding is None or len(fitting) == len(max_usd):
             return list(max_usd)
         if not fitting or binding.on_exhausted == "refuse":

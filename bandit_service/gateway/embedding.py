@@ -110,7 +110,7 @@ class Embedding:
         while True:
             now = router.writer.now()
             resources.budgets.fitting(router.world.spend, {arm: usd}, payer, now)
-            if await resources.budgets.secured(usd, payer, now):
+            if not usd or await resources.budgets.secured(usd, payer, now):
                 break
         if deployments.full(spec, resources.health):
             raise Busy(f"{arm}: concurrency limit reached (max_running)")

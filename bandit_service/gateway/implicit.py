@@ -32,13 +32,16 @@ class Whose:
 
 class Turn:
     """One request of a conversation. talk: which. before, last: hashes of the messages up to the
-    last one, and of that. ended: its answer came whole, or not; None while it is under way.
+    last one, and of that. answers: whether earlier answers are among them. ended: its answer came
+    whole, or not; None while it is under way. only_newest: the client seems to send nothing but
+    the newest message of the conversation.
     """
 
-    __slots__ = ("at", "before", "decision_id", "ended", "last", "talk")
+    __slots__ = ("answers", "at", "before", "decision_id", "ended", "last", "only_newest", "talk")
 
-    def __init__(self, talk: str, before: str, last: str, at: float) -> None:
+    def __init__(self, talk: str, before: str, last: str, at: float, answers: bool) -> None:
         self.talk, self.before, self.last, self.at = talk, before, last, at
+        self.answers, self.only_newest = answers, False
         self.decision_id = ""
         self.ended: bool | None = None
 
@@ -61,7 +64,10 @@ class ImplicitSignals:
         if _role(messages[-1]) != "user":
             return None  # a tool's result is no word of a user's
         talk = _talk(messages, by, whose)
-        return Turn(talk, _hashed(messages[:-1]), _hashed([messages[-1]]), at) if talk else None
+        if not talk:
+            return None
+        answers = any(_role(each) == "assistant" for each in messages)
+        return Turn(talk, _hashed(messages[:-1]), _hashed([messages[-1]]), at, answers)
 
     def said(self, turn: Turn) -> tuple[str, str] | None:
         """The signal that a turn is of the one before it, and that one's decision."""
@@ -72,12 +78,18 @@ class ImplicitSignals:
             return None
         again = REGENERATE if before.ended else RETRY
         signal = again if turn.last == before.last else EDIT
+        if signal == REGENERATE and before.only_newest:
+            return None  # "go on", and "go on"
+        if signal == EDIT and not turn.answers:
+            return None  # nor is it known whether it is the next question of one who sends no more
         return (signal, before.decision_id) if signal in self._wanted else None
 
     @contextmanager
     def under_way(self, turn: Turn) -> Iterator[None]:
         """Remember the turn, and whether its answer came whole, which it says itself."""
-        self._talks.pop(turn.talk, None)
+        before = self._talks.pop(turn.talk, None)
+        if before is not None and not turn.answers and turn.before == before.before:
+            turn.only_newest = before.only_newest or turn.last != before.last
         self._talks[turn.talk] = turn
         if len(self._talks) > MOST_TALKS:
             self._talks.popitem(last=False)

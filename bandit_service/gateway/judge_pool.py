@@ -20,7 +20,9 @@ from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.outcomes import Signals
 from bandit_service.core.routes import AUTO
+from bandit_service.core.spend import payer_of
 from bandit_service.gateway import deployments, judges
+from bandit_service.gateway.accounts import booked
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.money import max_usd
@@ -76,11 +78,12 @@ class _JudgeAccount:
             self.held = False
 
     async def book(self, usd: float) -> bool:
-        """An event `spent` of this judge, on the disk."""
+        """An event `spent` of this judge; whether it is in the log."""
         self.resources.telemetry.judge_paid(self.spec.id, usd)
-        writer = self.resources.router.writer
-        await writer.submit(
-            lambda: ev.Spent(
+        writer, budgets = self.resources.router.writer, self.resources.budgets
+
+        def spent() -> ev.Spent:
+            return ev.Spent(
                 ts=writer.now(),
                 decision_id=self.decided.id,
                 judge=self.spec.id,
@@ -88,10 +91,19 @@ class _JudgeAccount:
                 tenant=self.decided.tenant,
                 caller=self.decided.caller,
                 route=self.decided.route,
-            ),
-            key=self.decided.id,
-        )
-        return True
+            )
+
+        owed = f"owed {writer.new_id(writer.now())}"
+
+        def hold() -> None:
+            self.quota.held_usd += usd
+            budgets.reserve(owed, usd, payer_of(self.decided))
+
+        def let_go() -> None:
+            self.quota.held_usd = max(0.0, self.quota.held_usd - usd)
+            budgets.settle(owed)
+
+        return await booked(writer, spent, key=self.decided.id, hold=hold, let_go=let_go)
 
     async def book_apart(self, usd: float) -> bool:
         """The same."""
@@ -256,7 +268,7 @@ class JudgePool:
             return False
         spend = self._router.world.spend
         spent = spend.spent("day", self._router.writer.now(), f"judge:{spec.id}")
-        if spent + quota.held_usd + usd > spec.usd_per_day:
+        if usd and spent + quota.held_usd + usd > spec.usd_per_day:
             self._telemetry.judged(spec.id, "budget")
             return False
         quota.calls.append(now)

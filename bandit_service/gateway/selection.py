@@ -154,7 +154,7 @@ class ArmSelector:
             costs = {id: self._max_usd(world.arms[ArmId(id)], request.size, left) for id in offered}
             arms = budgets.fitting(world.spend, costs, payer, now)
             most = max(costs[id] for id in arms)
-            if not await budgets.secured(most, payer, now):
+            if most and not await budgets.secured(most, payer, now):
                 return None
             worth = budgets.worth(world.spend, worth, payer, now)
         query = msgspec.structs.replace(routing.decide, arms=arms, willingness_to_pay=worth)
@@ -178,7 +178,7 @@ class ArmSelector:
                 bounded=False,
                 sent=sent,
             )
-            while not await budgets.secured(0.0, payer, decided.ts):
+            while most and not await budgets.secured(0.0, payer, decided.ts):
                 """Its window is a newer one than that of `now`."""
         finally:
             budgets.settle(waiting)
@@ -198,7 +198,7 @@ class ArmSelector:
         output_limit = self._resources.upstreams.output_limit(spec.upstream)
         usd = max_usd(spec, size, output_limit)
         size = size.configured(spec.request)
-        if usd <= left or size.limit or spec.max_output_tokens or output_limit:
+        if usd <= max(left, 0.0) or size.limit or spec.max_output_tokens or output_limit:
             return usd
         mean = arm.observed_usd / arm.costs if arm.costs else 0.0
         return max(left, usual_usd(spec, size), _SELDOM * mean)

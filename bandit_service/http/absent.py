@@ -1,34 +1,16 @@
-"""Calls of providers' APIs that are not supported: status 501.
-
-A proxy in front would take a 404 for a deployment that is gone, and stop using it; 501 says that
-only this call is missing.
-"""
+"""Calls of providers' APIs that are not supported, and to which a body is sent."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.core.errors import NotThere
 from bandit_service.http.frame import TELEMETRY, body_of, failed
-
-ABSENT = (
-    "/v1/messages/batches",
-    "/v1/responses/compact",
-    "/v1/responses/input_tokens",
-    "/v1/audio/speech",
-    "/v1/audio/transcriptions",
-    "/v1/audio/translations",
-    "/v1/images/generations",
-    "/v1/images/edits",
-    "/v1/moderations",
-    "/v1/rerank",
-)
+from bandit_service.http.provider_calls import not_there
 
 
 async def absent(request: web.Request) -> web.Response:
     """Any of them; the body is read, so that the connection can go on."""
     await body_of(request, "gateway.max_body_bytes")
-    path = request.path.rstrip("/")
-    error = NotThere(f"{path} is not there; docs/gateway.md says which calls are")
+    error = not_there(request.path)
     request.app[TELEMETRY].rejected(error)
     return failed(error, request)

@@ -55,7 +55,7 @@ async def put_arm(request: web.Request) -> web.Response:
     body = wire.decode_request(await body_of(request))
     if not isinstance(body, dict):
         raise Refused(f"an arm is an object, got {type(body).__name__}")
-    if body.get("id", id) != id:
+    if body.get("id") not in (None, id):
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
     configuration = request.app[CONFIGURATION]
     with _refusing():

@@ -42,7 +42,6 @@ from bandit_service.http.responses.decisions import (
 from bandit_service.runtime.router import Router
 from policies import Outcome
 
-_FILTERS = {"tag", "arm", "limit", "before"}
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
 _LOOKED_AT = 2_000
@@ -151,11 +150,6 @@ async def list_decisions(request: web.Request) -> web.Response:
     caller, world = request[CALLER], request.app[ROUTER].world
     pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
-    if unknown := sorted(set(query) - _FILTERS):
-        raise Refused(
-            f"{unknown[0]}: no such parameter; there are {', '.join(sorted(_FILTERS))}",
-            param=unknown[0],
-        )
     wanted = frozenset(tags_of(query.getall("tag", []), "tag"))
     limit = _limit_of(query.get("limit", str(_USUAL)))
     rows: list[DecisionRow] = []

@@ -24,6 +24,7 @@ from bandit_service.http.responses.experiments import Experiments as ExperimentL
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.experiments import WhatIf as WhatIfReport
 from bandit_service.offline.offpolicy.whatif import WhatIf
+from bandit_service.parsing.validation import without_nulls
 from bandit_service.runtime.experiment_monitor import unknown
 from bandit_service.runtime.experiments import Experiments
 
@@ -79,14 +80,15 @@ async def put_experiment(request: web.Request) -> web.Response:
     A share that is left out stays what a ramp or a PATCH made it.
     """
     body = await _body(request, "the experiment")
-    why = _why(body.pop("why", ""))
+    why = _why(body.pop("why", None))
+    body = without_nulls(respelled(body), PublicExperiment)
     id, experiments = request.match_info["id"], request.app[EXPERIMENTS]
     if body.setdefault("id", id) != id:
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
     before = experiments.world.experiments.specs.get(id)
     if before is not None:
         body.setdefault("share", before.share)
-    spec = wire.convert(respelled(body), PublicExperiment)
+    spec = wire.convert(body, PublicExperiment)
     created = await experiments.put(stored(spec), _who(request), why)
     return reply(described(*_of(request)), 201 if created else 200)
 
@@ -155,8 +157,8 @@ async def get_rules(request: web.Request) -> web.Response:
 async def put_rules(request: web.Request) -> web.Response:
     """PUT /v1/experiment-rules: the kill switch and the hold-out; what is left out stays."""
     body = await _body(request, "stopped, holdout_share, holdout_arm, unit or salt")
-    why = _why(body.pop("why", ""))
-    said = {name: each for name, each in body.items() if each is not None}
+    why = _why(body.pop("why", None))
+    said = without_nulls(body, Rules)
     records = request.app[ROUTER].world.experiments
     rules = wire.convert(msgspec.to_builtins(records.rules) | said, Rules)
     await request.app[EXPERIMENTS].set_rules(rules, _who(request), why)
@@ -182,6 +184,8 @@ def _who(request: web.Request) -> str:
 
 
 def _why(why: Any) -> str:
+    if why is None:
+        return ""
     if not isinstance(why, str) or len(why) > _MOST_WHY:
         raise Refused(f"why: must be a text of at most {_MOST_WHY} characters", param="why")
     return why

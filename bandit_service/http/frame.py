@@ -31,6 +31,7 @@ from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
 from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
+from bandit_service.http.provider_calls import is_absent, not_there
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
@@ -118,11 +119,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         app[TELEMETRY].rejected(error)
         response = failed(error, request)
     except web.HTTPNotFound:
-        longer = f"/v1/{request.path.strip('/')}"
-        there = {resource.canonical for resource in request.app.router.resources()}
-        meant = f"; did you mean {longer}?" if longer in there else ""
-        what = f"no such path{meant}; GET /openapi.json lists them: {request.path}"
-        response = failed(Unknown(what), request)
+        unknown = _unknown_path(request)
+        app[TELEMETRY].rejected(unknown)
+        response = failed(unknown, request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         refused = Refused(f"{request.method} is not allowed here, {allowed} is")
@@ -142,6 +141,16 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         entrance.answered()
     _told(request, response.status, begun)
     return response
+
+
+def _unknown_path(request: web.Request) -> ServiceError:
+    """What is said of a path that there is not."""
+    if is_absent(request.path):
+        return not_there(request.path)
+    longer = f"/v1/{request.path.strip('/')}"
+    there = {resource.canonical for resource in request.app.router.resources()}
+    meant = f"; did you mean {longer}?" if longer in there else ""
+    return Unknown(f"no such path{meant}; GET /openapi.json lists them: {request.path}")
 
 
 async def _unless_cut(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -15,7 +15,6 @@ from bandit_service.core import errors
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.public import PublicAudience, PublicExperiment, PublicGuardrail
-from bandit_service.core.experiments.spec import Rules
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.outcomes import Error, MessageError
 from bandit_service.http.responses.passed import (
@@ -27,7 +26,7 @@ from bandit_service.http.responses.passed import (
     Responses,
 )
 from bandit_service.http.route import Parameter, Route
-from bandit_service.http.routes import ROUTES
+from bandit_service.http.routes import ROUTES, checks_query
 
 _REF = "#/components/schemas/"
 _NAMES: dict[type[msgspec.Struct], str] = {
@@ -38,7 +37,7 @@ _NAMES: dict[type[msgspec.Struct], str] = {
 }
 """What is published under another name than its class has."""
 _WHY = {
-    "type": "string",
+    "type": ["string", "null"],
     "description": "The reason, recorded in the log; at most 1,000 characters.",
     "examples": ["reviewed by the team"],
 }
@@ -126,14 +125,14 @@ def _schemas(rows: list[Route]) -> dict[str, Any]:
     for name, each in schemas.items():
         each["title"] = name
         each["description"] = " ".join(each.get("description", "").split())
-    for kind in sent - {PublicExperiment, Rules}:
-        _or_null(schemas[kind.__name__])
+    schemas["ExperimentSpec"]["required"] = ["variants"]  # its id is in the path
+    schemas[ArmSpec.__name__]["required"].remove("id")
+    for name in _reached({_NAMES.get(kind, kind.__name__) for kind in sent}, schemas):
+        _or_null(schemas[name])
     for kind in (Chat, Completion, Counted, Embeddings, Message, Responses):
         schemas[kind.__name__]["additionalProperties"] = True
     for name in ("ExperimentSpec", "Rules"):  # taken out before the rest is decoded
         schemas[name]["properties"]["why"] = _WHY
-    schemas["ExperimentSpec"]["required"] = ["variants"]  # its id is in the path
-    schemas[ArmSpec.__name__]["required"].remove("id")
     _complete(schemas)
     return dict(sorted(schemas.items()))
 
@@ -147,17 +146,43 @@ def _renamed(value: Any, published: dict[str, str]) -> Any:
             else _renamed(each, published)
             for key, each in value.items()
         }
-        if "enum" in found and {"type": "null"} in found.get("anyOf", ()):
+        nullable = {"type": "null"} in found.get("anyOf", ())
+        if nullable and None not in found.get("enum", [None]):
             found["enum"] = [*found["enum"], None]
         return found
     return [_renamed(each, published) for each in value] if isinstance(value, list) else value
 
 
+def _reached(names: set[str], schemas: dict[str, Any]) -> set[str]:
+    """Schemas of these names, and those that they refer to."""
+    found: set[str] = set()
+    while names:
+        found |= names
+        names = {ref for name in names for ref in _refs(schemas[name])} - found
+    return found
+
+
+def _refs(value: Any) -> Iterator[str]:
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        if key == "$ref":
+            yield each.removeprefix(_REF)
+        elif isinstance(each, dict | list):
+            yield from _refs(each)
+
+
 def _or_null(schema: dict[str, Any]) -> None:
     """What may be left out may be null."""
     for name, each in schema["properties"].items():
-        if name not in schema.get("required", ()) and isinstance(each.get("type"), str):
+        if name in schema.get("required", ()):
+            continue
+        if isinstance(each.get("type"), str):
             each["type"] = [each["type"], "null"]
+        elif "$ref" in each:
+            each["anyOf"] = [{"$ref": each.pop("$ref")}, {"type": "null"}]
+        elif "anyOf" in each and {"type": "null"} not in each["anyOf"]:
+            each["anyOf"].append({"type": "null"})
+        if None not in each.get("enum", [None]):
+            each["enum"] = [*each["enum"], None]
 
 
 def _complete(schemas: dict[str, Any]) -> None:
@@ -211,7 +236,8 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 def _statuses(row: Route) -> Iterator[int]:
     """The statuses of a row's errors, in their order."""
     authorized = () if row.scope in ("", "stream", "metrics") else _AUTHORIZED
-    yield from sorted({kind.status for kind in (*row.errors, *authorized)})
+    query = (errors.Refused,) if checks_query(row) else ()
+    yield from sorted({kind.status for kind in (*row.errors, *authorized, *query)})
 
 
 def _answer(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,8 @@ async def readyz(request: web.Request) -> web.Response:
         raise Unavailable(f"not ready: {writer.barred}")
     log, failing = writer.log, dict(writer.tasks.failing)
     told = [writer.degraded] if writer.degraded else []
+    if writer.owed_usd:
+        told.append(f"{writer.owed_usd:.6g} USD of costs wait to be written down")
     told += [f"{name}: {why}" for name, why in failing.items()]
     return reply(
         Status(

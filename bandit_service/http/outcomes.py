@@ -133,14 +133,15 @@ async def _one_or_list(
     window = asyncio.Semaphore(_TOGETHER)
 
     async def result(item: Any, first: bool) -> Result:
-        try:
-            async with window:  # lets them in in their order
+        async with window:  # lets them in in their order
+            try:
                 if not first:  # the request itself stood for one
                     learning.again()
                 return await learn(item)
-        except ServiceError as error:
-            request.app[TELEMETRY].rejected(error)
-            return Result(decision_id=_named(item), status="error", error=ErrorDetail.of(error))
+            except ServiceError as error:
+                request.app[TELEMETRY].rejected(error)
+                await asyncio.sleep(0)  # it waited for nothing, and others are to have a turn, too
+                return Result(decision_id=_named(item), status="error", error=ErrorDetail.of(error))
 
     results = (result(item, i == 0) for i, item in enumerate(body))
     return reply(Results(results=await asyncio.gather(*results)))

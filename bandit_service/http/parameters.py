@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bandit_service.http.route import Parameter
+from bandit_service.offline.history.fold import GROUPS as GROUPS_BY
+from bandit_service.offline.history.fold import PERIODS
 
 _STRING: dict[str, Any] = {"type": "string"}
 
@@ -49,5 +51,20 @@ TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},
 OF_ARM = Parameter("arm", "query", _STRING, "Only decisions of this arm.", "gpt-5-mini")
 BEFORE = Parameter("before", "query", _STRING, "Only decisions older than this one.",
                    "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")  # fmt: skip
+PER = Parameter("per", "query", _STRING | {"enum": list(PERIODS)},
+                "The length of a period; `day` if left out.", "day")  # fmt: skip
+BY = Parameter("by", "query", _STRING | {"enum": list(GROUPS_BY)},
+               "What is told apart; `arm` if left out.", "arm")  # fmt: skip
+SINCE = Parameter(
+    "since", "query", {"type": "number", "minimum": 0},
+    "Decisions from here on, UTC seconds; if left out, 48 hours, 31 days, 13 weeks or 12 months "
+    "before `until`.", 1730419200,
+)  # fmt: skip
+UNTIL = Parameter("until", "query", {"type": "number", "minimum": 0},
+                  "Decisions before here, UTC seconds; now if left out.", 1732924800)  # fmt: skip
+GROUPS = Parameter(
+    "groups", "query", {"type": "integer", "minimum": 1, "maximum": 100},
+    "So many groups are told apart, those that spent the most; 20 if left out.", 20,
+)  # fmt: skip
 MOST_DECISIONS = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500},
                            "Most decisions of one answer; 50 if left out.", 50)  # fmt: skip

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aiohttp import web
+
 from bandit_service import wire
 from bandit_service.core import errors
 from bandit_service.core.events import ArmSpec
@@ -23,6 +25,7 @@ from bandit_service.http import (
     experiments,
     feedback,
     gateway,
+    history,
     live,
     operations,
     outcomes,
@@ -32,6 +35,7 @@ from bandit_service.http import (
     tensorzero,
 )
 from bandit_service.http import parameters as given
+from bandit_service.http.provider_calls import ABSENT
 from bandit_service.http.responses import catalogue as arms
 from bandit_service.http.responses import configuration as configured
 from bandit_service.http.responses import decisions as made
@@ -40,6 +44,8 @@ from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
 from bandit_service.http.route import Handler, Method, Route, Scope
+from bandit_service.offline.history.fold import History
+from bandit_service.parsing.suggestions import did_you_mean
 
 _DOWN = (errors.Unavailable,)
 _BODY = (errors.Refused, errors.TooSlow, errors.TooLarge, *_DOWN)
@@ -179,6 +185,12 @@ ROUTES: tuple[Route, ...] = (
           answer=made.DecisionList,
           parameters=(given.TAG, given.OF_ARM, given.BEFORE, given.MOST_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
+    Route("GET", "/v1/history", "read", history.history,
+          "Decisions, rewards and spend by period and group; one at a time",
+          "Read from the whole log by a process beside the service: docs/web-page.md.",
+          answer=History,
+          parameters=(given.PER, given.BY, given.SINCE, given.UNTIL, given.GROUPS),
+          errors=(errors.Refused, errors.Busy, errors.OutOfTime, *_DOWN)),
     Route("GET", "/v1/decisions/{id}", "read", decisions.decision,
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
@@ -402,7 +414,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/snapshots", "admin", operations.snapshot, "Make a snapshot now",
           "Of everything up to now.", answer=run.Snapshot, errors=_DOWN),
     # --- calls of other dialects that are not there ------------------------------------
-    *(Route("POST", path, "decide", absent.absent, unlisted=True) for path in absent.ABSENT),
+    *(Route("POST", path, "decide", absent.absent, unlisted=True) for path in ABSENT),
 )  # fmt: skip
 """Every method of every path."""
 
@@ -419,9 +431,36 @@ _SLASHED = frozenset(
                 "responses",
             )
         ),
-        *absent.ABSENT,
+        *ABSENT,
     )
 )
+
+_OF_PROVIDERS = _SLASHED | {"/v1/models", "/v1/models/{id}", "/feedback"}
+
+
+def checks_query(row: Route) -> bool:
+    """Whether a parameter that the row has not is refused. Clients of providers add their own, and
+    pages are asked for with any."""
+    return row.scope not in ("", "stream", "metrics") and row.path not in _OF_PROVIDERS
+
+
+def handler_of(row: Route) -> Handler:
+    """What answers a row. One that is mistyped would say less than was meant, so it is refused."""
+    if not checks_query(row):
+        return row.handler
+    known = sorted(each.name for each in row.parameters if each.place == "query")
+    there_are = f"there are {', '.join(known)}" if known else "there is none"
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if request.query_string:
+            for name in request.rel_url.query:
+                if name not in known:
+                    what = f"no such parameter{did_you_mean(name, known)}; {there_are}"
+                    raise errors.Refused(f"{name}: {what}", param=name)
+        return await row.handler(request)
+
+    return handler
+
 
 SCOPES: Mapping[tuple[str, str], Scope] = {(row.method, row.path): row.scope for row in ROUTES}
 """What each row needs; a path that is not here needs `admin`."""

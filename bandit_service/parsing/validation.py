@@ -29,6 +29,11 @@ _SOUND = {
 }
 """What stands in for a needed field that is wrong, so that the others are checked all the same."""
 
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+
+_MOST_UNKNOWN = 50
+"""Unknown fields that are told: what was meant by each takes a while to be found."""
+
 _DECIDING = ("kind", "name")
 """Fields that say which others there may be: where one is wrong, nothing is said of those."""
 
@@ -70,6 +75,47 @@ def bounds_of(kind: type[msgspec.Struct]) -> Mapping[str, Bound]:
         field.encode_name: bound for field in described.fields for bound in _bounds(field.type)
     }
     return dict(sorted(found.items(), key=lambda each: each[1].length is not None))
+
+
+@cache
+def _structs_in(kind: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct]]:
+    """The struct that a field is, or has a list of, by field; of other fields nothing."""
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    found = {field.encode_name: _struct_of(field.type) for field in described.fields}
+    return {name: inner for name, inner in found.items() if inner is not None}
+
+
+def _struct_of(described: inspect.Type) -> type[msgspec.Struct] | None:
+    match described:
+        case inspect.StructType(cls=kind):
+            return kind
+        case inspect.Metadata(type=inner):
+            return _struct_of(inner)
+        case inspect.VarTupleType(item_type=inner) | inspect.ListType(item_type=inner):
+            return _struct_of(inner)
+        case inspect.UnionType(types=types):
+            return next(filter(None, map(_struct_of, types)), None)
+    return None
+
+
+def without_nulls(value: Any, kind: type[msgspec.Struct]) -> Any:
+    """A value of which a struct is to be made, where a field of null is absent, as those mean it
+    who write out all of their fields. So is one of the structs within.
+    """
+    if isinstance(value, list):
+        return [without_nulls(each, kind) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if None in value.values():
+        known = {each.encode_name for each in msgspec.structs.fields(kind)}
+        value = {
+            name: each for name, each in value.items() if each is not None or name not in known
+        }
+    within = _structs_in(kind)
+    return value | {
+        name: without_nulls(value[name], inner) for name, inner in within.items() if name in value
+    }
 
 
 def first_outside(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> tuple[str, str] | None:
@@ -120,9 +166,12 @@ def every_mistake(
     fields = _fields(kind)
     if not isinstance(item, dict):
         return None, [f"must be a table, got {type(item).__name__}"]
-    # A name in MessagePack may be a number.
-    mistakes = [f"{name}: {unknown(str(name), kind)}" for name in item if name not in fields]
-    given = {name: value for name, value in item.items() if name in fields and value is not None}
+    item = without_nulls(item, kind)
+    others = [str(name) for name in item if name not in fields]  # in MessagePack it may be a number
+    mistakes = [f"{name}: {unknown(name, kind)}" for name in others[:_MOST_UNKNOWN]]
+    if len(others) > _MOST_UNKNOWN:
+        mistakes.append(f"{others[_MOST_UNKNOWN]}: unknown field, as {len(others)} in all")
+    given = {name: value for name, value in item.items() if name in fields}
     mended: set[str] = set()
 
     def mend(name: str) -> None:
@@ -136,7 +185,8 @@ def every_mistake(
             try:
                 msgspec.convert(given[name], each.type)
             except msgspec.ValidationError as error:
-                inner, what = field_of(error)
+                within = _structs_in(kind).get(name)
+                inner, what = field_of(error) if within is None else refused_for(error, within)
                 place = "" if inner is None else inner if inner.startswith("[") else f".{inner}"
                 mistakes.append(f"{name}{place}: {what}")
                 mend(name)
@@ -161,6 +211,26 @@ def every_mistake(
                 break
             mend(name)
     return None, mistakes
+
+
+def refused_for(
+    error: msgspec.ValidationError, kind: type[msgspec.Struct]
+) -> tuple[str | None, str]:
+    """The field of a struct, or of one within, that a value was refused for, and what is wrong.
+
+    Of a field that there is not, the one that may be meant is named.
+    """
+    place, what = field_of(error)
+    found = _UNKNOWN.fullmatch(what)
+    if place is None or found is None:
+        return place, what
+    name, at = found[1], "" if place == found[1] else place
+    for step in re.findall(r"[^.\[\]]+(?![^\[]*\])", at):
+        inner = _structs_in(kind).get(step)
+        if inner is None:
+            return place, what
+        kind = inner
+    return f"{at}.{name}" if at else name, unknown(name, kind)
 
 
 def unknown(name: str, kind: type[msgspec.Struct]) -> str:

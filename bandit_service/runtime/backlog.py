@@ -1,10 +1,11 @@
-"""Decisions that were answered while the disk was full, which wait to be appended."""
+"""What waits to be appended while the disk is full: answered decisions, and costs of calls."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 from bandit_service.core import events as ev
@@ -14,19 +15,38 @@ from store import Full
 _log = logging.getLogger("bandit.writer")
 _CATCH_UP = 500
 
+Booked = Callable[[], None]
+"""Is called once a cost is in the log and applied, or is given up."""
+
 
 class Backlog:
-    """The oldest is given up where there are more than `most`. full: why nothing can be written."""
+    """The oldest is given up where there are more than `most`. full: why nothing can be written.
+
+    Decisions and costs wait in one order, so that the times in the log go on.
+    """
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self.full: Full | None = None
         self._most = most
         self._metrics = metrics
-        self._waiting: OrderedDict[str, ev.Decided] = OrderedDict()
+        self._waiting: OrderedDict[str, ev.Decided | ev.Spent] = OrderedDict()
+        self._booked: dict[str, Booked] = {}
+        self._numbers = itertools.count()
+        self._usd = 0.0
 
     def __len__(self) -> int:
-        """How many decisions wait."""
+        """How much waits."""
         return len(self._waiting)
+
+    @property
+    def usd(self) -> float:
+        """The sum of the costs that wait."""
+        return self._usd
+
+    @property
+    def decisions(self) -> int:
+        """How many decisions wait."""
+        return len(self._waiting) - len(self._booked)
 
     def filled(self, error: Full) -> None:
         """From here on nothing can be written."""
@@ -45,22 +65,50 @@ class Backlog:
         return waiting is not None and tenant in (None, waiting.tenant)
 
     def put(self, event: ev.Decided) -> None:
-        """One more that waits."""
-        self._waiting[event.id] = event
-        if len(self._waiting) > self._most:
-            self._waiting.popitem(last=False)
-            self._metrics.unlogged.inc()
-        self.count()
+        """One more decision that waits."""
+        self._keep(event.id, event)
 
-    def oldest(self) -> Iterator[Sequence[ev.Decided]]:
-        """Some at a time, in their order, until all are `written`."""
+    def owe(self, event: ev.Spent, booked: Booked) -> None:
+        """One more cost that waits."""
+        key = f"cost {next(self._numbers)}"
+        self._booked[key] = booked
+        self._usd += event.usd
+        self._keep(key, event)
+
+    def oldest(self) -> Iterator[Sequence[tuple[str, ev.Decided | ev.Spent]]]:
+        """Some at a time, in their order and by what each is `written`, until all are."""
         while self._waiting:
-            yield list(islice(self._waiting.values(), _CATCH_UP))
+            yield list(islice(self._waiting.items(), _CATCH_UP))
 
-    def written(self, event: ev.Decided) -> None:
-        """It is in the log, and does not wait any more."""
-        del self._waiting[event.id]
+    def written(self, key: str) -> None:
+        """It is in the log and applied, and does not wait any more."""
+        self._let_go(key)
 
     def count(self) -> None:
         """Tell how many wait."""
-        self._metrics.log_backlog.set(len(self._waiting))
+        self._metrics.log_backlog.set(self.decisions)
+        self._metrics.cost_waiting.set(self._usd)
+
+    def _keep(self, key: str, event: ev.Decided | ev.Spent) -> None:
+        self._waiting[key] = event
+        if len(self._waiting) > self._most:
+            oldest = next(iter(self._waiting))
+            gone = self._let_go(oldest)
+            if isinstance(gone, ev.Spent):
+                self.lost(gone)
+            else:
+                self._metrics.unlogged.inc()
+        self.count()
+
+    def _let_go(self, key: str) -> ev.Decided | ev.Spent:
+        event = self._waiting.pop(key)
+        if isinstance(event, ev.Spent):
+            self._booked.pop(key)()
+            self._usd = self._usd - event.usd if self._booked else 0.0  # no rounding is left
+        return event
+
+    def lost(self, event: ev.Spent) -> None:
+        """A cost that will be in no log."""
+        self._metrics.cost_lost.inc(event.usd)
+        told = {"decision_id": event.decision_id, "usd": event.usd}
+        _log.error("a cost is lost", extra=told)

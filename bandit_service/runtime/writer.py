@@ -29,7 +29,7 @@ from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
-from bandit_service.runtime.backlog import Backlog
+from bandit_service.runtime.backlog import Backlog, Booked
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
 from bandit_service.runtime.supervisor import Kept, Supervisor
@@ -100,7 +100,8 @@ class Writer:
         self._flush()
         self._flush()  # what the first one gave the alarm for
         if self._backlog:
-            _log.critical("decisions are lost", extra={"decisions": len(self._backlog)})
+            lost = {"decisions": self._backlog.decisions, "usd": self._backlog.usd}
+            _log.critical("decisions are lost", extra=lost)
         try:
             await self._syncing.sync()
         except Exception as error:  # noqa: BLE001 - closing the log makes it durable, too
@@ -130,6 +131,26 @@ class Writer:
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is named, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)
+
+    def owe(self, event: ev.Spent, booked: Booked) -> bool:
+        """Write down a cost that could not be submitted, once there is space; False if it is lost.
+
+        booked: is called when it is in the log and applied, or is given up.
+        """
+        if self._backlog.full is None and self.append_now(event):
+            booked()
+            return True
+        if self._backlog.full is None or self.broken.done():
+            self._backlog.lost(event)
+            booked()
+            return False
+        self._backlog.owe(event, booked)
+        return True
+
+    @property
+    def owed_usd(self) -> float:
+        """Costs that wait to be written down."""
+        return self._backlog.usd
 
     def waits(self, decision_id: str) -> bool:
         """Whether a decision that was answered here is not applied yet."""
@@ -363,15 +384,15 @@ class Writer:
             command.done.set_result(event)
 
     def _catch_up(self) -> None:
-        """Append the decisions that were answered while nothing could be written."""
+        """Append what waits since nothing could be written."""
         if self._backlog.full is None:
             return
         try:
             for events in self._backlog.oldest():
-                self.log.append([self._record(event) for event in events])
-                for event in events:
-                    self._backlog.written(event)
+                self.log.append([self._record(event) for _, event in events])
+                for key, event in events:
                     self.apply(event)
+                    self._backlog.written(key)
                 self._syncing.appended()
         except StoreError as error:
             self._failed(error)

@@ -264,7 +264,7 @@ class LogSettings:
     )
     max_backlog: int = setting(
         10_000,
-        "decisions kept in memory while the disk is full; beyond it the oldest is lost",
+        "decisions and costs kept in memory while the disk is full; beyond it the oldest is lost",
         low=0,
     )
     dsn_env: str = setting(
@@ -467,6 +467,9 @@ class MonitoringSettings:
         "maximum number of pages that follow GET /v1/live at a time; 0 turns it off",
         low=0,
         high=10_000,
+    )
+    history_s: float = setting(
+        60.0, "maximum seconds of one GET /v1/history", low=1.0, high=86400.0
     )
 
 

@@ -268,6 +268,12 @@ class Metrics:
         self.unlogged = make.counter(
             "bandit_decisions_unlogged_total", "Decisions lost because the backlog was full."
         )
+        self.cost_waiting = make.gauge(
+            "bandit_cost_waiting_usd", "Costs of calls waiting for space on disk, USD."
+        )
+        self.cost_lost = make.counter(
+            "bandit_cost_lost_usd_total", "Costs of calls that could not be written down, USD."
+        )
         self.snapshot_offset = make.gauge(
             "bandit_snapshot_offset", "Offset of the newest snapshot."
         )

@@ -7,17 +7,21 @@ import { showBudgets } from "./budgets.js";
 import { confirmed } from "./dialog.js";
 import { byId, say } from "./dom.js";
 import { showExperiments } from "./experiments.js";
+import { showHistory } from "./history.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
 import { showChanges } from "./changes.js";
+import { openPlayground } from "./playground.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
+import { showSettings } from "./settings.js";
 import { Split } from "./split.js";
+import { showStart } from "./start.js";
 import { hear, store } from "./store.js";
 import { showTiles } from "./tiles.js";
 import { openTry } from "./try.js";
 
-const VIEWS = ["live", "decisions", "try", "experiments", "map"];
+const VIEWS = ["live", "decisions", "try", "playground", "experiments", "map", "history", "settings"];
 const WORDS = { good: "Healthy", idle: "Quiet", warn: "Look here", bad: "Not healthy" };
 const charts = [new Split(byId("split")), new Reward(byId("reward"))];
 let view = "live";
@@ -32,11 +36,14 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
+  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
+  playground: openPlayground,
   experiments() {},
   map: showMap,
+  history() {},
+  settings() {},
 };
 
 function show() {
@@ -60,6 +67,8 @@ function go() {
   document.title = view === "live" ? "bandit-service" : `${byId(`h-${view}`).textContent} · bandit-service`;
   if (view === "decisions") openDecision(decodeURIComponent(id));
   if (view === "experiments") showExperiments();
+  if (view === "history") showHistory();
+  if (view === "settings") showSettings();
   show();
 }
 

@@ -85,6 +85,20 @@ async function ramp(result) {
   if (answer) await showExperiments();
 }
 
+async function create() {
+  const text = "Half of the units that take part get the policy that serves, half the other one. More kinds of experiments are made over the API.";
+  const fields = [
+    { name: "id", label: "Name", type: "text", required: true, pattern: "[A-Za-z0-9_\\-]+" },
+    { name: "policy", label: "The other policy", type: "text", required: true, value: "metallm" },
+    { name: "share", label: "Share of the units that take part", type: "number", min: "0", max: "1", step: "any", value: "0.1", required: true },
+    { name: "why", label: "Reason", type: "text", required: true },
+  ];
+  const variants = (policy) => [{ key: "control", weight: 0.5 }, { key: "treatment", weight: 0.5, policy }];
+  const answer = await confirmed("New experiment", text, fields, (given) => ask("PUT", `v1/experiments/${encodeURIComponent(given.id)}`,
+    { share: Number(given.share), variants: variants(given.policy.trim()), why: given.why }));
+  if (answer) await showExperiments();
+}
+
 function lines(result) {
   const gaps = result.variants.map((one) => ({ key: one.key, points: one.over_time.filter((point) => point.difference).map((point) => ({ ts: point.ts, ...point.difference })) }));
   return el("div", { class: "times" },
@@ -111,7 +125,9 @@ export async function showExperiments() {
     const results = await Promise.all(experiments.map((one) => ask("GET", `v1/experiments/${encodeURIComponent(one.id)}/results`)));
     const order = { running: 0, starting: 1, paused: 2, draft: 3 };
     results.sort((a, b) => (order[a.status] ?? 9) - (order[b.status] ?? 9));
-    at.replaceChildren(...(results.length ? results.map(panel) : [el("p", { class: "note" }, "No experiments yet. Create one with PUT /v1/experiments/{id}.")]));
+    at.replaceChildren(
+      el("div", { class: "row field" }, el("button", { type: "button", onclick: create }, "New experiment")),
+      ...(results.length ? results.map(panel) : [el("p", { class: "note" }, "No experiments yet. The first compares the policy that serves with another one.")]));
   } catch (error) {
     at.replaceChildren(el("p", { class: "note" }, error.message));
   }

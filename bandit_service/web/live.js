@@ -1,6 +1,7 @@
 // The stream of server-sent events, read by fetch so that a key can go along.
 
 import { failure, headers } from "./api.js";
+import { events } from "./sse.js";
 
 const LONGEST_WAIT_S = 15;
 
@@ -46,7 +47,7 @@ export class Follower {
         this.tell(failed.status === 401 || failed.status === 403 ? "refused" : "waiting", failed.message);
         if (failed.status === 401 || failed.status === 403) { this.stopped = null; return; }
       } else {
-        await this.parse(response.body.getReader());
+        await this.parse(response.body);
       }
     } catch (error) {
       if (stop.signal.aborted) return;
@@ -59,30 +60,11 @@ export class Follower {
     this.timer = setTimeout(() => this.start(), 1000 * wait);
   }
 
-  async parse(reader) {
-    const decoder = new TextDecoder();
-    let held = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      held += decoder.decode(value, { stream: true });
-      let end;
-      while ((end = held.indexOf("\n\n")) >= 0) {
-        this.event(held.slice(0, end));
-        held = held.slice(end + 2);
-      }
+  async parse(body) {
+    for await (const { kind, data } of events(body)) {
+      this.tries = 0;
+      this.tell("live");
+      this.hear(kind, JSON.parse(data));
     }
-  }
-
-  event(text) {
-    let kind = "message";
-    let data = "";
-    for (const line of text.split("\n")) {
-      if (line.startsWith("event: ")) kind = line.slice(7);
-      else if (line.startsWith("data: ")) data += line.slice(6);
-    }
-    this.tries = 0;
-    this.tell("live");
-    this.hear(kind, JSON.parse(data));
   }
 }

@@ -10,7 +10,7 @@ const STEPS = {
   namespace: "in the namespace's slots", share: "in the share", split: "split by weight", kept: "kept its variant",
   held: "its variant is held", "no arm": "the variant's arm could not serve",
 };
-const REASONS = {
+export const REASONS = {
   drawn: "drawn among several arms", stayed: "its conversation's arm was drawn again", switched: "another arm than its conversation's was drawn",
   tool_loop: "a tool's result is on its way to its conversation's arm", signed_thinking: "drawn among the arms of the provider that signed the thinking",
   only_one: "no other arm was eligible", fixed: "an experiment names the arm", direct: "the request names the arm",

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bandit_service.core.errors import Malformed, Refused, field_of
+from bandit_service.core.errors import Malformed, Refused
 from bandit_service.parsing.inputs import json_of
-from bandit_service.parsing.validation import bounds_of, first_outside, unknown
+from bandit_service.parsing.validation import bounds_of, first_outside, refused_for, without_nulls
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_DEPTH = 32
@@ -30,20 +30,15 @@ _HALF = re.compile(
 def convert(value: Any, kind: type[R]) -> R:
     """The request that a decoded JSON or MessagePack value holds; Refused names the field.
 
-    A field of null is absent, as those mean it who write out all of their fields.
+    A field of null is absent.
     """
-    if isinstance(value, dict) and None in value.values():
-        known = {each.encode_name for each in msgspec.structs.fields(kind)}
-        value = {
-            name: each for name, each in value.items() if each is not None or name not in known
-        }
+    if isinstance(value, dict):
+        value = without_nulls(value, kind)
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        param, what = field_of(error)
-        if param is not None and param == str(error).partition("unknown field `")[2].rstrip("`"):
-            what = unknown(param, kind)
-        elif param in bounds_of(kind) and _BOUND.search(what):
+        param, what = refused_for(error, kind)
+        if param in bounds_of(kind) and _BOUND.search(what):
             param, what = first_outside(value, kind) or (param, what)
         raise Refused(f"{param}: {what}" if param else what, param=param) from None
 

@@ -144,7 +144,7 @@ class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     vote: Annotated[
         str | None,
-        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral", None]),
+        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral"]),
     ] = None
     metrics: Annotated[
         dict[str, float | bool],
@@ -316,7 +316,7 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         doc(
             "`experiment`: decisions of its units; `service`: all.",
             "experiment",
-            enum=["experiment", "service", None],
+            enum=["experiment", "service"],
         ),
     ] = "experiment"
     since: Annotated[

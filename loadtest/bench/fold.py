@@ -33,13 +33,13 @@ def bench_fold(directory: Path, past: int = PENDING) -> list[Row]:
 def _folds(path: Path) -> list[Row]:
     """By turns: only read and decoded, and folded for each policy."""
     ways: dict[str, Callable[[], Any]] = {
-        "read, verified and decoded (baseline)": partial(_fold, path)
+        "read, verified and decoded (baseline)": partial(fold, path, events=FOLDED)
     }
-    ways |= {f"folded, {name}": partial(_fold, path, name) for name in FOLDS}
+    ways |= {f"folded, {name}": partial(fold, path, name, FOLDED) for name in FOLDS}
     seconds: dict[str, list[float]] = {what: [] for what in ways}
     for _ in range(ROUNDS):
         for what, way in ways.items():
-            seconds[what].append(_cpu(way))
+            seconds[what].append(cpu_s(way))
     least = {what: statistics.median(some) for what, some in seconds.items()}
     first = next(iter(least.values()))
     return [
@@ -53,8 +53,8 @@ def _folds(path: Path) -> list[Row]:
     ]
 
 
-def _fold(path: Path, name: str = "", events: int = FOLDED) -> World | None:
-    """The fold of the first events for a policy; without one they are only decoded."""
+def fold(path: Path, name: str = "", events: int | None = None) -> World | None:
+    """The fold of a log, or of its first events; without a policy they are only decoded."""
     world = new_world({name: policies.load(name)}, name, CAPACITY) if name else None
     log = open_log(path)
     with world.learners.in_blocks() if world is not None else nullcontext():
@@ -72,7 +72,7 @@ def _fold(path: Path, name: str = "", events: int = FOLDED) -> World | None:
 def _kept(path: Path, past: int) -> list[Row]:
     """What is made of a world with `past` pending decisions, by turns."""
     with uncollected():
-        world = _fold(path, "uniform", 2 * past)
+        world = fold(path, "uniform", 2 * past)
     assert world is not None
     state, by_label = snapshot.dump(world), {"uniform": policies.load("uniform")}
 
@@ -96,7 +96,7 @@ def _kept(path: Path, past: int) -> list[Row]:
     with uncollected():
         for _ in range(ROUNDS):
             for what, way in ways.items():
-                seconds[what].append(_cpu(way))
+                seconds[what].append(cpu_s(way))
     medians = {what: statistics.median(some) for what, some in seconds.items()}
     first = next(iter(medians.values()))
     return [
@@ -109,7 +109,8 @@ def _kept(path: Path, past: int) -> list[Row]:
     ]
 
 
-def _cpu(call: Callable[[], Any]) -> float:
+def cpu_s(call: Callable[[], Any]) -> float:
+    """The CPU time of this process that a call takes."""
     begun = time.process_time()
     call()
     return time.process_time() - begun

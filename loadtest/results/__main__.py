@@ -36,7 +36,7 @@ from bandit_service.lab.routers import standard
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency
 from loadtest.results.found import Found, save, saved
-from loadtest.results.page import overview
+from loadtest.results.page import overview, with_claims
 
 _DEFAULTS = Settings()
 _SWEEP = (1e-3, 1e-2, 1e-1)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except BadRecording as error:
                 print(f"skipped: {error}", file=sys.stderr)
                 continue
-            save(_recording(data, args), args.records)
+            save((_claimed if args.claims else _recording)(data, args), args.records)
             _render(args)  # after each, so that what took so long is not lost with the rest
     _session(args)
     _votes(backend, args)
@@ -85,6 +85,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seeds", type=int, default=20, help="where a run costs seconds (default: %(default)s)")
     add("--few", type=int, default=5, help="where it costs more (default: %(default)s)")
     add("--splits", type=int, default=3, help="of the offline protocol (default: %(default)s)")
+    add("--claims", action="store_true", help="only what the part on the papers' claims needs")
     add("--render", action="store_true", help="only write results.md from --records again")
     add(
         "--old-floor",
@@ -163,8 +164,7 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
         reports.offline_report(data, standard(), seeds=args.splits, jobs=args.jobs, out=figures),
         reports.online_report(data, entrants, protocol, jobs=args.jobs, out=figures),
     ]
-    _, test = parts(data, experiments.SHARE, 0)
-    found = Found(name, len(data), len(test), experiments.singles(data))
+    found = _new(data)
     found.offline = told[0].offline
     found.online = told[1].records["online"]
     if args.old_floor:
@@ -181,14 +181,7 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
             reports.change_report(data, learners, few, _SCENARIOS, jobs=args.jobs, out=figures),
             reports.regimes_report(data, learners, few, jobs=args.jobs),
         ]
-        found.metallm = experiments.metallm(data, few, args.jobs)
-    chosen = {each: standard()[each] for each in ("kNN", "MLP", "SVM", "MetaLLM", "Eagle")}
-    with tqdm(total=len(chosen), desc=f"{name} updates", disable=None) as bar:
-        found.updates = update_times(
-            data, chosen, progress=lambda done, _total, _what: bar.update(done - bar.n)
-        )
-    found.sessions = experiments.sessions(data.recorded, args.seeds)
-    found.assigned = experiments.assigned(data)
+    _claims(found, data, few, args)
     records = {key: value for report in told for key, value in report.records.items()}
     output.write_json(args.records / f"{name}.json", records)
     for report in told:
@@ -196,6 +189,38 @@ def _recording(data: Labelled, args: argparse.Namespace) -> Found:
             output.write_parquet(args.records / f"{name}-{kind}.parquet", points)
     _write(figures / f"{name}.md", _page(data, told))
     return found
+
+
+def _claimed(data: Labelled, args: argparse.Namespace) -> Found:
+    """What the papers' claims need of one recording; its page stays as it is."""
+    found = _new(data)
+    told = reports.offline_report(data, standard(), seeds=args.splits, jobs=args.jobs, out=args.out)
+    found.offline = told.offline
+    few = Protocol(
+        seeds=args.few,
+        neighbours=_DEFAULTS.history.neighbours,
+        capacity=_DEFAULTS.history.capacity,
+    )
+    _claims(found, data, few, args)
+    return found
+
+
+def _new(data: Labelled) -> Found:
+    _, test = parts(data, experiments.SHARE, 0)
+    return Found(data.recorded.name, len(data), len(test), experiments.singles(data))
+
+
+def _claims(found: Found, data: Labelled, few: Protocol, args: argparse.Namespace) -> None:
+    """What only the papers' claims need."""
+    if len(data) <= _MANY:
+        found.metallm = experiments.metallm(data, few, args.jobs)
+    chosen = {each: standard()[each] for each in ("kNN", "MLP", "SVM", "MetaLLM", "Eagle")}
+    with tqdm(total=len(chosen), desc=f"{found.name} updates", disable=None) as bar:
+        found.updates = update_times(
+            data, chosen, progress=lambda done, _total, _what: bar.update(done - bar.n)
+        )
+    found.sessions = experiments.sessions(data.recorded, args.seeds)
+    found.assigned = experiments.assigned(data)
 
 
 def _session(args: argparse.Namespace) -> None:
@@ -243,7 +268,11 @@ def _render(args: argparse.Namespace) -> int:
         claims.forc(found),
         claims.votes(every),
     ]
-    _write(args.out / "results.md", overview(found, sections))
+    path = args.out / "results.md"
+    if args.claims:
+        _write(path, with_claims(path.read_text(encoding="utf-8"), sections))
+    else:
+        _write(path, overview(found, sections))
     return 0
 
 

@@ -25,6 +25,9 @@ tables and plots. The sentences called verdict are computed from the figures bes
 all policies explore alike: {Exploration().label}."""
 
 
+_CLAIMS = "## The papers' claims"
+
+
 def overview(found: Sequence[Found], sections: Sequence[str]) -> str:
     """docs/results.md, of the recordings with protocols and the sections on claims."""
     offline = {each.name: each.offline for each in found}
@@ -35,9 +38,15 @@ def overview(found: Sequence[Found], sections: Sequence[str]) -> str:
         _offline(offline).markdown(),
         _online(online).markdown(),
         "Pages: " + ", ".join(f"[{name}](results/{name}.md)" for name in online) + ".",
-        "## The papers' claims",
+        _CLAIMS,
         *sections,
     ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def with_claims(page: str, sections: Sequence[str]) -> str:
+    """The page with these sections on claims in place of its own."""
+    parts = [page.split(_CLAIMS, 1)[0] + _CLAIMS, *sections]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

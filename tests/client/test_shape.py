@@ -34,6 +34,7 @@ LEFT_OUT = {
     "/v1/configuration", "/v1/configuration/rollback",  # `bandit-service config`
     "/v1/keys", "/v1/keys/{id}", "/v1/keys/{id}/rotate",
     "/v1/events",  # `bandit-service export`
+    "/v1/history",  # the page's, and `bandit-service history`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`
 }  # fmt: skip

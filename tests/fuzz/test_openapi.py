@@ -24,6 +24,7 @@ CONFIG = """
 include-path-regex = "^/v1/(chat/completions|completions|embeddings|messages|responses)$"
 checks.not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503]
 """
+HOOKS = Path(__file__).with_name("unlisted_headers.py")
 CHECKS = (
     "not_a_server_error", "status_code_conformance", "content_type_conformance",
     "response_headers_conformance", "response_schema_conformance", "negative_data_rejection",
@@ -40,7 +41,8 @@ def test_what_the_document_says_is_what_the_service_does(
     effort = ["--max-examples", "300" if is_long() else "4"] + (
         [] if is_long() else ["--seed", "1"]
     )
-    (tmp_path / "schemathesis.toml").write_text(CONFIG, encoding="utf-8")
+    config = f'hooks = "{HOOKS}"\n{CONFIG}'
+    (tmp_path / "schemathesis.toml").write_text(config, encoding="utf-8")
     done = subprocess.run(
         [
             Path(sys.executable).with_name("schemathesis"),

@@ -24,26 +24,30 @@ from tests.tools import tool
 
 def test_kubernetes_manifests_are_by_the_schema() -> None:
     found = documents("kubernetes/bandit-service.yaml")
-    assert [each["kind"] for each in found] == ["ConfigMap", "Service", "StatefulSet"]
+    assert [each["kind"] for each in found] == ["ConfigMap", "Service", "Service", "StatefulSet"]
     for each in found:
         kubernetes_validate.validate(each, "1.30", strict=True)
-    found[2]["spec"]["replica"] = 1
+    found[3]["spec"]["replica"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(found[2], "1.30", strict=True)
+        kubernetes_validate.validate(found[3], "1.30", strict=True)
 
 
-def _settings_of(text: str, secrets: Path, tmp_path: Path) -> settings.Settings:
+def _settings_of(
+    text: str, secrets: Path, tmp_path: Path, environ: dict[str, str] | None = None
+) -> settings.Settings:
     """What a configuration of deploy/ says, with its secrets where the test has them."""
+    mounted = r"/run/secrets/[^\"]*keys.toml"
     config = tmp_path / "bandit.toml"
-    config.write_text(re.sub(r'"/run/secrets/[^"]*keys.toml"', f'"{secrets}"', text))
-    return settings.read(config, {})
+    config.write_text(re.sub(mounted, str(secrets), text))
+    there = {key: re.sub(mounted, str(secrets), value) for key, value in (environ or {}).items()}
+    return settings.read(config, there)
 
 
 def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_path: Path) -> None:
     keys = tmp_path / "keys.toml"
     keys.write_text(f'[[keys]]\nid = "app"\nhash = "{"0" * 64}"\nscopes = ["decide"]\n')
 
-    config, _, workload = documents("kubernetes/bandit-service.yaml")
+    config, _, _, workload = documents("kubernetes/bandit-service.yaml")
     pod = workload["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     mounts = {each["name"]: each for each in container["volumeMounts"]}
@@ -54,8 +58,9 @@ def test_a_configuration_and_its_secrets_are_mounted_where_they_are_read(tmp_pat
     assert mounts["secrets"]["readOnly"]
     assert not volumes["secrets"]["secret"]["defaultMode"] & 0o007
     (text,) = config["data"].values()
-    assert f'"{mounts["secrets"]["mountPath"]}/keys.toml"' in text
-    assert [key.id for key in _settings_of(text, keys, tmp_path).keys] == ["app"]
+    environ = _environ_of_the_pod()
+    assert environ["BANDIT_SECURITY_KEYS_FILE"] == f"{mounts['secrets']['mountPath']}/keys.toml"
+    assert [key.id for key in _settings_of(text, keys, tmp_path, environ).keys] == ["app"]
 
     (compose,) = documents("compose.yaml")
     service = compose["services"]["bandit-service"]
@@ -84,7 +89,7 @@ def test_the_image_and_the_pod_write_to_their_volumes_only() -> None:
 
 
 def test_the_service_monitor_finds_the_service() -> None:
-    _, service, workload = documents("kubernetes/bandit-service.yaml")
+    _, service, _, workload = documents("kubernetes/bandit-service.yaml")
     (monitor,) = documents("kubernetes/servicemonitor.yaml")
     labels = service["metadata"]["labels"].items()
     assert monitor["spec"]["selector"]["matchLabels"].items() <= labels
@@ -123,12 +128,15 @@ def test_without_a_key_compose_serves_its_loopback_and_a_pod_nobody(tmp_path: Pa
     here.write_text(f'[security]\nkeys_file = "{DEPLOY / "keys.toml"}"\n')
     environ = compose["services"]["bandit-service"]["environment"]
     assert settings.exposure(settings.read(here, environ)) == ""
-    pod = settings.read(here, _environ_of_the_pod())
+    pod = settings.read(here, _environ_of_the_pod() | _KEYS)
     assert "keys.toml has no [[keys]]" in settings.exposure(pod)
 
 
+_KEYS = {"BANDIT_SECURITY_KEYS_FILE": str(DEPLOY / "keys.toml")}
+
+
 def _environ_of_the_pod() -> dict[str, str]:
-    _, _, workload = documents("kubernetes/bandit-service.yaml")
+    *_, workload = documents("kubernetes/bandit-service.yaml")
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
@@ -145,7 +153,7 @@ def test_who_asks_by_the_files_names_is_served() -> None:
     (scraped,) = documents("prometheus/prometheus.yaml")
     for host in (*scraped["scrape_configs"][0]["static_configs"][0]["targets"], "127.0.0.1:8080"):
         borders.cross(Headers([host]), "open")
-    pods = _borders(_environ_of_the_pod(), keys=True)
+    pods = _borders(_environ_of_the_pod() | _KEYS, keys=True)
     for host in ("10.244.0.7:8080", "172.17.0.3:8080", "192.168.3.4:8080", "[fd00::7]:8080"):
         pods.cross(Headers([host]), "open")
         pods.cross(Headers([host]), "")
@@ -239,12 +247,46 @@ def test_prometheus_agrees_with_its_configuration() -> None:
     ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))
 
 
-def test_systemd_agrees_with_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["bandit-service.service", "bandit-service@.service"])
+def test_systemd_agrees_with_the_unit(name: str, tmp_path: Path) -> None:
     analyze = tool("systemd-analyze", "apt-get install systemd")
-    text = (DEPLOY / "systemd" / "bandit-service.service").read_text(encoding="utf-8")
-    unit = tmp_path / "bandit-service.service"
+    text = (DEPLOY / "systemd" / name).read_text(encoding="utf-8")
+    unit = tmp_path / name.replace("@.", "@8081.")
     there = text.replace("/opt/bandit-service/bin/bandit-service", sys.executable)
     unit.write_text(there, encoding="utf-8")
-    assert "bandit-service.service" not in ran(analyze, "verify", str(unit))
+    assert unit.name not in ran(analyze, "verify", str(unit))
     ran(analyze, "security", "--offline=true", "--threshold=20", str(unit))  # 0 none, 100 all
     assert not re.search("^ProcSubset=pid", text, re.MULTILINE)  # it hides /proc/cpuinfo
+
+
+def test_the_units_of_replicas_differ_by_port_and_directory_alone(tmp_path: Path) -> None:
+    one, each = (
+        [line for line in (DEPLOY / "systemd" / name).read_text().splitlines() if line[:1] != "#"]
+        for name in ("bandit-service.service", "bandit-service@.service")
+    )
+    more = [line for line in each if line not in one and not line.startswith("Description=")]
+    assert [line for line in more if "%i" in line and "SERVER_PORT" not in line] == [
+        line.replace("bandit-service", "bandit-service/%i", 1)
+        if line.startswith("StateDirectory")
+        else line.replace("/bandit-service ", "/bandit-service/%i ")
+        for line in one
+        if line not in each and not line.startswith("Description=")
+    ]
+    (tmp_path / "keys.toml").write_text("")
+    (tmp_path / "dsn").write_text("postgresql://u:p@h:5432/d")
+    (tmp_path / "bandit.toml").write_text('[log]\nengine = "postgres"\n')
+    environ = dict(
+        pair.split("=", 1)
+        for line in each
+        if line.startswith("Environment=")
+        for pair in line.removeprefix("Environment=").split()
+    )
+    environ = {
+        name: value.replace("%d", str(tmp_path)).replace("%i", "8082")
+        for name, value in environ.items()
+    }
+    chosen = settings.read(tmp_path / "bandit.toml", environ)
+    assert (chosen.server.port, chosen.data_dir) == (8082, "/var/lib/bandit-service/8082")
+    assert chosen.dsn == "postgresql://u:p@h:5432/d"
+    loaded = {line.partition(":")[0].partition("=")[2] for line in each if "LoadCredential" in line}
+    assert loaded == {"keys.toml", "dsn"}

@@ -161,3 +161,31 @@ async def test_a_field_of_null_is_absent(client: Client) -> None:
     for wrong, field in (({"winner": None, "loser": "a"}, "winner"), ({"qery": None}, "qery")):
         status, body = await client.post("/v1/comparisons", wrong)
         assert (status, body["error"]["param"]) == (400, field)
+
+
+async def test_a_field_of_null_is_absent_in_what_is_configured(client: Client) -> None:
+    """Also `id`, `why`, and fields of the structs within, as the OpenAPI document says."""
+    price = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+    arm = price | {"id": None, "request": {"temperature": None, "extra_body": None}}
+    assert (await client.call("PUT", "/v1/arms/of-nulls", arm))[0] == 201
+    deployed = price | {"deployments": [{"upstream": "u", "weight": None, "model": None}]}
+    status, body = await client.call("PUT", "/v1/arms/of-nulls", deployed)
+    assert "deployments[0].upstream" in body["error"]["message"]  # there is none; and no null
+    nothing = dict.fromkeys(("id", "why", "share", "ramp", "unit", "sticky"))
+    variants = [
+        {"key": "a", "arm": "mistral-large-2512", "weight": 0.5, "policy": None, "shadow": None},
+        {"key": "b", "arm": "gemini-2.5-pro", "weight": 0.5, "parameters": None},
+    ]
+    spec = nothing | {"variants": variants, "audience": {"tenants": None, "max_tokens": None}}
+    status, body = await client.call("PUT", "/v1/experiments/of-nulls", spec | {"share": 0.5})
+    assert status == 201, body
+    status, body = await client.call("PUT", "/v1/experiments/of-nulls", spec)
+    assert (status, body["experiment"]["share"]) == (200, 0.5)  # what is left out stays
+    rules = {"stopped": True, "salt": None, "why": None}
+    status, body = await client.call("PUT", "/v1/experiment-rules", rules)
+    assert (status, body) == (200, {"stopped": True})
+    status, body = await client.call("PUT", "/v1/experiment-rules", {"slat": None})
+    assert (status, body["error"]["param"]) == (400, "slat")
+    candidates = {"policies": [{"name": "uniform", "parameters": None}], "on": None}
+    status, body = await client.post("/v1/experiments/of-nulls/whatif", candidates)
+    assert "null" not in body.get("error", {}).get("message", ""), body

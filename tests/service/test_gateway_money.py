@@ -91,6 +91,12 @@ async def ask(client: Client, path: str = "chat/completions", **more: Any) -> An
         return answer.status, answer.headers, await answer.text()
 
 
+async def _metric(client: Client, name: str) -> float:
+    async with client.session.get(f"{client.url}/metrics", headers=client.headers) as answer:
+        lines = (await answer.text()).splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
+
+
 async def cost_of(client: Client, id: str) -> float | None:
     _, body = await client.get(f"/v1/decisions/{id}")
     cost: float | None = body["signals"].get("cost_usd")
@@ -197,6 +203,29 @@ async def test_a_hard_budget_is_hard_whatever_limits_are_named(
         assert len(provider.seen) == 1
         _, state = await client.get("/v1/budgets")
         assert 0.06 < state["budgets"][0]["spent_usd"] <= 0.1
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "embeddings"])
+async def test_what_costs_nothing_goes_on_when_a_budget_is_overspent(
+    tmp_path: Path, models: Path, path: str
+) -> None:
+    """On 164cc0c0 it was refused with 429 until the window ended."""
+    budget = {"scope": "service", "per": "month", "usd": 0.5 * _COST, "pace": False}
+    environ = {"BANDIT_BUDGETS": json.dumps([budget])}
+    answer = whole(_USAGE) | {"data": [{"embedding": [0.5]}]}
+    async with replaying(tmp_path, models, answer, **environ) as (client, provider):
+        free = {"usd_per_mtok_in": 0.0, "usd_per_mtok_out": 0.0, "upstream": "p"}
+        assert (await client.call("PUT", "/v1/arms/free", free))[0] == 201
+        assert (await ask(client, model="a", max_tokens=1))[0] == 200  # and bills more than that
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert row["spent_usd"] > row["usd"]
+        given = {"input": "hello"} if path == "embeddings" else {}
+        assert (await ask(client, path, model="a", **given))[0] == 429
+        for more in ({"max_tokens": 50}, {"max_tokens": None}, {"n": 3}):
+            assert (await ask(client, path, model="free", **given, **more))[0] == 200
+        if path == "chat/completions":
+            statuses = {(await ask(client))[0] for _ in range(5)}
+            assert (statuses, provider.seen[-1]["model"]) == ({200}, "free")
 
 
 async def test_without_a_limit_a_call_holds_what_the_arm_can_answer_or_all_that_is_left(
@@ -317,6 +346,44 @@ async def test_where_nothing_can_be_written_no_cost_is_told(
         assert (status, "hello" in text, "x-cost-usd" in headers) == (200, True, False)
         make_room()
         assert "x-cost-usd" in (await ask(client))[1]
+
+
+async def test_what_was_spent_while_the_disk_was_full_is_booked_once_it_has_room(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counts for budgets meanwhile, and is told. On 164cc0c0 it was lost ("not booked")."""
+    budget = [{"scope": "service", "per": "day", "usd": 2.5 * _COST, "pace": False}]
+    environ = {"BANDIT_BUDGETS": json.dumps(budget)}
+    async with replaying(tmp_path, models, whole(_USAGE), **environ) as (client, provider):
+        limit: dict[str, Any] = {"max_tokens": 10}
+        make_room = full_disk(monkeypatch)
+        decided = json.loads((await ask(client, **limit))[2])["id"]
+        choice = {"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}
+        provider.answer = [{"choices": [choice]}, {"choices": [], "usage": _USAGE}]
+        assert "hello" in (await ask(client, stream=True, **limit))[2]
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert (row["spent_usd"], row["held_usd"]) == (0.0, pytest.approx(2 * _COST))
+        assert (await ask(client, max_tokens=400))[0] == 429  # what is left is less than its most
+        told = (await client.get("/readyz"))[1]
+        assert f"{2 * _COST:.6g} USD of costs wait" in told["why"]
+        assert await _metric(client, "bandit_cost_waiting_usd") == pytest.approx(2 * _COST)
+        make_room()
+
+        async def written() -> bool:
+            return bool((await client.get("/readyz"))[1]["status"] == "ready")
+
+        await until(written)
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert (row["spent_usd"], row["held_usd"]) == (pytest.approx(2 * _COST), 0.0)
+        assert await _metric(client, "bandit_cost_waiting_usd") == 0.0
+        assert await _metric(client, "bandit_cost_lost_usd_total") == 0.0
+        # a cost that is reported later takes the place of what was booked
+        assert await client.reward(decided, quality=1.0, cost_usd=0.5 * _COST) == "accepted"
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert row["spent_usd"] == pytest.approx(1.5 * _COST)
+    of, spent = _costs(tmp_path / "var")
+    assert of == {decided: 0.5 * _COST}
+    assert spent == [pytest.approx(_COST)] * 2
 
 
 async def test_a_redirect_that_is_not_written_is_paid_and_nobody_learns_of_it(

@@ -16,7 +16,8 @@ ON = {
     "BANDIT_IMPLICIT_EDIT": "1",
 }
 ASKED = [{"role": "user", "content": "Hello there"}]
-EDITED = [{"role": "user", "content": "Hello you"}]
+TALK = [*ASKED, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Why?"}]
+EDITED = [*TALK[:-1], {"role": "user", "content": "How?"}]
 
 
 async def _ask(client: Client, messages: Any, *, stream: bool = False, talk: str = "c") -> str:
@@ -40,8 +41,8 @@ async def test_a_regenerate_and_an_edit_count_against_the_answer_before(
     tmp_path: Path, models: Path, stream: bool
 ) -> None:
     async with a_gateway(tmp_path, models, **ON) as (client, _):
-        first = await _ask(client, ASKED, stream=stream)
-        second = await _ask(client, ASKED, stream=stream)
+        first = await _ask(client, TALK, stream=stream)
+        second = await _ask(client, TALK, stream=stream)
         third = await _ask(client, EDITED, stream=stream)
         said = await _signals(client, first)
         assert said["implicit_regenerate"] == 1.0

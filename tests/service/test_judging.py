@@ -10,6 +10,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.full_disk import full_disk
 from tests.service.provider import CRITIC, HELLO, a_gateway, signals_of, until
 from tests.service.running import Client
 
@@ -88,6 +89,34 @@ async def test_a_model_judges_and_its_money_is_counted(tmp_path: Path, models: P
             assert await client.reward(answer.id, quality=0.1) == "duplicate"
             status, _ = await client.post("/v1/rewards", {"decision_id": answer.id, "quality": 0.2})
             assert status == 409
+
+
+async def test_what_a_judge_took_while_the_disk_was_full_is_booked_once_it_has_room(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 164cc0c0 it was lost, for the budgets and for the judge's own limit."""
+    budget = [{"scope": "service", "per": "day", "usd": 100.0}]
+    environ = _environ(GRADER, BANDIT_BUDGETS=json.dumps(budget))
+    async with a_gateway(tmp_path, models, **environ) as (client, provider):
+        provider.judge = lambda _: '{"score": 8}'
+        make_room = full_disk(monkeypatch)
+        async with _official(client) as asking:
+            await asking.chat.completions.create(model="alpha", messages=HELLO)
+        paid = 'bandit_judge_cost_usd_total{judge="grader"}'
+        await _until_counted(client, paid, 1e-9)
+
+        async def spent() -> bool:
+            row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+            held.append(row["held_usd"])
+            return bool(row["spent_usd"] > 0.0 and row["held_usd"] == 0.0)
+
+        held: list[float] = []
+        assert not await spent()
+        make_room()
+        await until(spent)
+        row = (await client.get("/v1/budgets"))[1]["budgets"][0]
+        assert row["spent_usd"] == pytest.approx(held[0])
+        assert row["spent_usd"] > await _counted(client, paid)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,14 @@ async def test_calls_that_are_not_there_say_so(tmp_path: Path, models: Path) -> 
         status, body = await client.post("/v1/messages/batches", {})
         assert (status, body["type"], body["error"]["code"]) == (501, "error", "not_implemented")
         assert (await client.post("/v1/nothing", {}))[0] == 404
+        for method, path in (
+            ("GET", "/v1/responses/resp_1"), ("DELETE", "/v1/responses/resp_1"),
+            ("POST", "/v1/responses/resp_1/cancel"), ("GET", "/v1/files"), ("POST", "/v1/batches"),
+            ("GET", "/v1/vector_stores/vs_1/files/f_1"), ("POST", "/v1/threads/t/runs"),
+            ("POST", "/v1/complete"), ("POST", "/v1/realtime/sessions"),
+        ):  # fmt: skip
+            status, body = await client.call(method, path, {})
+            assert (status, body["error"]["code"]) == (501, "not_implemented"), path
 
 
 async def test_a_path_may_end_with_a_slash_and_one_without_its_version_is_told(

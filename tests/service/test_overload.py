@@ -198,3 +198,18 @@ async def test_a_long_list_does_not_hold_up_who_comes_beside_it(client: Client) 
     assert status == 200, body
     assert {each["status"] for each in body["results"]} == {"accepted"}
     assert answered >= length // 16 // 3
+
+
+async def test_a_list_of_refused_outcomes_does_not_hold_up_who_comes_beside_it(
+    client: Client,
+) -> None:
+    """On 164cc0c0 what is refused waited for nothing, so all of it was one turn of the loop."""
+    wrong = [{"decison_id": str(i), "quality": 1.0} for i in range(800)]
+    answered = 0
+    listed = asyncio.create_task(client.post("/v1/rewards", wrong))
+    while not listed.done():
+        assert (await client.get("/healthz"))[0] == 200
+        answered += 1
+    status, body = await listed
+    assert (status, {each["status"] for each in body["results"]}) == (200, {"error"})
+    assert answered >= 800 // 16 // 4

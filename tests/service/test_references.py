@@ -30,13 +30,39 @@ async def test_an_arm_whose_upstream_there_is_not_is_refused(client: Client) -> 
         ("/v1/decide", {"qery": "x"}, "qery: unknown field; did you mean query?; allowed are "),
         ("/v1/rewards", {"decison_id": "x"}, "decison_id: unknown field; did you mean decision_id"),
         ("/v1/comparisons", {"winner": "a", "loser": "b", "tei": True}, "did you mean tie?"),
+        (
+            "PUT /v1/experiments/e",
+            {"variants": [{"key": "a", "polcy": "x"}]},
+            "variants[0].polcy: unknown field; did you mean policy?; allowed are ",
+        ),
+        (
+            "PUT /v1/experiments/e",
+            {"variants": [], "audience": {"tenant": []}},
+            "audience.tenant: unknown field; did you mean tenants?",
+        ),
+        (
+            "PUT /v1/arms/a",
+            PRICED | {"request": {"temprature": 1}},
+            "request.temprature: unknown field; did you mean temperature?",
+        ),
+        (
+            "PUT /v1/arms/a",
+            PRICED | {"deployments": [{"upstream": "p", "wieght": 1}]},
+            "deployments[0].wieght: unknown field; did you mean weight?",
+        ),
+        ("DELETE /v1/units/u?tenat=acme", {}, "tenat: no such parameter; did you mean tenant?"),
+        ("GET /v1/decisions?limt=1", {}, "limt: no such parameter; did you mean limit?"),
+        ("GET /v1/arms?tag=x", {}, "tag: no such parameter; there is none"),
     ],
 )
 async def test_an_unknown_field_is_told_with_the_one_that_was_meant(
     client: Client, path: str, body: dict[str, Any], said: str
 ) -> None:
-    """Seen on 5a5a85b: "Object contains unknown field `qery`"."""
-    status, answer = await client.post(path, body)
+    """Seen on 5a5a85b: "Object contains unknown field `qery`". On 164cc0c0 so of a field within
+    another, and a mistyped parameter of a path was not looked at: a unit was erased for no tenant.
+    """
+    method, _, there = path.rpartition(" ")
+    status, answer = await client.call(method or "POST", there, body)
     assert status == 400
     assert said in answer["error"]["message"]
 
@@ -63,14 +89,19 @@ async def test_a_policy_that_is_gone_at_a_start_leaves_the_configured_one(
         assert (await client.decide())["policy"] == "nested"
 
 
-async def test_a_terminal_that_closes_ends_no_service(tmp_path: Path, models: Path) -> None:
-    """Seen on 5a5a85b: SIGHUP ended the process at once, without its orderly stop."""
+@pytest.mark.parametrize("number", ["SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM"])
+async def test_a_signal_that_is_for_nothing_ends_no_service(
+    tmp_path: Path, models: Path, number: str
+) -> None:
+    """Seen on 5a5a85b: SIGHUP ended the process at once, without its orderly stop. On 164cc0c0 the
+    others did, which are sent to open log files anew."""
     process = Process(tmp_path / "var", models)
     try:
         await process.url()
-        process.popen.send_signal(signal.SIGHUP)
+        process.popen.send_signal(signal.Signals[number])
+        says = "the file was read again" if number == "SIGHUP" else number
         async with asyncio.timeout(60):
-            while "the file was read again" not in process.log_path.read_text():
+            while says not in process.log_path.read_text():
                 await asyncio.sleep(0.02)
         assert process.stop() == 0
     finally:

@@ -33,14 +33,18 @@ def test_a_few_faults_lose_nothing(models: Path) -> None:
     assert 0.0 < float(found["booked of it, USD"]) <= float(found["budget, USD"])
 
 
+@pytest.mark.long
 def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) -> None:
     shared_log.wanted()
+    shared_log.nats_wanted()
     page = tmp_path / "page.md"
     sections = ("replicas", "replica-appends", "replica-join")
     page.write_text("".join(f"<!-- {each} -->\n<!-- /{each} -->\n" for each in sections))
     command = [sys.executable, "-m", "loadtest.bench.replicas", "--models", str(models)]
     sizes = [
         "--replicas",
+        "1",
+        "--jetstream",
         "1",
         "--seconds",
         "0.5",
@@ -56,5 +60,26 @@ def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) 
     written = page.read_text()
     assert "| one process, SQLite (baseline) |" in written
     assert "| 1 on PostgreSQL |" in written
+    assert "| 1 on JetStream |" in written
+    assert "the log read from JetStream, 61 events" in written
     assert "| 4 x 16 |" in written
     assert "a second one: from a snapshot of" in written
+
+
+@pytest.mark.long
+def test_the_model_measures_its_constants_and_prints_its_table(models: Path) -> None:
+    shared_log.wanted()
+    command = [sys.executable, "-m", "loadtest.scale_model", "--seconds", "0.5", "--models"]
+    done = subprocess.run([*command, str(models)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    constants, model = done.stdout.strip().split("\n\n")
+    assert len(constants.splitlines()) == 12
+    assert "nan" not in done.stdout
+    baseline, *rows = model.splitlines()[2:]
+    assert "one process, SQLite (baseline)" in baseline
+    rates = [row.split("|")[1].strip() for row in rows]
+    assert rates == ["1,000", "10,000", "100,000", "1,000,000"]
+    wrong = subprocess.run(
+        [*command[:3], "--busy", "0"], capture_output=True, text=True, timeout=60
+    )
+    assert (wrong.returncode, "--busy above 0" in wrong.stderr) == (2, True)

@@ -106,6 +106,56 @@ async def test_the_backlog_is_bounded_and_the_oldest_is_given_up() -> None:
     assert _ids(log) == ["b", "c"]
 
 
+def _spent(usd: float, ts: float = 1.0) -> ev.Spent:
+    return ev.Spent(ts=ts, usd=usd)
+
+
+async def test_a_cost_waits_with_the_decisions_in_one_order_and_is_let_go_of_when_applied() -> None:
+    log = _Disk()
+    log.full = True
+    writer = _writer(log)
+    told: list[float] = []
+    await writer.submit(lambda: _decided("a"), durable=False)
+    assert writer.owe(
+        _spent(0.5), lambda: told.append(writer.world.spend.spent("hour", 1.0, "service"))
+    )
+    await writer.submit(lambda: _decided("b"), durable=False)
+    assert (writer.owed_usd, told) == (0.5, [])
+    log.full = False
+    await writer.submit(lambda: _decided("c"), durable=False)
+    kinds = [ev.tag(type(ev.decode(body))) for _, body in log.replay()]
+    assert kinds == ["decided", "spent", "decided", "decided"]
+    assert (writer.owed_usd, told) == (0.0, [0.5])
+    assert writer.owe(_spent(0.25), lambda: told.append(0.0))  # there is room by now
+    assert (writer.owed_usd, told) == (0.0, [0.5, 0.0])
+    assert writer.world.spend.spent("hour", 1.0, "service") == 0.75
+    await writer.close()
+
+
+async def test_of_more_costs_than_may_wait_the_oldest_is_counted_as_lost() -> None:
+    log = _Disk()
+    log.full = True
+    writer = _writer(log, max_backlog=2)
+    let_go: list[int] = []
+    for i in range(3):
+        writer.owe(_spent(2.0**i), lambda i=i: let_go.append(i))  # type: ignore[misc]
+    assert (writer.owed_usd, let_go) == (6.0, [0])
+    assert writer._telemetry.metrics.cost_lost._value.get() == 1.0
+    log.full = False
+    await writer.close()
+    assert let_go == [0, 1, 2]
+    assert writer.world.spend.spent("hour", 1.0, "service") == 6.0
+
+
+async def test_a_cost_is_lost_where_the_log_is_broken() -> None:
+    log = _Disk()
+    writer = _writer(log)
+    writer.damaged(Closed("gone"))
+    let_go: list[int] = []
+    assert not writer.owe(_spent(1.0), lambda: let_go.append(1))
+    assert (let_go, writer._telemetry.metrics.cost_lost._value.get()) == ([1], 1.0)
+
+
 async def test_a_failed_sync_refuses_what_it_covered_and_is_told() -> None:
     log = _Disk()
     writer = _writer(log)

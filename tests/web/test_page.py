@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
-VIEWS = ("live", "decisions", "try", "experiments", "map")
+VIEWS = ("live", "decisions", "try", "playground", "experiments", "map", "history", "settings")
 READY = {
     "live": "#arms tbody tr", "decisions": ".feed li", "try": "#query",
-    "experiments": "#experiments > *", "map": "#map .legend li",
+    "playground": "#question p", "experiments": "#experiments > *", "map": "#map .legend li",
+    "history": "#history-periods tbody tr", "settings": "#arms-panel tbody tr",
 }  # fmt: skip
 
 
@@ -119,8 +120,13 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     row = page.locator("#arms tbody tr").first
     assert "not enough data" in await row.inner_text()
     assert "no traffic" in await row.inner_text()
+    start = page.locator("#start")
+    assert f"curl -s {await process.url()}/v1/decide" in await start.inner_text()
+    await start.get_by_role("button", name="Copy: From Python").click()
+    await start.get_by_role("status").filter(has_text=re.compile("Copied|Selected")).wait_for()
     await asyncio.to_thread(Service(await process.url()).serve, 1)
     await page.locator("#arms").get_by_text("n = 1").first.wait_for()
+    await start.wait_for(state="hidden")
     for chart in ("#split", "#reward"):  # of a single step there is nothing to read: no error
         await page.focus(f"{chart} canvas")
         await page.keyboard.press("ArrowLeft")
@@ -129,6 +135,23 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     await page.wait_for_selector("text=Not enough data: 1 of 10 queries")
     await page.close()
     assert await asyncio.to_thread(process.stop) == 0
+
+
+async def test_the_history_adds_up_the_log_by_what_is_chosen(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(f"{service.url}/#history")
+    groups = page.locator("#history-groups tbody tr")
+    await groups.nth(1).wait_for()
+    assert any("large" in text for text in await groups.all_inner_texts())
+    told = service.call("GET", "/v1/history?per=hour&by=policy")
+    await page.select_option("#history-by", "policy")
+    await page.select_option("#history-per", "hour")
+    await page.locator("#history-groups tbody tr", has_text="nested").wait_for()
+    assert await groups.count() == len({g for one in told["periods"] for g in one["groups"]})
+    await page.locator("#history-periods tbody tr", has_text=told["periods"][0]["name"]).wait_for()
+    await page.select_option("#history-by", "tag")
+    await page.locator("#history-groups tbody tr", has_text="none").wait_for()
 
 
 async def _go_and_read(page: Page, view: str, text: str) -> None:

@@ -63,10 +63,16 @@ def run(args: argparse.Namespace) -> int:
     return asyncio.run(_serve_until_stopped(chosen, args))
 
 
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
+"""Sent to open files anew; by default they end the process at once."""
+
+
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that is closed ends no service
+    for number in (signal.SIGHUP, *_NOT_USED):
+        signal.signal(number, signal.SIG_IGN)  # a terminal that is closed ends no service
     signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
     why = ""
     bar: tqdm[Any] = tqdm(desc="recovering", unit=" events", disable=None, leave=False)
@@ -77,7 +83,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
 
     async with service.serving(chosen, progress) as (url, running):
         bar.close()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.add_signal_handler(number, stop.set)
         reloads: set[asyncio.Task[bool]] = set()
 
@@ -87,6 +93,9 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        for number in _NOT_USED:
+            what = f"{number.name}: does nothing; SIGHUP reads the configuration again"
+            loop.add_signal_handler(number, _log.warning, what)
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
@@ -99,7 +108,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         stopping.cancel()
         if broken.done():
             why = broken.result()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once
         loop.remove_signal_handler(signal.SIGHUP)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bandit_service.core.errors import Busy, OutOfTime, Refused, Unavailable, in_words
+from bandit_service.core.errors import Refused, in_words
 from bandit_service.offline.candidates import Candidate, checked
+from bandit_service.offline.questions import Questions
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
 from bandit_service.wire import WhatIfRequest
-from store import StoreError, Trimmed, first_of
+from store import first_of
 
 if TYPE_CHECKING:
     from bandit_service.offline.offpolicy.child import Job
@@ -33,41 +32,24 @@ class WhatIf:
     def __init__(self, writer: Writer, settings: Settings) -> None:
         self._writer = writer
         self._settings = settings
-        self._busy = False
+        self._questions = Questions(
+            writer,
+            _CHILD,
+            "evaluation",
+            "experiment_rules.whatif_s",
+            "`bandit-service evaluate --from-log`",
+            settings.snapshots.stalled_s,
+        )
 
     async def ask(self, request: WhatIfRequest, experiment: str) -> dict[str, Any]:
         """The report on an experiment's decisions, or on all where the request says so.
 
-        Raises Refused, Busy while another is under way, OutOfTime, and Unavailable where the log
-        cannot be read.
+        Raises Refused, and what `Questions.ask` raises.
         """
         from bandit_service.offline.offpolicy.child import Done
 
-        job = self._job(request, experiment)
-        if self._busy:
-            raise Busy("another evaluation is running; retry when it is done")
-        self._busy = True
-        try:
-            async with asyncio.timeout(self._settings.experiment_rules.whatif_s):
-                upto = await self._writer.synced()
-                stalled_s = self._settings.snapshots.stalled_s
-                done = await elsewhere(
-                    _CHILD, job, self._writer.log, upto, Done, within_s=stalled_s
-                )
-        except TimeoutError:
-            raise OutOfTime(
-                f"whatif: not done within experiment_rules.whatif_s, "
-                f"{self._settings.experiment_rules.whatif_s:g} s; use `bandit-service evaluate "
-                "--from-log` for as long as it takes"
-            ) from None
-        except Trimmed:
-            raise Unavailable("the log was shortened meanwhile; ask again") from None
-        except (FoldFailed, StoreError) as error:
-            if isinstance(error, Stalled):
-                self._writer.child_ended()
-            raise Unavailable(f"the log could not be evaluated: {error}") from None
-        finally:
-            self._busy = False
+        within_s = self._settings.experiment_rules.whatif_s
+        done = await self._questions.ask(self._job(request, experiment), Done, within_s)
         found: dict[str, Any] = msgspec.json.decode(done.report)
         return found
 

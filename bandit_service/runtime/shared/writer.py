@@ -26,6 +26,7 @@ from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Expired, NotYet, ServiceError, Unavailable
 from bandit_service.core.world import World
+from bandit_service.runtime.backlog import Booked
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
@@ -322,6 +323,12 @@ class SharedWriter(Writer):
         """They are applied when they come back; where the log is away, they wait for it."""
         for event in events:
             self.submit(partial(_as_it_is, event), durable=False)
+
+    def owe(self, event: ev.Spent, booked: Booked) -> bool:
+        """It is lost: what was submitted waits for the log by itself, unless too much waits."""
+        self._backlog.lost(event)
+        booked()
+        return False
 
     def check_read_by_all(self, kind: type[ev.Event]) -> None:
         """Raise Unavailable where an open replica cannot read events of this kind."""

@@ -45,7 +45,7 @@ def came(
     [
         (ASKED, True, ASKED, REGENERATE),
         (ASKED, False, ASKED, RETRY),
-        (ASKED, True, OTHER, EDIT),
+        (ASKED, True, OTHER, None),
         (LATER, True, LATER, REGENERATE),
         (LATER, True, EDITED, EDIT),
         (LATER, False, EDITED, EDIT),
@@ -61,13 +61,34 @@ def test_a_request_is_compared_with_the_one_before(
     assert came(signals, second, "d2") == (None if signal is None else (signal, "d1"))
 
 
+@pytest.mark.parametrize("system", [[], [{"role": "system", "content": "Be short."}]])
+def test_who_sends_only_the_newest_message_edits_and_regenerates_nothing(system: Any) -> None:
+    """On 164cc0c0 each question of such a conversation was an edit of the one before."""
+    signals = ImplicitSignals(ALL, 300.0)
+
+    def asked(text: str, id: str, whole: bool = True) -> tuple[str, str] | None:
+        return came(signals, [*system, {"role": "user", "content": text}], id, whole=whole)
+
+    assert asked("What is 17 * 23?", "d1") is None
+    assert asked("Why?", "d2") is None
+    assert asked("Go on", "d3") is None
+    assert asked("Go on", "d4") is None
+    assert asked("And then?", "d5", whole=False) is None
+    assert asked("And then?", "d6") == (RETRY, "d5")
+    # one who sends all of it is told apart as soon as an answer is there
+    assert came(signals, [*system, *LATER], "d7") is None
+    assert came(signals, [*system, *EDITED], "d8") == (EDIT, "d7")
+    assert came(signals, [*system, *EDITED], "d9") == (REGENERATE, "d8")
+
+
 @pytest.mark.parametrize("signal", list(ALL))
 def test_only_what_has_a_weight_is_looked_for(signal: str) -> None:
     signals = ImplicitSignals({**dict.fromkeys(ALL, 0.0), signal: 0.5}, 300.0)
     came(signals, ASKED, "d1")
     assert (came(signals, ASKED, "d2", whole=False) is not None) == (signal == REGENERATE)
     assert (came(signals, ASKED, "d3") is not None) == (signal == RETRY)
-    assert (came(signals, OTHER, "d4") is not None) == (signal == EDIT)
+    came(signals, LATER, "d4")
+    assert (came(signals, EDITED, "d5") is not None) == (signal == EDIT)
 
 
 def test_without_any_weight_nothing_is_remembered() -> None:

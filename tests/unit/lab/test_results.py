@@ -79,6 +79,17 @@ def test_every_page_is_written_and_can_be_written_again(
     (tmp_path / "docs" / "results.md").unlink()
     assert results.main(["--render", *common]) == 0
     assert (tmp_path / "docs" / "results.md").read_text() == written
+    # the claims alone: what stands before them, and the recording's page, stay as they are
+    head, claimed = written.split("## The papers' claims")
+    (tmp_path / "docs" / "results.md").write_text(f"kept{head}## The papers' claims\n\nold\n")
+    page_path = tmp_path / "docs" / "results" / "made.md"
+    page_path.write_text("kept")
+    assert results.main([*arguments, "--claims"]) == 0
+    again = (tmp_path / "docs" / "results.md").read_text()
+    assert again.startswith(f"kept{head}")
+    assert again.count("\n### ") == claimed.count("\n### ")
+    assert "old" not in again.split("## The papers' claims")[1].split()
+    assert page_path.read_text() == "kept"
 
 
 def test_without_any_recording_it_says_so(

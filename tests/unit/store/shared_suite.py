@@ -240,3 +240,22 @@ class SharedSuite:
         assert [each.reads for each in await one.replicas()] == [1, 2]
         await other.join("other", "key")
         assert [each.reads for each in await one.replicas()] == [1, 1]
+
+    async def test_a_replica_is_never_seen_without_what_it_reads(self, joined: Joined) -> None:
+        """Else a replica of this release is taken for an older one: a budget's slice was 503."""
+        one, other = await joined("one"), await joined("other")
+        joins = 0
+
+        async def again() -> None:
+            nonlocal joins
+            for _ in range(20):
+                await other.join("other", "key", 2)
+                joins += 1
+
+        await other.join("other", "key", 2)
+        joining = asyncio.ensure_future(again())
+        seen = set()
+        while not joining.done():
+            seen |= {each.reads for each in await one.replicas() if each.name == "other"}
+        await joining
+        assert (joins, seen) == (20, {2})

@@ -273,3 +273,22 @@ async def test_replicas_that_start_at_once_make_the_tables_once(postgres: Postgr
         await logs[1].connect()
     for log in logs:
         await log.close()
+
+
+async def test_a_schema_that_a_release_before_made_is_added_to(joined: Joined) -> None:
+    """That release said apart what it reads, or said nothing; both can join."""
+    one = await joined("one")
+    before = "slot int, INOUT epoch bigint, INOUT settled float8, INOUT other text"
+    async with one._apart() as ask:
+        await ask("DROP PROCEDURE bandit_join")
+        await ask("DROP TABLE bandit_reads")
+        await ask(
+            f"CREATE PROCEDURE bandit_join(INOUT {before}, l text, n text, k text, "
+            "alive interval, gone interval) LANGUAGE plpgsql AS $$ BEGIN slot := 7; END $$"
+        )
+        new = await joined("new")
+        await new.join("new", "key", 2)
+        assert {each.name: each.reads for each in await one.replicas()} == {"one": 1, "new": 2}
+        nulls = "NULL::int, NULL::bigint, NULL::float8, NULL::text"
+        values = f"{nulls}, 'log', 'old', 'key', '1 h', '1 d'"
+        assert (await ask(f"CALL bandit_join({values})"))[0]["slot"] == 7

@@ -1,0 +1,114 @@
+"""The playground in a real browser, before a real provider: answers stream, votes teach."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.service.provider import COST, a_gateway
+from tests.service.running import Client
+from tests.web.conftest import PICTURES, Opened, Service
+from tests.web.test_accessible import DIM, NAMELESS, ORDER, TWICE
+
+if TYPE_CHECKING:
+    from playwright.async_api import Locator, Page
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def _playground(opened: Opened, url: str, width: int = 1360, **more: bool) -> Page:
+    page = await opened(f"{url}/#playground", width, **more)
+    await page.wait_for_selector("#model-first")
+    return page
+
+
+async def _asked(page: Page, first: str, second: str = "") -> Locator:
+    await page.fill("#message", "Hello there")
+    await page.select_option("#model-first", first)
+    await page.select_option("#model-second", second)
+    await page.click('#question button[type="submit"]')
+    return page.locator("#answers article")
+
+
+@pytest.mark.parametrize("width", [1360, 390])
+async def test_two_models_answer_beside_each_other_and_a_vote_is_learned(
+    tmp_path: Path, models: Path, opened: Opened, width: int
+) -> None:
+    async with a_gateway(tmp_path, models) as (client, _):
+        page = await _playground(opened, client.url, width)
+        answers = await _asked(page, "alpha", "beta")
+        await page.get_by_text("Done.").wait_for()
+        assert await answers.locator(".said").all_inner_texts() == ["I am alpha", "I am beta"]
+        assert f"${COST:.4f}" in await answers.first.inner_text()
+        link = await answers.first.locator("a").get_attribute("href")
+        assert link is not None
+        id = link.partition("=")[2]
+        await page.get_by_role("button", name="beta was better").click()
+        await page.get_by_text("Your vote was learned.").wait_for()
+        assert await _known(client, id, "beta", "alpha", tie=False)
+        await page.get_by_role("button", name="Equally good").click()
+        await page.get_by_text("Your vote was changed.").wait_for()
+        assert await _known(client, id, "alpha", "beta", tie=True)
+        await answers.first.get_by_role("button", name="Good").click()
+        await answers.first.get_by_text("Quality 1 was learned.").wait_for()
+        _, told = await client.get(f"/v1/decisions/{id}")
+        assert told["signals"]["quality"] == 1.0
+        assert await page.evaluate(NAMELESS) == []
+        assert await page.evaluate(DIM) == []
+        assert await page.evaluate(TWICE) == []
+        levels = await page.evaluate(ORDER)
+        assert levels[:3] == [1, 2, 3]
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        await page.screenshot(path=PICTURES / f"playground-{width}.png", full_page=True)
+        # the same message again is a question of its own: the service may choose anew
+        await _asked(page, "auto")
+        await page.get_by_text("Done.").wait_for()
+        assert "auto → " in await page.locator("#answers h3").first.inner_text()
+        assert await page.locator("#answers .vote").is_hidden()
+        await page.close()
+
+
+async def _known(client: Client, id: str, winner: str, loser: str, *, tie: bool) -> bool:
+    """Whether the service has this comparison already."""
+    body = {"decision_id": id, "winner": winner, "loser": loser, "tie": tie}
+    _, told = await client.post("/v1/comparisons", body)
+    return bool(told["results"][0]["status"] == "duplicate")
+
+
+async def test_a_failure_is_said_where_the_answer_would_be(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    async with a_gateway(tmp_path, models) as (client, provider):
+        page = await _playground(opened, client.url, failures=True)
+        provider.behaviour |= {"alpha": "broken", "beta": "rejected"}
+        answers = await _asked(page, "alpha", "beta")
+        await page.get_by_text("Not every answer came whole.").wait_for()
+        assert "I am" in await answers.first.locator(".said").inner_text()
+        assert await answers.first.locator(".bad").inner_text() != ""
+        assert "bad tool" in await answers.nth(1).locator(".bad").inner_text()
+        assert await page.locator("#answers .vote").is_hidden()
+        await page.close()
+
+
+async def test_an_answer_can_be_stopped(tmp_path: Path, models: Path, opened: Opened) -> None:
+    async with a_gateway(tmp_path, models) as (client, provider):
+        page = await _playground(opened, client.url)
+        provider.behaviour["alpha"] = "endless"
+        await _asked(page, "alpha")
+        await page.locator(".said", has_text="I am").wait_for()
+        await page.get_by_role("button", name="Stop").click()
+        await page.locator("#question .result", has_text="Stopped.").wait_for()
+        async with asyncio.timeout(60):
+            await provider.cancelled.wait()
+        await page.close()
+
+
+async def test_without_an_upstream_it_says_what_is_missing(
+    service: Service, opened: Opened
+) -> None:
+    page = await opened(f"{service.url}/#playground")
+    await page.get_by_text("No arm has an upstream").wait_for()
