@@ -71,7 +71,7 @@ _NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _NOT_USED:
+    for number in (signal.SIGHUP, *_NOT_USED):
         signal.signal(number, signal.SIG_IGN)  # a terminal that is closed ends no service
     signal.signal(signal.SIGTERM, _end)  # while it recovers there is nothing to drain
     why = ""
@@ -85,9 +85,6 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         bar.close()
         for number in _ENDING:
             loop.add_signal_handler(number, stop.set)
-        for number in _NOT_USED:
-            what = f"{number.name}: nothing is read again; SIGHUP reads the file again"
-            loop.add_signal_handler(number, _log.warning, what)
         reloads: set[asyncio.Task[bool]] = set()
 
         def reload() -> None:
@@ -96,6 +93,9 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        for number in _NOT_USED:
+            what = f"{number.name}: does nothing; SIGHUP reads the configuration again"
+            loop.add_signal_handler(number, _log.warning, what)
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
