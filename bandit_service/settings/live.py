@@ -157,11 +157,20 @@ def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
     allowed = {(beside / each).resolve().parent for each in named}
     allowed |= set() if file.file is None else {beside.resolve()}
     own = {file.log.dsn_env, file.feedback.secret_env} - {""}
+    written = (file.log.dsn_file, file.security.keys_file, file.server.tls_key)
+    own_files = {(beside / each).resolve() for each in written if each}
+    own_files |= set() if file.file is None else {file.file.resolve()}
+    data = Path(file.data_dir).resolve()
     wrong = []
     for spec in (each.spec for each in upstreams):
         if spec.key_env in own:
             wrong.append(f"upstreams.{spec.id}.key_env: {spec.key_env} is a secret of the service")
-        if spec.key_file and (beside / spec.key_file).resolve().parent not in allowed:
+        if not spec.key_file:
+            continue
+        path = (beside / spec.key_file).resolve()
+        if path in own_files or data in path.parents:
+            wrong.append(f"upstreams.{spec.id}.key_file: is a file of the service itself")
+        elif path.parent not in allowed:
             there = ", ".join(sorted(map(str, allowed))) or "none"
             wrong.append(
                 f"upstreams.{spec.id}.key_file: must be beside the configuration file or a key "

@@ -379,11 +379,16 @@ async def test_an_upstream_gets_no_secret_that_is_not_for_it(
     of = {"id": "p", "base_url": "http://127.0.0.1:9/v1"}
     first = of | {"key_file": str(tmp_path / "keys" / "one")}
     environ["BANDIT_UPSTREAMS"] = json.dumps([first])
+    (tmp_path / "keys" / "own").write_text("keys = []")  # a keys file, which has none itself
+    environ["BANDIT_SECURITY_KEYS_FILE"] = str(tmp_path / "keys" / "own")
     async with _administered(tmp_path, models, **environ) as (ops, _, _):
         await _taken(ops, upstreams=[of | {"key_file": str(tmp_path / "keys" / "two")}])
+        (tmp_path / "var" / "feedback.secret").write_text("as the service would write it")
         for more, param in (
             ({"key_file": str(tmp_path / "elsewhere" / "one")}, "upstreams.p.key_file"),
             ({"key_file": f"{tmp_path}/keys/../elsewhere/one"}, "upstreams.p.key_file"),
+            ({"key_file": str(tmp_path / "keys" / "own")}, "upstreams.p.key_file"),
+            ({"key_file": str(tmp_path / "var" / "feedback.secret")}, "upstreams.p.key_file"),
             ({"key_env": "VOTES"}, "upstreams.p.key_env"),
         ):
             status, body = await change(ops, {"upstreams": [of | more]})
