@@ -28,6 +28,7 @@ from bandit_service.settings.metrics import all_metrics
 
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
+_FOLLOWING = "follow configuration"
 MOST_BYTES = 256 * 1024
 """Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
@@ -113,8 +114,8 @@ class LiveConfiguration:
         switch(self.settings)
 
     def sections(self) -> dict[str, list[Entry]]:
-        """Every section as it is in force."""
-        return sections_of(self.settings)
+        """Every section as the log has it, which a replica that could not follow has not in force."""
+        return self.known.sections or sections_of(self.settings)
 
     async def change(
         self,
@@ -140,8 +141,7 @@ class LiveConfiguration:
                     param="If-Match",
                 )
             try:
-                # of the log, which a replica that could not follow may not have in force
-                now = self.known.sections or self.sections()
+                now = self.sections()
                 wanted = with_sections(self.settings, {**now, **edit(now)}, self._arms())
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
@@ -193,8 +193,9 @@ class LiveConfiguration:
                 self.settings, wanted, arms, taken=self.known.sections, anew=True
             )
             event = self._event(settings, "config", why, FILE, core.digests(now))
-            if event is None and settings.upstreams != self.settings.upstreams:
-                self._take(settings)
+            if event is None and settings != self.settings:
+                self._take(settings)  # secrets, or what could not be followed before
+                self._writer.tasks.well(_FOLLOWING)
             return event
 
         await self._write(prepare)
@@ -208,8 +209,7 @@ class LiveConfiguration:
         source: str,
         file: Mapping[str, dict[str, str]] | None = None,
     ) -> ev.ConfigurationChanged | None:
-        then, known = sections_of(wanted), self.known
-        now = known.sections if known else self.sections()
+        then, now, known = sections_of(wanted), self.sections(), self.known
         changed = {name: tuple(then[name]) for name in SECTIONS if then[name] != now[name]}
         if not changed and (not known or file is None or file == known.file):
             return None
@@ -271,9 +271,9 @@ class LiveConfiguration:
                 settings = with_sections(self.settings, known, self._arms(), taken=known)
             except BadSettings as bad:
                 why = f"revision {event.revision} is not followed here: {'; '.join(bad.mistakes)}"
-                self._writer.tasks.failed("follow configuration", ServiceError(why))
+                self._writer.tasks.failed(_FOLLOWING, ServiceError(why))
                 return
-        self._writer.tasks.well("follow configuration")
+        self._writer.tasks.well(_FOLLOWING)
         self._take(settings)
         self._changed.set()
         _log.info(

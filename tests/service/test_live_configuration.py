@@ -841,8 +841,23 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         assert writer.append_now(anothers(2, key_env="NOT_SET_HERE"))
         _, ready = await client.get("/readyz")
         assert "NOT_SET_HERE" in ready["failing"]["follow configuration"]
-        state = await _in_force(client)
-        assert (state["revision"], state["upstreams"], state["budgets"]) == (2, [], [DAY])
+        state = await _in_force(client)  # of the log, so that nobody undoes it who changes it
+        assert state["revision"] == 2
+        assert state["upstreams"] == [upstream | {"key_env": "NOT_SET_HERE"}]
+        configuration = running[frame.CONFIGURATION]
+        assert configuration.settings.upstreams == ()
+        assert [each.usd for each in configuration.settings.budgets] == [DAY["usd"]]
+        assert not await running[service.RELOADING].reload()
+        assert await _in_force(client) == state, "its own file undoes nothing"
         assert writer.append_now(anothers(3))
-        assert (await _in_force(client))["upstreams"] == [upstream]
+        assert [each.spec.id for each in configuration.settings.upstreams] == ["q"]
         assert (await client.get("/readyz"))[1]["status"] == "ready"
+
+        secret = tmp_path / "secret"
+        assert writer.append_now(anothers(4, key_file=str(secret)))
+        assert (await client.get("/readyz"))[1]["status"] != "ready"
+        secret.write_text("sk-1")
+        assert await running[service.RELOADING].reload()
+        assert [each.key for each in configuration.settings.upstreams] == ["sk-1"]
+        assert (await client.get("/readyz"))[1]["status"] == "ready"
+        assert (await _in_force(client))["revision"] == 4

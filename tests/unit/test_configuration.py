@@ -101,6 +101,9 @@ def test_a_file_brings_no_revoked_key_back() -> None:
     assert core.merged({"keys": [rotated]}, wider, said, ["1"])["keys"] == [rotated]
     fresh = {"keys": [app | {"hash": "4"}]}
     assert core.merged({"keys": []}, fresh, said, ["1"])["keys"] == fresh["keys"]
+    graced = {"keys": [app | {"hash": "4", "old_hash": "1", "old_expires": "2030-01-01"}]}
+    assert core.merged({"keys": []}, graced, said, ["1"])["keys"] == fresh["keys"]
+    assert core.merged({"keys": []}, graced, said, [])["keys"] == graced["keys"]
 
 
 def test_budgets_of_one_name_are_told_apart() -> None:
@@ -193,6 +196,9 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         {"headers": {"Authorization": "Bearer x"}},
         {"auth_header": "x-mine", "headers": {"X-Mine": "x"}},
         {"query": {"api_key": "x"}},
+        {"headers": {"Ocp-Apim-Subscription-Key": "x"}},
+        {"query": {"X-Amz-Security-Token": "x"}},
+        {"base_url": "https://me:Bearer@h/v1"},
     ],
 )
 def test_no_secret_comes_into_the_log(tmp_path: Path, more: dict[str, Any]) -> None:
