@@ -114,7 +114,7 @@ class LiveConfiguration:
         switch(self.settings)
 
     def sections(self) -> dict[str, list[Entry]]:
-        """Every section as the log has it, which a replica that could not follow has not in force."""
+        """Every section as the log has it; not in force on a replica that could not follow."""
         return self.known.sections or sections_of(self.settings)
 
     async def change(

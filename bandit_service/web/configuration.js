@@ -1,6 +1,6 @@
 // The sections that change while the service runs, and the API keys.
 
-import { ask } from "./api.js";
+import { ask, renewed } from "./api.js";
 import { confirmed } from "./dialog.js";
 import { byId, el, say } from "./dom.js";
 
@@ -42,7 +42,7 @@ export function sectionsPanel(now, then) {
       el("div", { class: "field" }, el("label", { for: "section" }, "Section"), select),
       el("div", { class: "field" }, el("label", { for: "section-text" }, "Entries, JSON"), text),
       el("div", { class: "field" }, el("label", { for: "section-forget" }, "Routes whose learning may be lost"), forget, el("p", { class: "muted", id: "section-forget-hint" }, "Only where a route is removed, or gets another policy.")),
-      el("div", { class: "row" }, el("button", { type: "submit" }, "Apply"), el("button", { type: "button", class: "quiet", onclick: fill }, "Undo my edits")), told),
+      el("div", { class: "row" }, el("button", { type: "submit" }, "Apply"), el("button", { type: "button", class: "quiet", onclick: then }, "Read it again")), told),
     historyList(now, then));
 }
 
@@ -54,8 +54,7 @@ function historyList({ revision, history }, then) {
   };
   const item = (one) => el("li", {}, `Revision ${one.revision} by ${one.by}, ${when(one.ts)}: ${one.changed.join(", ") || "as the file"}${one.why ? `. ${one.why}` : ""} `,
     one.revision === revision ? null : el("button", { type: "button", class: "quiet", onclick: () => back(one.revision) }, `Back to ${one.revision}`));
-  const first = history.some((one) => one.revision === 0) ? null : el("li", {}, "Revision 0, the file ", el("button", { type: "button", class: "quiet", onclick: () => back(0) }, "Back to 0"));
-  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions" }, history.map(item), history.at(-1).revision === 1 ? first : null));
+  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions" }, history.map(item)));
 }
 
 // --- the keys
@@ -75,7 +74,11 @@ export function keysPanel({ keys }, then) {
   };
   const rotate = async (key) => {
     const fields = [{ name: "grace", label: "The key of now stays good for so many hours", type: "number", min: "0", step: "any", value: "1", required: true }, WHY];
-    const send = (given) => ask("POST", `v1/keys/${encodeURIComponent(key.id)}/rotate`, { grace_s: 3600 * Number(given.grace), why: given.why });
+    const send = async (given) => {
+      const answer = await ask("POST", `v1/keys/${encodeURIComponent(key.id)}/rotate`, { grace_s: 3600 * Number(given.grace), why: given.why });
+      await renewed(answer.key);
+      return answer;
+    };
     await made(await confirmed(`A new key for ${key.id}?`, "It is shown once, after this.", fields, send));
   };
   const revoke = async (key) => {
