@@ -775,6 +775,12 @@ usd_per_mtok_out = 1.5
         assert (status, "--config" in err) == (2, True)
         status, out, _ = await config("history")
         assert [line.split()[0] for line in out.splitlines()] == ["2", "1", "0"]
+        literal = 'headers = {"X-Token" = "hush"}'
+        file.write_text(
+            _FILE.replace('key_env = "A_KEY_THAT_ONLY_THE_SERVICE_HAS"', literal) + arms
+        )
+        status, out, _ = await config("diff", "--config", str(file))
+        assert (status, "hush" in out, "(hidden)" in out) == (1, False, True)
         file.write_text(_FILE.replace("usd = 20", "usd = -1") + arms)
         status, _, err = await config("diff", "--config", str(file))
         assert (status, "budgets[0].usd: must be above 0" in err) == (2, True)
@@ -845,7 +851,7 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         assert state["revision"] == 2
         assert state["upstreams"] == [upstream | {"key_env": "NOT_SET_HERE"}]
         configuration = running[frame.CONFIGURATION]
-        assert configuration.settings.upstreams == ()
+        assert not configuration.settings.upstreams
         assert [each.usd for each in configuration.settings.budgets] == [DAY["usd"]]
         assert not await running[service.RELOADING].reload()
         assert await _in_force(client) == state, "its own file undoes nothing"

@@ -75,7 +75,10 @@ class History(msgspec.Struct, kw_only=True, frozen=True):
     since: Annotated[float, doc("Decisions from here on, UTC seconds.", 1730419200.0)]
     until: Annotated[float, doc("And before here.", 1732924800.0)]
     periods: Annotated[list[Period], doc("The periods, oldest first.")]
-    uncounted: Annotated[int, doc("Outcomes of decisions that are too old or not in the log.", 0)]
+    uncounted: Annotated[
+        int,
+        doc("Outcomes of decisions that are too old or not in the log; 0 to a tenant's key.", 0),
+    ]
 
 
 @dataclass(slots=True)
@@ -185,7 +188,8 @@ class HistoryFold:
             self._elsewhere(event, event.subject)
             return
         if event.decision_id not in self._known:
-            self._uncounted += 1
+            # whose it is cannot be told, and how much others are rewarded is not a tenant's to know
+            self._uncounted += self._asked.tenant is None
             return
         known = self._known[event.decision_id]
         if known is None:

@@ -64,6 +64,7 @@ def test_sums_by_hand() -> None:
     assert {first.groups[arm].spent_usd for arm in arms} == {0.5625, 0.25}
     assert second.total.spent_usd == 0.125
     assert _folded(events, _asked()).uncounted == 1
+    assert _folded(events, _asked(tenant="acme")).uncounted == 0, "it may be another tenant's"
     tags = _folded(events, _asked("tag")).periods
     assert {name: of.decisions for name, of in tags[0].groups.items()} == {"x": 2, "y": 1}
     assert tags[0].total.decisions == 2
