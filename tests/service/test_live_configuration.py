@@ -678,6 +678,31 @@ async def test_sighup_takes_a_good_file_and_leaves_all_as_it_is_for_a_bad_one(
         assert await asyncio.to_thread(again.stop) == 0
 
 
+async def test_what_is_changed_while_the_file_is_read_stays(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path / "var", models)
+    file = tmp_path / "bandit.toml"
+    head = f'data_dir = "{tmp_path / "var"}"\n[server]\nport = 0\n'
+    arm = '[[arms]]\nid = "m"\nusd_per_mtok_in = 1.0\nusd_per_mtok_out = 4.0\n'
+    file.write_text(head + arm)
+    async with (
+        service.serving(settings.read(file, {})) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        client, router = Client(session, url), running[frame.ROUTER]
+        put = router.put_arm
+
+        async def meanwhile(*arguments: Any) -> Any:
+            await _taken(client, routes=[{"id": "bot", "policy": "knn"}])
+            return await put(*arguments)
+
+        monkeypatch.setattr(router, "put_arm", meanwhile)
+        file.write_text(head + arm + arm.replace('"m"', '"n"'))
+        assert await running[service.RELOADING].reload()
+        assert "bot" in router.world.routes.specs
+
+
 async def test_a_file_that_changed_while_the_service_was_down_is_a_revision(
     tmp_path: Path, models: Path
 ) -> None:
