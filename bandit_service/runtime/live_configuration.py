@@ -142,12 +142,13 @@ class LiveConfiguration:
                 )
             try:
                 now = self.sections()
-                wanted = with_sections(self.settings, {**now, **edit(now)}, self._arms())
+                given = {**now, **edit(now)}
+                self._check_author(now, given)
+                wanted = with_sections(self.settings, given, self._arms())
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
             _check_size(now, sections_of(wanted))
-            self._check_author(wanted)
             self._check_keys(wanted)
             self._check_routes(wanted, forget)
             return self._event(wanted, by, why, source)
@@ -294,14 +295,13 @@ class LiveConfiguration:
     def _arms(self) -> list[ev.ArmSpec]:
         return [record.spec for record in self._writer.world.catalogue.present()]
 
-    def _check_author(self, wanted: Settings) -> None:
+    def _check_author(self, now: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Forbidden where nobody is asked who it is, for what would give the service away: the
         first key, and where providers' keys are sent. Refused for secrets that are not for them.
+        Both before any file is read that the change names.
         """
-        now, specs = self.settings, [each.spec for each in wanted.upstreams]
-        same = specs == [each.spec for each in now.upstreams]
-        for name, changed in ((KEYS, wanted.keys != now.keys), ("upstreams", not same)):
-            if changed and not now.keys:
+        for name in (KEYS, "upstreams"):
+            if given[name] != now[name] and not self.settings.keys:
                 raise Forbidden(
                     f"{name}: cannot be changed at run time while the service asks for no key, "
                     "since anybody could do it; put a key of scope admin into the file "
@@ -309,8 +309,8 @@ class LiveConfiguration:
                     param=name,
                     reason="scope",
                 )
-        if not same:
-            wrong = foreign_secrets(wanted.upstreams, self.file)
+        if given["upstreams"] != now["upstreams"]:
+            wrong = foreign_secrets(given["upstreams"], self.file)
             if wrong:
                 raise Refused("; ".join(wrong), param=wrong[0].split(":")[0])
 

@@ -26,7 +26,7 @@ from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.upstreams import Upstream, UpstreamSpec, listed
+from bandit_service.settings.upstreams import UpstreamSpec, listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings
 
@@ -151,9 +151,10 @@ def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[di
     return told
 
 
-def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
+def foreign_secrets(upstreams: Any, file: Settings) -> list[str]:
     """Secrets that an upstream may not be given at run time: of the service itself, and files from
-    where the file of the configuration has none, which may be anything.
+    where the file of the configuration has none, which may be anything. upstreams: entries that
+    nobody has checked yet, since the check reads the files.
     """
     beside = Path() if file.file is None else file.file.parent
     named = [each.spec.key_file for each in file.upstreams if each.spec.key_file]
@@ -161,16 +162,26 @@ def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
     allowed |= set() if file.file is None else {beside.resolve()}
     own = {file.log.dsn_env, file.feedback.secret_env} - {""}
     wrong = []
-    for spec in (each.spec for each in upstreams):
-        if spec.key_env in own:
-            wrong.append(f"upstreams.{spec.id}.key_env: {spec.key_env} is a secret of the service")
-        if spec.key_file and (beside / spec.key_file).resolve().parent not in allowed:
+    for entry in upstreams if isinstance(upstreams, list) else ():
+        given = entry if isinstance(entry, dict) else {}
+        place, key_env, key_file = (given.get(name) for name in ("id", "key_env", "key_file"))
+        if key_env in own:
+            wrong.append(f"upstreams.{place}.key_env: {key_env} is a secret of the service")
+        if key_file and isinstance(key_file, str) and _directory(beside / key_file) not in allowed:
             there = ", ".join(sorted(map(str, allowed))) or "none"
             wrong.append(
-                f"upstreams.{spec.id}.key_file: must be beside the configuration file or a key "
+                f"upstreams.{place}.key_file: must be beside the configuration file or a key "
                 f"file that it names ({there})"
             )
     return wrong
+
+
+def _directory(file: Path) -> Path | None:
+    """Where a file really is; None for a path that leads nowhere."""
+    try:
+        return file.resolve().parent
+    except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
+        return None
 
 
 def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:

@@ -103,29 +103,30 @@ async def test_a_change_says_of_which_revision_it_is(client: Client, match: str)
 
 
 async def test_nothing_is_changed_by_what_is_wrong_and_every_mistake_is_told(
-    client: Client,
+    tmp_path: Path, models: Path
 ) -> None:
-    before = await _in_force(client)
-    wrong = {
-        "budgets": [DAY, DAY | {"per": "week"}],
-        "judges": [{"id": "j", "kind": "exact", "routes": ["bot"]}],
-        "upstreams": [{"id": "p", "base_url": "http://h/v1", "key_env": "NO_SUCH_VARIABLE"}],
-    }
-    status, body = await change(client, wrong)
-    assert status == 400
-    for place in ("budgets[1].per", "judges[0].routes", "upstreams[0].key_env"):
-        assert f"{place}: " in body["error"]["message"]
-    assert await _in_force(client) == before
-    unknowns: list[dict[str, Any]] = [
-        {"budget": [DAY]},
-        {"keys": []},
-        {"why": "x" * 1001},
-        {"budgets": {}},
-    ]
-    for unknown in unknowns:
-        status, body = await change(client, unknown)
-        assert (status, body["error"]["code"]) == (400, "invalid_value")
-    assert await _in_force(client) == before
+    async with _administered(tmp_path, models) as (client, _, _):
+        before = await _in_force(client)
+        wrong = {
+            "budgets": [DAY, DAY | {"per": "week"}],
+            "judges": [{"id": "j", "kind": "exact", "routes": ["bot"]}],
+            "upstreams": [{"id": "p", "base_url": "http://h/v1", "key_env": "NO_SUCH_VARIABLE"}],
+        }
+        status, body = await change(client, wrong)
+        assert status == 400
+        for place in ("budgets[1].per", "judges[0].routes", "upstreams[0].key_env"):
+            assert f"{place}: " in body["error"]["message"]
+        assert await _in_force(client) == before
+        unknowns: list[dict[str, Any]] = [
+            {"budget": [DAY]},
+            {"keys": []},
+            {"why": "x" * 1001},
+            {"budgets": {}},
+        ]
+        for unknown in unknowns:
+            status, body = await change(client, unknown)
+            assert (status, body["error"]["code"]) == (400, "invalid_value")
+        assert await _in_force(client) == before
 
 
 async def test_what_the_log_should_not_hold_is_refused(client: Client) -> None:
@@ -344,12 +345,15 @@ async def test_a_start_makes_whole_what_a_kill_left_behind_the_event(
 
 async def test_nobody_takes_over_a_service_that_asks_for_no_key(client: Client) -> None:
     admin = {"id": "ops", "scopes": ["admin"]}
+    named = {"id": "p", "base_url": "http://h/v1", "key_file": "/no/such/file"}
     for status, body, name in (
         (*await client.post("/v1/keys", admin), "keys"),
         (
             *await change(client, {"upstreams": [{"id": "p", "base_url": "http://h/v1"}]}),
             "upstreams",
         ),
+        # and nobody learns which files there are
+        (*await change(client, {"upstreams": [named]}), "upstreams"),
     ):
         assert (status, body["error"]["param"]) == (403, name)
     assert (await _in_force(client))["revision"] == 0
@@ -384,6 +388,8 @@ async def test_an_upstream_gets_no_secret_that_is_not_for_it(
         for more, param in (
             ({"key_file": str(tmp_path / "elsewhere" / "one")}, "upstreams.p.key_file"),
             ({"key_file": f"{tmp_path}/keys/../elsewhere/one"}, "upstreams.p.key_file"),
+            ({"key_file": "/no/such/file"}, "upstreams.p.key_file"),
+            ({"key_file": "keys/\0one"}, "upstreams.p.key_file"),
             ({"key_env": "VOTES"}, "upstreams.p.key_env"),
         ):
             status, body = await change(ops, {"upstreams": [of | more]})
