@@ -207,6 +207,11 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(
     answered.set()  # what is told once is shown, though the dialog was closed meanwhile
     await page.locator(".note", has_text="The key of app").wait_for()
     secret = await page.locator("#fresh-key").inner_text()
+    # a page that comes by http from elsewhere has no clipboard
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    await page.get_by_role("button", name="Copy the key").click()
+    await page.get_by_text("Selected; copy it by keyboard.").wait_for()
+    assert await page.evaluate("getSelection().toString()") == secret
 
     def decides() -> None:
         bearer = f"Bearer {secret}"
