@@ -144,6 +144,11 @@ def hashes_of(key: Entry) -> list[str]:
     return [each for each in given if each and isinstance(each, str)]
 
 
+def without_old(key: Entry) -> Entry:
+    """An entry of `keys` without the key that it took the place of."""
+    return {name: value for name, value in key.items() if not name.startswith("old_")}
+
+
 def _merged(
     section: str,
     live: Sequence[Entry],
@@ -158,15 +163,11 @@ def _merged(
     for name, entry in now.items():
         spent = section == KEYS and entry["hash"] in revoked
         if not spent and said.get(name) != _digest(entry):
-            found[name] = _without_old(entry) if entry.get("old_hash") in revoked else entry
+            found[name] = without_old(entry) if entry.get("old_hash") in revoked else entry
         elif name in there:
             found[name] = there[name]
     made = (name for name in there if name not in now and name not in said)
     return list((found | {name: there[name] for name in made}).values())
-
-
-def _without_old(key: Entry) -> Entry:
-    return {name: value for name, value in key.items() if not name.startswith("old_")}
 
 
 def _digest(entry: Entry) -> str:
