@@ -193,6 +193,13 @@ class LiveConfiguration:
             settings = with_sections(
                 self.settings, wanted, arms, taken=self.known.sections, anew=True
             )
+            if self._administered(self.settings) and not self._administered(settings):
+                raise BadSettings(
+                    [
+                        "keys: no key with the scope admin would be left; the file may be cut off; "
+                        "restart the service if it is right"
+                    ]
+                )
             event = self._event(settings, "config", why, FILE, core.digests(now))
             if event is None and settings != self.settings:
                 self._take(settings)  # secrets, or what could not be followed before
@@ -316,13 +323,15 @@ class LiveConfiguration:
 
     def _check_keys(self, wanted: Settings) -> None:
         """Refused where nobody could change anything any more, or everybody could."""
-        now = self._writer.now()
-        if wanted.keys != self.settings.keys and not any(
-            "admin" in key.scopes and expiry_of(key) > now for key in wanted.keys
-        ):
+        if wanted.keys != self.settings.keys and not self._administered(wanted):
             raise Refused(
                 "scopes: no key with the scope admin would be left; make one first", param="scopes"
             )
+
+    def _administered(self, settings: Settings) -> bool:
+        """Whether there is a key that can change things."""
+        now = self._writer.now()
+        return any("admin" in key.scopes and expiry_of(key) > now for key in settings.keys)
 
     def _check_routes(self, wanted: Settings, forget: Collection[str]) -> None:
         """Refused where a route's policy would lose what it learned, and nobody said it may."""

@@ -19,6 +19,7 @@ from bandit_service.app import service
 from bandit_service.core import events as ev
 from bandit_service.http import frame
 from bandit_service.runtime.live_configuration import LiveConfiguration
+from bandit_service.settings import keys
 from loadtest.postgres import Postgres
 from tests.service.command import command
 from tests.service.keyring import Keyring
@@ -682,6 +683,28 @@ async def test_sighup_takes_a_good_file_and_leaves_all_as_it_is_for_a_bad_one(
         client = Client(session, await again.url())
         assert await _in_force(client) == state
         assert await asyncio.to_thread(again.stop) == 0
+
+
+async def test_a_file_that_is_cut_off_opens_the_service_to_nobody(
+    tmp_path: Path, models: Path
+) -> None:
+    prepare(tmp_path / "var", models)
+    file, (secret, digest) = tmp_path / "bandit.toml", keys.new_key()
+    head = f'data_dir = "{tmp_path / "var"}"\n[server]\nport = 0\n'
+    file.write_text(f'{head}[[keys]]\nid = "ops"\nhash = "{digest}"\nscopes = ["admin"]\n')
+    async with (
+        service.serving(settings.read(file, {})) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        file.write_text(head)
+        assert not await running[service.RELOADING].reload()
+        assert (await Client(session, url).get("/v1/keys"))[0] == 401
+        assert (await Client(session, url, secret).get("/v1/keys"))[0] == 200
+    async with (
+        service.serving(settings.read(file, {})) as (url, _),
+        aiohttp.ClientSession() as session,
+    ):
+        assert (await Client(session, url).get("/v1/keys"))[0] == 200, "as a restart says"
 
 
 async def test_what_is_changed_while_the_file_is_read_stays(
