@@ -63,7 +63,10 @@ class Period(msgspec.Struct, kw_only=True, frozen=True):
     total: Annotated[Figures, doc("All of it.")]
     groups: Annotated[
         dict[str, Figures],
-        doc("By group; with tags a decision counts in each of its own. `none` has none."),
+        doc(
+            "By group; with tags a decision counts in each of its own. `none` has none; `others` "
+            "are those that are not told apart."
+        ),
     ]
 
 
@@ -257,8 +260,8 @@ class HistoryFold:
         sums: dict[str, Cell] = {}
         for of in self._cells.values():
             for name, cell in of.items():
-                if name is not None:
-                    sums.setdefault(name, Cell()).add(cell)
+                if name not in (None, OTHERS):  # one of this name is never apart from the others
+                    sums.setdefault(str(name), Cell()).add(cell)
         ranked = sorted(sums, key=lambda name: (-sums[name].usd, -sums[name].decisions, name))
         return frozenset(ranked[: self._asked.most])
 

@@ -117,11 +117,13 @@ def test_groups_beyond_those_told_apart_are_others() -> None:
     events: list[ev.AnyEvent] = []
     for i in range(6):
         events += [_decided(f"d{i}", DAY, tags=(f"t{i}",)), _reward(f"d{i}", cost_usd=float(i))]
+    # one that is named so takes no other's place
+    events += [_decided("o", DAY, tags=("others",)), _reward("o", cost_usd=100.0)]
     groups = _folded(events, _asked("tag", most=2)).periods[0].groups
     assert {name: of.spent_usd for name, of in groups.items()} == {
         "t5": 5.0,
         "t4": 4.0,
-        "others": 6.0,
+        "others": 106.0,
     }
 
 
