@@ -60,6 +60,8 @@ def in_force(settings: Settings, world: World) -> Settings:
     try:
         return with_sections(settings, wanted, _beside(arms, settings), taken=known.sections)
     except BadSettings as bad:
+        if settings.from_file:
+            raise
         why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
         raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
 

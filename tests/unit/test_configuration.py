@@ -248,6 +248,9 @@ def test_a_start_is_refused_where_the_log_has_what_is_not_there(tmp_path: Path) 
     _changed(world, 1, sections={"upstreams": more}, before=before, file=said)
     with pytest.raises(settings.BadSettings, match=r"NO_SUCH.*revision 1.*--from-file"):
         in_force(chosen, world)
+    literal = TOML.replace('key_env = "P_KEY"', 'query = { key = "x" }')
+    with pytest.raises(settings.BadSettings, match=r"query\.key: .*has it$"):
+        in_force(replace(_read(tmp_path, literal), from_file=True), world)
 
 
 @pytest.mark.parametrize(
