@@ -68,7 +68,7 @@ from bandit_service.settings import (
     policy_key,
     pool_mistakes,
 )
-from bandit_service.settings.metrics import all_metrics, implicit_weights
+from bandit_service.settings.metrics import implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
@@ -239,7 +239,7 @@ async def running_router(
             if turn is not None:
                 turn.start()
             try:
-                await reconcile(router, maintenance, settings)
+                await reconcile(router, maintenance, configuration)
                 if configuration.known:
                     arms = [record.spec for record in world.catalogue.present()]
                     await configuration.read_file(file, arms, "the file at the start")
@@ -343,14 +343,16 @@ def arms_then(world: World, settings: Settings) -> list[ArmSpec]:
     return [spec for id, spec in (present | changed).items() if id not in gone]
 
 
-async def reconcile(router: Router, maintenance: Maintenance, settings: Settings) -> None:
+async def reconcile(
+    router: Router, maintenance: Maintenance, configuration: LiveConfiguration
+) -> None:
     """Make catalogue and policy agree with the configuration, by events.
 
     A configured arm is added or updated when its entry is not what the configuration last said; one
     that came from the configuration and is no longer in it is retired. Raises BadSettings, and
     writes nothing, if all arms and the judges cannot be together.
     """
-    world = router.world
+    world, settings = router.world, configuration.settings
     if mistakes := pool_mistakes(arms_then(world, settings), settings.judges):
         raise BadSettings(mistakes)
     changed, gone = _arms_changed(world, settings)
@@ -359,10 +361,7 @@ async def reconcile(router: Router, maintenance: Maintenance, settings: Settings
     for id in gone:
         with suppress(Unknown):  # another replica, which starts too, was first
             await router.retire_arm(id, "config")
-    await router.set_routes(
-        {each.id: (each, policy_key(each.policy, each.parameters)) for each in settings.routes}
-    )
-    await router.measuring.configure(all_metrics(settings.metrics, settings.implicit))
+    await configuration.settle()
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:

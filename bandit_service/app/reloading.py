@@ -72,10 +72,10 @@ class Reloading:
         wanted = dataclasses.replace(now, arms=fresh.arms, policy=fresh.policy)
         arms = arms_then(self._router.world, wanted)
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")
-        configuration.settings = wanted = dataclasses.replace(
+        configuration.settings = dataclasses.replace(
             configuration.settings, arms=fresh.arms, policy=fresh.policy
         )
-        await reconcile(self._router, self._maintenance, wanted)
+        await reconcile(self._router, self._maintenance, configuration)
         if waiting:
             _log.warning("these take a restart", extra={"settings": waiting})
         known = configuration.known

@@ -7,6 +7,7 @@ in its log (docs/adr/0021).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -98,13 +99,14 @@ def named(section: str, entries: Sequence[Entry]) -> dict[str, Entry]:
     ['service * day', 'service * day #2']
     """
     found: dict[str, Entry] = {}
+    seen: Counter[str] = Counter()
     for entry in entries:
         if section == "budgets":
             name = f"{entry['scope']} {entry.get('id', '*')} {entry['per']}"
         else:
             name = str(entry["name" if section == "metrics" else "id"])
-        count = 1 + sum(other.partition(" #")[0] == name for other in found)
-        found[name if count == 1 else f"{name} #{count}"] = entry
+        seen[name] += 1
+        found[name if seen[name] == 1 else f"{name} #{seen[name]}"] = entry
     return found
 
 
@@ -142,6 +144,11 @@ def hashes_of(key: Entry) -> list[str]:
     return [each for each in given if each and isinstance(each, str)]
 
 
+def without_old(key: Entry) -> Entry:
+    """An entry of `keys` without the key that it took the place of."""
+    return {name: value for name, value in key.items() if not name.startswith("old_")}
+
+
 def _merged(
     section: str,
     live: Sequence[Entry],
@@ -156,7 +163,7 @@ def _merged(
     for name, entry in now.items():
         spent = section == KEYS and entry["hash"] in revoked
         if not spent and said.get(name) != _digest(entry):
-            found[name] = entry
+            found[name] = without_old(entry) if entry.get("old_hash") in revoked else entry
         elif name in there:
             found[name] = there[name]
     made = (name for name in there if name not in now and name not in said)

@@ -204,9 +204,7 @@ class JudgePool:
                 status = await self._router.observe(
                     answer.decided.id, Signals(quality), provisional=True
                 )
-            except (
-                ServiceError
-            ) as error:  # the user's feedback came first, or the decision has expired
+            except ServiceError as error:  # the user's feedback came first, or it is too late
                 self._telemetry.judged(spec.id, "refused")
                 _log.info("judgement refused", extra={"why": error.code})
                 return

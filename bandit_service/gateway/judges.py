@@ -31,9 +31,8 @@ def verdict(spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str) 
     schema = schema_of(body)
     if schema is None:
         return None
-    from bandit_service.gateway.schemas import (
-        valid,
-    )  # a tenth of a start's time, and few configurations have this judge
+    # a tenth of a start's time, and few configurations have this judge
+    from bandit_service.gateway.schemas import valid
 
     return valid(schema, text)
 

@@ -23,7 +23,7 @@ from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.settings.keys import ApiKey
 from bandit_service.settings.live import sections_of, shown
 
-_REVISION = re.compile(r'(?:W/)?"?(\d{1,18})"?')
+_REVISION = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 
 
 async def get_configuration(request: web.Request) -> web.Response:
@@ -68,7 +68,7 @@ async def list_keys(request: web.Request) -> web.Response:
     """GET /v1/keys: every key, without its hash."""
     configuration = request.app[CONFIGURATION]
     of_file = sections_of(configuration.file)[KEYS]
-    entries = configuration.sections()[KEYS]
+    entries = sections_of(configuration.settings)[KEYS]
     rows = [
         _row(key, "file" if entry in of_file else "api")
         for key, entry in zip(configuration.settings.keys, entries, strict=True)

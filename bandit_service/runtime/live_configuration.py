@@ -28,6 +28,7 @@ from bandit_service.settings.metrics import all_metrics
 
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
+_FOLLOWING = "follow configuration"
 MOST_BYTES = 256 * 1024
 """Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
@@ -59,6 +60,8 @@ def in_force(settings: Settings, world: World) -> Settings:
     try:
         return with_sections(settings, wanted, _beside(arms, settings), taken=known.sections)
     except BadSettings as bad:
+        if settings.from_file:
+            raise
         why = f"of revision {known.revision}, changed at run time; serve --from-file ignores it"
         raise BadSettings([f"{each} ({why})" for each in bad.mistakes]) from None
 
@@ -113,8 +116,8 @@ class LiveConfiguration:
         switch(self.settings)
 
     def sections(self) -> dict[str, list[Entry]]:
-        """Every section as it is in force."""
-        return sections_of(self.settings)
+        """Every section as the log has it; not in force on a replica that could not follow."""
+        return self.known.sections or sections_of(self.settings)
 
     async def change(
         self,
@@ -140,14 +143,14 @@ class LiveConfiguration:
                     param="If-Match",
                 )
             try:
-                # of the log, which a replica that could not follow may not have in force
-                now = self.known.sections or self.sections()
-                wanted = with_sections(self.settings, {**now, **edit(now)}, self._arms())
+                now = self.sections()
+                given = {**now, **edit(now)}
+                self._check_author(now, given)
+                wanted = with_sections(self.settings, given, self._arms())
             except BadSettings as bad:
                 param = bad.mistakes[0].split(":")[0]
                 raise Refused("; ".join(bad.mistakes), param=param) from None
             _check_size(now, sections_of(wanted))
-            self._check_author(wanted)
             self._check_keys(wanted)
             self._check_routes(wanted, forget)
             return self._event(wanted, by, why, source)
@@ -192,9 +195,17 @@ class LiveConfiguration:
             settings = with_sections(
                 self.settings, wanted, arms, taken=self.known.sections, anew=True
             )
+            if self._administered(self.settings) and not self._administered(settings):
+                raise BadSettings(
+                    [
+                        "keys: no key with the scope admin would be left; the file may be cut off; "
+                        "restart the service if it is right"
+                    ]
+                )
             event = self._event(settings, "config", why, FILE, core.digests(now))
-            if event is None and settings.upstreams != self.settings.upstreams:
-                self._take(settings)
+            if event is None and settings != self.settings:
+                self._take(settings)  # secrets, or what could not be followed before
+                self._writer.tasks.well(_FOLLOWING)
             return event
 
         await self._write(prepare)
@@ -208,8 +219,7 @@ class LiveConfiguration:
         source: str,
         file: Mapping[str, dict[str, str]] | None = None,
     ) -> ev.ConfigurationChanged | None:
-        then, known = sections_of(wanted), self.known
-        now = known.sections if known else self.sections()
+        then, now, known = sections_of(wanted), self.sections(), self.known
         changed = {name: tuple(then[name]) for name in SECTIONS if then[name] != now[name]}
         if not changed and (not known or file is None or file == known.file):
             return None
@@ -271,9 +281,9 @@ class LiveConfiguration:
                 settings = with_sections(self.settings, known, self._arms(), taken=known)
             except BadSettings as bad:
                 why = f"revision {event.revision} is not followed here: {'; '.join(bad.mistakes)}"
-                self._writer.tasks.failed("follow configuration", ServiceError(why))
+                self._writer.tasks.failed(_FOLLOWING, ServiceError(why))
                 return
-        self._writer.tasks.well("follow configuration")
+        self._writer.tasks.well(_FOLLOWING)
         self._take(settings)
         self._changed.set()
         _log.info(
@@ -294,14 +304,13 @@ class LiveConfiguration:
     def _arms(self) -> list[ev.ArmSpec]:
         return [record.spec for record in self._writer.world.catalogue.present()]
 
-    def _check_author(self, wanted: Settings) -> None:
+    def _check_author(self, now: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         """Forbidden where nobody is asked who it is, for what would give the service away: the
         first key, and where providers' keys are sent. Refused for secrets that are not for them.
+        Both before any file is read that the change names.
         """
-        now, specs = self.settings, [each.spec for each in wanted.upstreams]
-        same = specs == [each.spec for each in now.upstreams]
-        for name, changed in ((KEYS, wanted.keys != now.keys), ("upstreams", not same)):
-            if changed and not now.keys:
+        for name in (KEYS, "upstreams"):
+            if given[name] != now[name] and not self.settings.keys:
                 raise Forbidden(
                     f"{name}: cannot be changed at run time while the service asks for no key, "
                     "since anybody could do it; put a key of scope admin into the file "
@@ -309,20 +318,22 @@ class LiveConfiguration:
                     param=name,
                     reason="scope",
                 )
-        if not same:
-            wrong = foreign_secrets(wanted.upstreams, self.file)
+        if given["upstreams"] != now["upstreams"]:
+            wrong = foreign_secrets(given["upstreams"], self.file)
             if wrong:
                 raise Refused("; ".join(wrong), param=wrong[0].split(":")[0])
 
     def _check_keys(self, wanted: Settings) -> None:
         """Refused where nobody could change anything any more, or everybody could."""
-        now = self._writer.now()
-        if wanted.keys != self.settings.keys and not any(
-            "admin" in key.scopes and expiry_of(key) > now for key in wanted.keys
-        ):
+        if wanted.keys != self.settings.keys and not self._administered(wanted):
             raise Refused(
                 "scopes: no key with the scope admin would be left; make one first", param="scopes"
             )
+
+    def _administered(self, settings: Settings) -> bool:
+        """Whether there is a key that can change things."""
+        now = self._writer.now()
+        return any("admin" in key.scopes and expiry_of(key) > now for key in settings.keys)
 
     def _check_routes(self, wanted: Settings, forget: Collection[str]) -> None:
         """Refused where a route's policy would lose what it learned, and nobody said it may."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from bandit_service.core.configuration import KEYS, Entry
+from bandit_service.core.configuration import KEYS, Entry, without_old
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import every_mistake
@@ -51,8 +51,7 @@ async def rotate(
     def edit(sections: Mapping[str, list[Entry]]) -> Mapping[str, Any]:
         before = _find(sections, id)
         old = {"old_hash": before["hash"], "old_expires": ends} if ends else {}
-        kept = {name: each for name, each in before.items() if not name.startswith("old_")}
-        entry = {**kept, "hash": digest, **old}
+        entry = {**without_old(before), "hash": digest, **old}
         return {KEYS: [entry if each is before else each for each in sections[KEYS]]}
 
     await configuration.change(edit, by, why or f"the key {id} was rotated")

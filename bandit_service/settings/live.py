@@ -26,16 +26,18 @@ from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.upstreams import Upstream, UpstreamSpec, listed
+from bandit_service.settings.upstreams import UpstreamSpec, listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings
 
-_CREDENTIALS = frozenset(
-    ["authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-goog-api-key"]
+_SECRET = re.compile(
+    r"(?:auth|authorization|cookie|key|token|secret|password|sig|signature|credentials?)$", re.I
 )
-_PARAMETERS = frozenset(["key", "api_key", "api-key", "apikey", "token", "access_token", "sig"])
+"""How names of headers and parameters end that usually hold a credential."""
 HIDDEN = "(hidden)"
 """In the place of a value that may be a secret."""
+_NAMED = {"headers", "query"}
+_USER = re.compile(r"(\w+://)[^/]*@")
 _ENTRY = re.compile(r"(\w+)\[(\d+)\]\.")
 _PLACE = re.compile(r"arms\[(\d+)\]")
 
@@ -93,7 +95,7 @@ def with_sections(
     )
     mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
     served = {each.spec.id for each in settings.upstreams}
-    known = _beside(settings, before, arms, served)
+    known = set(_beside(settings, before, arms, served))
     mistakes += [
         each
         for each in _beside(changed, given, arms, served)
@@ -139,18 +141,20 @@ def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[di
     """The sections as they may be told: without keys, and without what may be a secret."""
     told = {name: [dict(each) for each in sections[name]] for name in SECTIONS if name != KEYS}
     for entry in told["upstreams"]:
-        for field, names in _secret_fields(entry.get("auth_header", "")):
-            if field in entry:
-                entry[field] = {
-                    name: HIDDEN if name.lower() in names else value
-                    for name, value in entry[field].items()
-                }
+        header = entry.get("auth_header", "")
+        entry["base_url"] = _USER.sub(rf"\1{HIDDEN}@", entry["base_url"])
+        for field in _NAMED & set(entry):
+            entry[field] = {
+                name: HIDDEN if _is_secret(name, header) else value
+                for name, value in entry[field].items()
+            }
     return told
 
 
-def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
+def foreign_secrets(upstreams: Any, file: Settings) -> list[str]:
     """Secrets that an upstream may not be given at run time: of the service itself, and files from
-    where the file of the configuration has none, which may be anything.
+    where the file of the configuration has none, which may be anything. upstreams: entries that
+    nobody has checked yet, since the check reads the files.
     """
     beside = Path() if file.file is None else file.file.parent
     named = [each.spec.key_file for each in file.upstreams if each.spec.key_file]
@@ -162,37 +166,54 @@ def foreign_secrets(upstreams: Iterable[Upstream], file: Settings) -> list[str]:
     own_files |= set() if file.file is None else {file.file.resolve()}
     data = Path(file.data_dir).resolve()
     wrong = []
-    for spec in (each.spec for each in upstreams):
-        if spec.key_env in own:
-            wrong.append(f"upstreams.{spec.id}.key_env: {spec.key_env} is a secret of the service")
-        if not spec.key_file:
+    for entry in upstreams if isinstance(upstreams, list) else ():
+        given = entry if isinstance(entry, dict) else {}
+        place, key_env, key_file = (given.get(name) for name in ("id", "key_env", "key_file"))
+        if key_env in own:
+            wrong.append(f"upstreams.{place}.key_env: {key_env} is a secret of the service")
+        if not key_file or not isinstance(key_file, str):
             continue
-        path = (beside / spec.key_file).resolve()
-        if path in own_files or data in path.parents:
-            wrong.append(f"upstreams.{spec.id}.key_file: is a file of the service itself")
-        elif path.parent not in allowed:
+        path = _resolved(beside / key_file)
+        if path is not None and (path in own_files or data in path.parents):
+            wrong.append(f"upstreams.{place}.key_file: is a file of the service itself")
+        elif path is None or path.parent not in allowed:
             there = ", ".join(sorted(map(str, allowed))) or "none"
             wrong.append(
-                f"upstreams.{spec.id}.key_file: must be beside the configuration file or a key "
+                f"upstreams.{place}.key_file: must be beside the configuration file or a key "
                 f"file that it names ({there})"
             )
     return wrong
 
 
+def _resolved(file: Path) -> Path | None:
+    """Where a file really is; None for a path that leads nowhere."""
+    try:
+        return file.resolve()
+    except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
+        return None
+
+
 def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:
     """Secrets that stand in an entry, and would be in the log."""
+    found = []
+    for spec in upstreams:
+        if _USER.match(spec.base_url):
+            found.append(f"{spec.id}.base_url")
+        found += [
+            f"{spec.id}.{field}.{name}"
+            for field in sorted(_NAMED)
+            for name in getattr(spec, field)
+            if _is_secret(name, spec.auth_header)
+        ]
     return [
-        f"upstreams.{spec.id}.{field}.{name}: a secret may not stand in the configuration; name "
-        "the variable (key_env) or the file (key_file) that has it"
-        for spec in upstreams
-        for field, names in _secret_fields(spec.auth_header)
-        for name in getattr(spec, field)
-        if name.lower() in names
+        f"upstreams.{place}: a secret may not stand in the configuration; name the variable "
+        "(key_env) or the file (key_file) that has it"
+        for place in found
     ]
 
 
-def _secret_fields(auth_header: str) -> tuple[tuple[str, frozenset[str]], ...]:
-    return (("headers", _CREDENTIALS | {auth_header.lower()}), ("query", _PARAMETERS))
+def _is_secret(name: str, auth_header: str) -> bool:
+    return name.lower() == auth_header.lower() or _SECRET.search(name) is not None
 
 
 def _plain(record: msgspec.Struct) -> dict[str, Any]:

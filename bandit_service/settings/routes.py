@@ -40,9 +40,10 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def routes_of(items: Any, values: Mapping[str, Any], mistakes: list[str]) -> tuple[RouteSpec, ...]:
     """The routes of `[[routes]]`; each mistake as a sentence with its place."""
     serving = PolicySettings(values["policy.name"], values["policy.parameters"])
+    if isinstance(items, list) and len(items) > MOST_ROUTES:
+        mistakes.append(f"routes: must have at most {MOST_ROUTES}, got {len(items)}")
+        items = items[:MOST_ROUTES]  # to check all of them takes long
     tables = listed("routes", items, RouteTable, _check, mistakes)
-    if len(tables) > MOST_ROUTES:
-        mistakes.append(f"routes: must have at most {MOST_ROUTES}, got {len(tables)}")
     return tuple(_spec(each, serving) for each in tables)
 
 

@@ -132,14 +132,16 @@ def listed(
         mistakes.append(f"{name}: must be a list of tables, got {type(items).__name__}")
         return ()
     found: list[Table] = []
+    ids: set[str] = set()
     for i, item in enumerate(items):
         spec, wrong = every_mistake(item, kind, check)
         mistakes += [f"{name}[{i}].{each}" for each in wrong]
         if spec is None:
             continue
         id = getattr(spec, "id", "*")
-        if id != "*" and any(getattr(other, "id", None) == id for other in found):
+        if id != "*" and id in ids:
             mistakes.append(f"{name}[{i}].id: duplicate id {id!r}")
+        ids.add(id)
         found.append(spec)
     return tuple(found)
 

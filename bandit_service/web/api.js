@@ -21,6 +21,12 @@ export function setKey(given) {
   else sessionStorage.removeItem(STORED);
 }
 
+/** Go on with this key where that of this tab is good no more. */
+export async function renewed(fresh) {
+  const { status } = await fetch("v1/keys", { headers: headers(), cache: "no-store" });
+  if (status === 401) setKey(fresh);
+}
+
 /** Call `then` where the service wants a key that this tab has not. */
 export function onKeyNeeded(then) {
   waiting.add(then);

@@ -57,6 +57,14 @@ function show() {
   });
 }
 
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch { // a link that was cut off
+    return text;
+  }
+}
+
 function go() {
   const [name, id = ""] = location.hash.slice(1).split("=");
   view = VIEWS.includes(name) ? name : "live";
@@ -66,7 +74,7 @@ function go() {
     else link.removeAttribute("aria-current");
   }
   document.title = view === "live" ? "bandit-service" : `${byId(`h-${view}`).textContent} · bandit-service`;
-  if (view === "decisions") openDecision(decodeURIComponent(id));
+  if (view === "decisions") openDecision(decoded(id));
   if (view === "experiments") showExperiments();
   if (view === "history") showHistory();
   if (view === "settings") showSettings();

@@ -1,6 +1,6 @@
 // The table of arms: what each gets, what it is worth, and why.
 
-import { byId, el, keyed, say, svg } from "./dom.js";
+import { byId, el, keyed, say, svg, table } from "./dom.js";
 import { count, NONE, number, percent, seconds, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
@@ -125,11 +125,8 @@ export function showArms() {
     return;
   }
   if (!body) {
-    body = el("tbody", { role: "rowgroup" });
-    byId("arms").replaceChildren(el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "h-arms" },
-      el("table", { role: "table", class: "cards", "aria-labelledby": "h-arms" },
-        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, COLUMNS.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-        body)));
+    byId("arms").replaceChildren(table({ "aria-labelledby": "h-arms" }, COLUMNS, []));
+    body = byId("arms").querySelector("tbody");
   }
   drawn.scale = scale(store.arms, "reward");
   const order = [...store.arms].sort((a, b) => a.retired - b.retired || b.decisions - a.decisions || (a.id < b.id ? -1 : 1));

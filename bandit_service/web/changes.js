@@ -1,6 +1,7 @@
 // The newest changes of the configuration at run time: who made each, when, and why.
 
 import { byId, el, keyed, say } from "./dom.js";
+import { moment } from "./format.js";
 import { store } from "./store.js";
 
 function row() {
@@ -10,7 +11,7 @@ function row() {
     update(of) {
       say(name, `Revision ${of.revision} by ${of.by}`);
       say(says, of.changed.join(", ") || "as the file");
-      const when = new Date(1000 * of.ts).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+      const when = moment(of.ts);
       say(more, of.why ? `${when}: ${of.why}` : when);
     },
   };

@@ -1,13 +1,12 @@
 // The sections that change while the service runs, and the API keys.
 
-import { ask } from "./api.js";
+import { ask, renewed } from "./api.js";
 import { confirmed } from "./dialog.js";
-import { byId, el, say } from "./dom.js";
+import { byId, copying, el, say, table } from "./dom.js";
+import { moment, words } from "./format.js";
 
 const SECTIONS = ["upstreams", "budgets", "judges", "routes", "metrics"];
 const WHY = { name: "why", label: "Reason", type: "text", required: true };
-const words = (text) => text.split(",").map((word) => word.trim()).filter(Boolean);
-const when = (ts) => new Date(1000 * ts).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
 // --- the sections
 
@@ -42,7 +41,7 @@ export function sectionsPanel(now, then) {
       el("div", { class: "field" }, el("label", { for: "section" }, "Section"), select),
       el("div", { class: "field" }, el("label", { for: "section-text" }, "Entries, JSON"), text),
       el("div", { class: "field" }, el("label", { for: "section-forget" }, "Routes whose learning may be lost"), forget, el("p", { class: "muted", id: "section-forget-hint" }, "Only where a route is removed, or gets another policy.")),
-      el("div", { class: "row" }, el("button", { type: "submit" }, "Apply"), el("button", { type: "button", class: "quiet", onclick: fill }, "Undo my edits")), told),
+      el("div", { class: "row" }, el("button", { type: "submit" }, "Apply"), el("button", { type: "button", class: "quiet", onclick: then }, "Read it again")), told),
     historyList(now, then));
 }
 
@@ -52,10 +51,9 @@ function historyList({ revision, history }, then) {
     const send = ({ why }) => ask("POST", "v1/configuration/rollback", { to, why }, { "If-Match": `"${revision}"` });
     if (await confirmed(`Back to revision ${to}?`, "The sections become what they were after it. Keys stay as they are. This is a change as any other.", [WHY], send)) await then();
   };
-  const item = (one) => el("li", {}, `Revision ${one.revision} by ${one.by}, ${when(one.ts)}: ${one.changed.join(", ") || "as the file"}${one.why ? `. ${one.why}` : ""} `,
+  const item = (one) => el("li", {}, `Revision ${one.revision} by ${one.by}, ${moment(one.ts)}: ${one.changed.join(", ") || "as the file"}${one.why ? `. ${one.why}` : ""} `,
     one.revision === revision ? null : el("button", { type: "button", class: "quiet", onclick: () => back(one.revision) }, `Back to ${one.revision}`));
-  const first = history.some((one) => one.revision === 0) ? null : el("li", {}, "Revision 0, the file ", el("button", { type: "button", class: "quiet", onclick: () => back(0) }, "Back to 0"));
-  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions" }, history.map(item), history.at(-1).revision === 1 ? first : null));
+  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions" }, history.map(item)));
 }
 
 // --- the keys
@@ -75,7 +73,11 @@ export function keysPanel({ keys }, then) {
   };
   const rotate = async (key) => {
     const fields = [{ name: "grace", label: "The key of now stays good for so many hours", type: "number", min: "0", step: "any", value: "1", required: true }, WHY];
-    const send = (given) => ask("POST", `v1/keys/${encodeURIComponent(key.id)}/rotate`, { grace_s: 3600 * Number(given.grace), why: given.why });
+    const send = async (given) => {
+      const answer = await ask("POST", `v1/keys/${encodeURIComponent(key.id)}/rotate`, { grace_s: 3600 * Number(given.grace), why: given.why });
+      await renewed(answer.key);
+      return answer;
+    };
     await made(await confirmed(`A new key for ${key.id}?`, "It is shown once, after this.", fields, send));
   };
   const revoke = async (key) => {
@@ -100,18 +102,13 @@ export function keysPanel({ keys }, then) {
   return el("div", { class: "panel", id: "keys-panel" },
     el("div", { class: "row" }, el("h3", { id: "h-keys" }, "API keys"), keys.length ? el("button", { type: "button", onclick: make }, "Make a key") : null),
     shownOnce(),
-    keys.length ? el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "h-keys" },
-      el("table", { role: "table", class: "cards", "aria-labelledby": "h-keys" },
-        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-        el("tbody", { role: "rowgroup" }, keys.map(row)))) : el("p", { class: "muted" }, "No keys: whoever reaches this address may do nearly everything. The first key comes from the configuration file."));
+    keys.length ? table({ "aria-labelledby": "h-keys" }, heads, keys.map(row)) : el("p", { class: "muted" }, "No keys: whoever reaches this address may do nearly everything. The first key comes from the configuration file."));
 }
 
 function shownOnce() {
   if (!fresh) return null;
   const secret = el("code", { id: "fresh-key" }, fresh.key);
-  const told = el("span", { class: "muted", role: "status" });
-  const copy = () => navigator.clipboard.writeText(fresh.key).then(() => say(told, "Copied."), () => { getSelection().selectAllChildren(secret); say(told, "Selected; copy it by keyboard."); });
-  return el("div", { class: "note" }, el("p", {}, `The key of ${fresh.id}. It is not shown again.`), el("div", { class: "row" }, secret, el("button", { type: "button", class: "quiet", onclick: copy }, "Copy the key"), told));
+  return el("div", { class: "note" }, el("p", {}, `The key of ${fresh.id}. It is not shown again.`), el("div", { class: "row" }, secret, copying(secret, "Copy the key")));
 }
 
 /** A key that was told is forgotten once its view is left. */

@@ -24,6 +24,29 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+/** A table that scrolls where it is too wide, and becomes cards on a phone. name: aria-label or aria-labelledby. */
+export function table(name, heads, rows, id = null) {
+  return el("div", { class: "scroll", tabindex: "0", role: "region", ...name },
+    el("table", { id, role: "table", class: "cards", ...name },
+      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((head) => el("th", { role: "columnheader", scope: "col" }, head)))),
+      el("tbody", { role: "rowgroup" }, rows)));
+}
+
+/** A button that copies the text of an element, and what says so. A browser gives a clipboard to https and to its own machine alone; elsewhere the text is selected. */
+export function copying(source, label, more = {}) {
+  const told = el("span", { class: "muted", role: "status" });
+  const copy = async () => {
+    try {
+      await navigator.clipboard.writeText(source.textContent);
+      say(told, "Copied.");
+    } catch {
+      getSelection().selectAllChildren(source);
+      say(told, "Selected; copy it by keyboard.");
+    }
+  };
+  return [el("button", { type: "button", class: "quiet", onclick: copy, ...more }, label), told];
+}
+
 /** Set the text only where it is another one, so that nothing is selected away or read out again. */
 export function say(node, text) {
   if (node.textContent !== text) node.textContent = text;

@@ -50,6 +50,16 @@ export function clock(ts, withSeconds = true) {
   return new Date(1000 * ts).toLocaleTimeString("en-GB", shown);
 }
 
+/** A day and a time. */
+export function moment(ts) {
+  return new Date(1000 * ts).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** The words of a text, which commas part. */
+export function words(text) {
+  return text.split(",").map((word) => word.trim()).filter(Boolean);
+}
+
 /** "0.812 ± 0.02" of {n, mean, low, high}. */
 export function interval(of, format = number) {
   if (!of || of.mean === null || of.mean === undefined) return NONE;

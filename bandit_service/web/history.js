@@ -1,7 +1,7 @@
 // What was decided, earned and spent, by period and group, added up from the log.
 
 import { ask } from "./api.js";
-import { byId, el, say, svg } from "./dom.js";
+import { byId, el, say, svg, table } from "./dom.js";
 import { count, NONE, number, usd } from "./format.js";
 
 const TRIES = 5;
@@ -54,13 +54,6 @@ function bars(periods, groups, measure) {
     mark(most), mark(most / 2), stacks,
     svg("text", { x: LEFT, y: HEIGHT - 6 }, periods[0].name),
     periods.length > 1 ? svg("text", { x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, periods.at(-1).name) : null));
-}
-
-function table(id, label, heads, rows) {
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    el("table", { id, role: "table", class: "cards", "aria-label": label },
-      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-      el("tbody", { role: "rowgroup" }, rows)));
 }
 
 function row(first, of) {
@@ -123,9 +116,9 @@ function figures(periods, by, measure) {
   return [
     bars(periods, groups, measure),
     el("h3", {}, `By ${what}`),
-    table("history-groups", `By ${what}, all periods together`, [what, ...heads], groups.map((one, i) => row(named(one, i), together(periods, one[0])))),
+    table({ "aria-label": `By ${what}, all periods together` }, [what, ...heads], groups.map((one, i) => row(named(one, i), together(periods, one[0]))), "history-groups"),
     el("h3", {}, "By time, UTC"),
-    table("history-periods", "By time", ["Period", ...heads], [...periods].reverse().map((one) => row(one.name, one.total))),
+    table({ "aria-label": "By time" }, ["Period", ...heads], [...periods].reverse().map((one) => row(one.name, one.total)), "history-periods"),
   ];
 }
 

@@ -90,14 +90,16 @@ function card(model) {
         const [id, arm] = ["x-decision-id", "x-arm"].map((name) => response.headers.get(name) ?? "");
         say(title, arm && arm !== model ? `${model} → ${arm}` : model);
         say(told, "answering…");
+        let whole = false;
         for await (const { data } of events(response.body)) {
-          if (data === "[DONE]") continue;
+          if (data === "[DONE]") { whole = true; continue; }
           const said = JSON.parse(data);
           if (said.error) return failed(said.error.message);
           const words = said.choices?.[0]?.delta?.content ?? "";
           if (words && first === null) first = (performance.now() - begun) / 1000;
           text.append(words);
         }
+        if (!whole) return failed("The answer broke off.");
         say(told, "");
         about.replaceChildren(...await outcome(id, arm, response.headers, first));
         return { whole: true, id, arm };

@@ -3,8 +3,8 @@
 import { ask } from "./api.js";
 import { keysPanel, sectionsPanel } from "./configuration.js";
 import { confirmed } from "./dialog.js";
-import { byId, el, say } from "./dom.js";
-import { count, usd } from "./format.js";
+import { byId, el, say, table } from "./dom.js";
+import { count, usd, words } from "./format.js";
 
 const TOLD = ["retired", "source", "observed", "health"]; // of an arm, beside its configuration
 const AGAIN_MS = 1000;
@@ -38,8 +38,6 @@ function policyPanel({ serving, policies, folding }) {
 }
 
 // --- the arms
-
-const words = (text) => text.split(",").map((word) => word.trim()).filter(Boolean);
 
 function armFields(arm) {
   const price = (name, label) => ({ name, label, type: "number", min: "0", step: "any", required: true, value: arm ? String(arm[name]) : "" });
@@ -96,10 +94,7 @@ function armsPanel(arms) {
   const heads = ["Arm", "USD per million tokens", "Upstream", "Capabilities", "Set by", "Act"];
   return el("div", { class: "panel", id: "arms-panel" },
     el("div", { class: "row" }, el("h3", { id: "h-catalogue" }, "Arms"), el("button", { type: "button", onclick: () => edit(null) }, "Add an arm")),
-    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "h-catalogue" },
-      el("table", { role: "table", class: "cards", "aria-labelledby": "h-catalogue" },
-        el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-        el("tbody", { role: "rowgroup" }, arms.sort((a, b) => Boolean(a.retired) - Boolean(b.retired) || (a.id < b.id ? -1 : 1)).map(armRow)))));
+    table({ "aria-labelledby": "h-catalogue" }, heads, arms.sort((a, b) => Boolean(a.retired) - Boolean(b.retired) || (a.id < b.id ? -1 : 1)).map(armRow)));
 }
 
 /** Ask for what there is and show it; again while a policy is being trained and the view is open. */

@@ -5,16 +5,20 @@ export async function* events(body) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let held = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    held = (held + decoder.decode(value, { stream: true })).replaceAll("\r\n", "\n");
-    let end;
-    while ((end = held.indexOf("\n\n")) >= 0) {
-      const event = parsed(held.slice(0, end));
-      held = held.slice(end + 2);
-      if (event.data) yield event;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      held = (held + decoder.decode(value, { stream: true })).replaceAll("\r\n", "\n");
+      let end;
+      while ((end = held.indexOf("\n\n")) >= 0) {
+        const event = parsed(held.slice(0, end));
+        held = held.slice(end + 2);
+        if (event.data) yield event;
+      }
     }
+  } finally { // who stops reading closes the connection, too
+    reader.cancel().catch(() => {});
   }
 }
 

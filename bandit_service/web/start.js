@@ -1,7 +1,7 @@
 // The start card: what to send first, while nothing has come yet.
 
 import { key } from "./api.js";
-import { byId, el, say } from "./dom.js";
+import { byId, copying, el } from "./dom.js";
 import { store } from "./store.js";
 
 function snippets(address) {
@@ -29,18 +29,8 @@ function snippets(address) {
 
 function snippet([name, text]) {
   const code = el("code", {}, text);
-  const told = el("span", { class: "muted", role: "status" });
-  const copy = async () => {
-    try {
-      await navigator.clipboard.writeText(text);
-      say(told, "Copied.");
-    } catch { // the browser gives no clipboard to this address
-      getSelection().selectAllChildren(code);
-      say(told, "Selected; copy it by keyboard.");
-    }
-  };
   return el("div", { class: "snippet" },
-    el("div", { class: "row" }, el("h4", {}, name), el("button", { type: "button", class: "quiet", "aria-label": `Copy: ${name}`, onclick: copy }, "Copy"), told),
+    el("div", { class: "row" }, el("h4", {}, name), copying(code, "Copy", { "aria-label": `Copy: ${name}` })),
     el("pre", { tabindex: "0", role: "region", "aria-label": name }, code));
 }
 

@@ -19,6 +19,7 @@ from bandit_service.app import service
 from bandit_service.core import events as ev
 from bandit_service.http import frame
 from bandit_service.runtime.live_configuration import LiveConfiguration
+from bandit_service.settings import keys
 from loadtest.postgres import Postgres
 from tests.service.command import command
 from tests.service.keyring import Keyring
@@ -103,29 +104,30 @@ async def test_a_change_says_of_which_revision_it_is(client: Client, match: str)
 
 
 async def test_nothing_is_changed_by_what_is_wrong_and_every_mistake_is_told(
-    client: Client,
+    tmp_path: Path, models: Path
 ) -> None:
-    before = await _in_force(client)
-    wrong = {
-        "budgets": [DAY, DAY | {"per": "week"}],
-        "judges": [{"id": "j", "kind": "exact", "routes": ["bot"]}],
-        "upstreams": [{"id": "p", "base_url": "http://h/v1", "key_env": "NO_SUCH_VARIABLE"}],
-    }
-    status, body = await change(client, wrong)
-    assert status == 400
-    for place in ("budgets[1].per", "judges[0].routes", "upstreams[0].key_env"):
-        assert f"{place}: " in body["error"]["message"]
-    assert await _in_force(client) == before
-    unknowns: list[dict[str, Any]] = [
-        {"budget": [DAY]},
-        {"keys": []},
-        {"why": "x" * 1001},
-        {"budgets": {}},
-    ]
-    for unknown in unknowns:
-        status, body = await change(client, unknown)
-        assert (status, body["error"]["code"]) == (400, "invalid_value")
-    assert await _in_force(client) == before
+    async with _administered(tmp_path, models) as (client, _, _):
+        before = await _in_force(client)
+        wrong = {
+            "budgets": [DAY, DAY | {"per": "week"}],
+            "judges": [{"id": "j", "kind": "exact", "routes": ["bot"]}],
+            "upstreams": [{"id": "p", "base_url": "http://h/v1", "key_env": "NO_SUCH_VARIABLE"}],
+        }
+        status, body = await change(client, wrong)
+        assert status == 400
+        for place in ("budgets[1].per", "judges[0].routes", "upstreams[0].key_env"):
+            assert f"{place}: " in body["error"]["message"]
+        assert await _in_force(client) == before
+        unknowns: list[dict[str, Any]] = [
+            {"budget": [DAY]},
+            {"keys": []},
+            {"why": "x" * 1001},
+            {"budgets": {}},
+        ]
+        for unknown in unknowns:
+            status, body = await change(client, unknown)
+            assert (status, body["error"]["code"]) == (400, "invalid_value")
+        assert await _in_force(client) == before
 
 
 async def test_what_the_log_should_not_hold_is_refused(client: Client) -> None:
@@ -344,12 +346,15 @@ async def test_a_start_makes_whole_what_a_kill_left_behind_the_event(
 
 async def test_nobody_takes_over_a_service_that_asks_for_no_key(client: Client) -> None:
     admin = {"id": "ops", "scopes": ["admin"]}
+    named = {"id": "p", "base_url": "http://h/v1", "key_file": "/no/such/file"}
     for status, body, name in (
         (*await client.post("/v1/keys", admin), "keys"),
         (
             *await change(client, {"upstreams": [{"id": "p", "base_url": "http://h/v1"}]}),
             "upstreams",
         ),
+        # and nobody learns which files there are
+        (*await change(client, {"upstreams": [named]}), "upstreams"),
     ):
         assert (status, body["error"]["param"]) == (403, name)
     assert (await _in_force(client))["revision"] == 0
@@ -389,6 +394,8 @@ async def test_an_upstream_gets_no_secret_that_is_not_for_it(
             ({"key_file": f"{tmp_path}/keys/../elsewhere/one"}, "upstreams.p.key_file"),
             ({"key_file": str(tmp_path / "keys" / "own")}, "upstreams.p.key_file"),
             ({"key_file": str(tmp_path / "var" / "feedback.secret")}, "upstreams.p.key_file"),
+            ({"key_file": "/no/such/file"}, "upstreams.p.key_file"),
+            ({"key_file": "keys/\0one"}, "upstreams.p.key_file"),
             ({"key_env": "VOTES"}, "upstreams.p.key_env"),
         ):
             status, body = await change(ops, {"upstreams": [of | more]})
@@ -683,6 +690,53 @@ async def test_sighup_takes_a_good_file_and_leaves_all_as_it_is_for_a_bad_one(
         assert await asyncio.to_thread(again.stop) == 0
 
 
+async def test_a_file_that_is_cut_off_opens_the_service_to_nobody(
+    tmp_path: Path, models: Path
+) -> None:
+    prepare(tmp_path / "var", models)
+    file, (secret, digest) = tmp_path / "bandit.toml", keys.new_key()
+    head = f'data_dir = "{tmp_path / "var"}"\n[server]\nport = 0\n'
+    file.write_text(f'{head}[[keys]]\nid = "ops"\nhash = "{digest}"\nscopes = ["admin"]\n')
+    async with (
+        service.serving(settings.read(file, {})) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        file.write_text(head)
+        assert not await running[service.RELOADING].reload()
+        assert (await Client(session, url).get("/v1/keys"))[0] == 401
+        assert (await Client(session, url, secret).get("/v1/keys"))[0] == 200
+    async with (
+        service.serving(settings.read(file, {})) as (url, _),
+        aiohttp.ClientSession() as session,
+    ):
+        assert (await Client(session, url).get("/v1/keys"))[0] == 200, "as a restart says"
+
+
+async def test_what_is_changed_while_the_file_is_read_stays(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path / "var", models)
+    file = tmp_path / "bandit.toml"
+    head = f'data_dir = "{tmp_path / "var"}"\n[server]\nport = 0\n'
+    arm = '[[arms]]\nid = "m"\nusd_per_mtok_in = 1.0\nusd_per_mtok_out = 4.0\n'
+    file.write_text(head + arm)
+    async with (
+        service.serving(settings.read(file, {})) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        client, router = Client(session, url), running[frame.ROUTER]
+        put = router.put_arm
+
+        async def meanwhile(*arguments: Any) -> Any:
+            await _taken(client, routes=[{"id": "bot", "policy": "knn"}])
+            return await put(*arguments)
+
+        monkeypatch.setattr(router, "put_arm", meanwhile)
+        file.write_text(head + arm + arm.replace('"m"', '"n"'))
+        assert await running[service.RELOADING].reload()
+        assert "bot" in router.world.routes.specs
+
+
 async def test_a_file_that_changed_while_the_service_was_down_is_a_revision(
     tmp_path: Path, models: Path
 ) -> None:
@@ -780,6 +834,12 @@ usd_per_mtok_out = 1.5
         assert (status, "--config" in err) == (2, True)
         status, out, _ = await config("history")
         assert [line.split()[0] for line in out.splitlines()] == ["2", "1", "0"]
+        literal = 'headers = {"X-Token" = "hush"}'
+        file.write_text(
+            _FILE.replace('key_env = "A_KEY_THAT_ONLY_THE_SERVICE_HAS"', literal) + arms
+        )
+        status, out, _ = await config("diff", "--config", str(file))
+        assert (status, "hush" in out, "(hidden)" in out) == (1, False, True)
         file.write_text(_FILE.replace("usd = 20", "usd = -1") + arms)
         status, _, err = await config("diff", "--config", str(file))
         assert (status, "budgets[0].usd: must be above 0" in err) == (2, True)
@@ -846,8 +906,23 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         assert writer.append_now(anothers(2, key_env="NOT_SET_HERE"))
         _, ready = await client.get("/readyz")
         assert "NOT_SET_HERE" in ready["failing"]["follow configuration"]
-        state = await _in_force(client)
-        assert (state["revision"], state["upstreams"], state["budgets"]) == (2, [], [DAY])
+        state = await _in_force(client)  # of the log, so that nobody undoes it who changes it
+        assert state["revision"] == 2
+        assert state["upstreams"] == [upstream | {"key_env": "NOT_SET_HERE"}]
+        configuration = running[frame.CONFIGURATION]
+        assert not configuration.settings.upstreams
+        assert [each.usd for each in configuration.settings.budgets] == [DAY["usd"]]
+        assert not await running[service.RELOADING].reload()
+        assert await _in_force(client) == state, "its own file undoes nothing"
         assert writer.append_now(anothers(3))
-        assert (await _in_force(client))["upstreams"] == [upstream]
+        assert [each.spec.id for each in configuration.settings.upstreams] == ["q"]
         assert (await client.get("/readyz"))[1]["status"] == "ready"
+
+        secret = tmp_path / "secret"
+        assert writer.append_now(anothers(4, key_file=str(secret)))
+        assert (await client.get("/readyz"))[1]["status"] != "ready"
+        secret.write_text("sk-1")
+        assert await running[service.RELOADING].reload()
+        assert [each.key for each in configuration.settings.upstreams] == ["sk-1"]
+        assert (await client.get("/readyz"))[1]["status"] == "ready"
+        assert (await _in_force(client))["revision"] == 4

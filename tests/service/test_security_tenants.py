@@ -172,6 +172,9 @@ async def test_what_one_tenant_reads_is_not_moved_by_what_another_reports(shared
     paths = document(__version__)["paths"].items()
     routes = [p for p, methods in paths if "get" in methods and "{" not in p and p not in MOVES]
     assert len(routes) > 6
+    # of a time that does not end now
+    asked = {"/v1/history": "/v1/history?per=month&since=1.7e9&until=4e9"}
+    routes = [asked.get(path, path) for path in routes]
     before = {path: await mine.get(path) for path in routes}
     states = {path: await mine.get(path) for path in OF_ALL}
     decided = await other.decide()

@@ -16,6 +16,7 @@ from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.configuration import KEPT, Configuration
+from bandit_service.core.routes import MOST_ROUTES
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.live_configuration import in_force
 from bandit_service.settings import keys
@@ -101,6 +102,9 @@ def test_a_file_brings_no_revoked_key_back() -> None:
     assert core.merged({"keys": [rotated]}, wider, said, ["1"])["keys"] == [rotated]
     fresh = {"keys": [app | {"hash": "4"}]}
     assert core.merged({"keys": []}, fresh, said, ["1"])["keys"] == fresh["keys"]
+    graced = {"keys": [app | {"hash": "4", "old_hash": "1", "old_expires": "2030-01-01"}]}
+    assert core.merged({"keys": []}, graced, said, ["1"])["keys"] == fresh["keys"]
+    assert core.merged({"keys": []}, graced, said, [])["keys"] == graced["keys"]
 
 
 def test_budgets_of_one_name_are_told_apart() -> None:
@@ -187,12 +191,24 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
     ]
 
 
+def test_of_too_many_routes_no_more_are_checked_than_there_may_be(tmp_path: Path) -> None:
+    chosen = _read(tmp_path)
+    wrong = {"routes": [{"id": f"r{i}", "policy": "nope"} for i in range(1000)]}
+    with pytest.raises(settings.BadSettings) as raised:
+        with_sections(chosen, wrong, chosen.arms, ENV)
+    assert raised.value.mistakes[0] == f"routes: must have at most {MOST_ROUTES}, got 1000"
+    assert len(raised.value.mistakes) == 1 + MOST_ROUTES
+
+
 @pytest.mark.parametrize(
     "more",
     [
         {"headers": {"Authorization": "Bearer x"}},
         {"auth_header": "x-mine", "headers": {"X-Mine": "x"}},
         {"query": {"api_key": "x"}},
+        {"headers": {"Ocp-Apim-Subscription-Key": "x"}},
+        {"query": {"X-Amz-Security-Token": "x"}},
+        {"base_url": "https://me:Bearer@h/v1"},
     ],
 )
 def test_no_secret_comes_into_the_log(tmp_path: Path, more: dict[str, Any]) -> None:
@@ -232,6 +248,9 @@ def test_a_start_is_refused_where_the_log_has_what_is_not_there(tmp_path: Path) 
     _changed(world, 1, sections={"upstreams": more}, before=before, file=said)
     with pytest.raises(settings.BadSettings, match=r"NO_SUCH.*revision 1.*--from-file"):
         in_force(chosen, world)
+    literal = TOML.replace('key_env = "P_KEY"', 'query = { key = "x" }')
+    with pytest.raises(settings.BadSettings, match=r"query\.key: .*has it$"):
+        in_force(replace(_read(tmp_path, literal), from_file=True), world)
 
 
 @pytest.mark.parametrize(

@@ -381,6 +381,11 @@ async def test_a_decision_that_is_not_there_is_said_in_words(
     await page.wait_for_selector("#why .note >> text=no decision")
 
 
+async def test_a_link_that_was_cut_off_stops_nothing(service: Service, opened: Opened) -> None:
+    page = await opened(f"{service.url}/#decisions=%E0", failures=True)
+    await page.locator("#connection", has_text="live").wait_for()
+
+
 async def test_a_budget_that_is_nearly_spent_is_said_at_the_top(
     service: Service, opened: Opened
 ) -> None:

@@ -94,6 +94,23 @@ async def test_a_failure_is_said_where_the_answer_would_be(
         await page.close()
 
 
+async def test_an_answer_that_ends_early_is_not_whole(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    async with a_gateway(tmp_path, models) as (client, _):
+        page = await _playground(opened, client.url)
+        piece = 'data: {"choices": [{"delta": {"content": "I am"}}]}\n\n'
+        await page.route(
+            "**/v1/chat/completions",
+            lambda route: route.fulfill(body=piece, content_type="text/event-stream"),
+        )
+        answers = await _asked(page, "alpha")
+        await page.get_by_text("Not every answer came whole.").wait_for()
+        assert await answers.first.locator(".said").inner_text() == "I am"
+        assert await answers.first.locator(".bad").inner_text() == "The answer broke off."
+        await page.close()
+
+
 async def test_an_answer_can_be_stopped(tmp_path: Path, models: Path, opened: Opened) -> None:
     async with a_gateway(tmp_path, models) as (client, provider):
         page = await _playground(opened, client.url)

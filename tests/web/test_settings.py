@@ -17,7 +17,7 @@ from tests.service.running import Process, a_vector
 from tests.web.conftest import PICTURES, Opened, Service
 
 if TYPE_CHECKING:
-    from playwright.async_api import Browser, Page
+    from playwright.async_api import Browser, Page, Route
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -156,7 +156,8 @@ async def test_a_budget_is_set_and_taken_back(changed: Service, opened: Opened) 
     await page.click('#dialog button[type="submit"]')
     await page.locator("#dialog [role=alert]", has_text="revision").wait_for()
     await page.click('#dialog button:text("Cancel")')
-    await page.reload()
+    await page.get_by_role("button", name="Read it again").click()
+    await page.locator("#revisions", has_text="elsewhere").wait_for()
     back = now["revision"]
     await page.get_by_role("button", name=f"Back to {back}").click()
     await page.fill("#dialog-why", "it was right")
@@ -194,9 +195,23 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(
     await page.get_by_role("button", name="Make a key").click()
     await page.fill("#dialog-id", "app")
     await page.fill("#dialog-why", "an app")
+    answered = asyncio.Event()
+
+    async def slowly(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/v1/keys", slowly)
     await page.click('#dialog button[type="submit"]')
+    await page.keyboard.press("Escape")
+    answered.set()  # what is told once is shown, though the dialog was closed meanwhile
     await page.locator(".note", has_text="The key of app").wait_for()
     secret = await page.locator("#fresh-key").inner_text()
+    # a page that comes by http from elsewhere has no clipboard
+    await page.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    await page.get_by_role("button", name="Copy the key").click()
+    await page.get_by_text("Selected; copy it by keyboard.").wait_for()
+    assert await page.evaluate("getSelection().toString()") == secret
 
     def decides() -> None:
         bearer = f"Bearer {secret}"
@@ -216,6 +231,12 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(
     await page.get_by_role("button", name="Revoke app").wait_for(state="detached")
     with pytest.raises(HTTPError, match="401"):
         decides()
+    await page.get_by_role("button", name="Rotate ops").click()
+    await page.fill("#dialog-grace", "0")
+    await page.fill("#dialog-why", "leaked, too")
+    await page.click('#dialog button[type="submit"]')
+    # the page goes on with the new one
+    await page.locator(".note", has_text="The key of ops").wait_for()
     await page.click('nav a[href="#live"]')
     await page.click('nav a[href="#settings"]')
     await page.get_by_role("button", name="Rotate ops").wait_for()

@@ -16,7 +16,7 @@ from bandit_service import settings
 from bandit_service.cli import options, refusals
 from bandit_service.cli.asking import asked
 from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
-from bandit_service.settings.live import sections_of
+from bandit_service.settings.live import sections_of, shown
 
 _PATH = "/v1/configuration"
 _NAMES = [name for name in SECTIONS if name != KEYS]
@@ -143,7 +143,7 @@ def _config_show(args: argparse.Namespace) -> int:
 
 def _diff(args: argparse.Namespace) -> int:
     file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
-    lines = _differences(running, file)
+    lines = _differences(running, shown(file))
     if args.json:
         print(json.dumps({"revision": running["revision"], "differences": lines}))
     else:
@@ -153,11 +153,12 @@ def _diff(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
-    changed = {name: file[name] for name in _NAMES if file[name] != running[name]}
+    told = shown(file)
+    changed = {name: file[name] for name in _NAMES if told[name] != running[name]}
     match = args.if_match or str(running["revision"])
     body = {**changed, "why": args.why, "forget": args.forget}
     found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match})
-    return _told(args, found, _differences(running, file))
+    return _told(args, found, _differences(running, told))
 
 
 def _rollback(args: argparse.Namespace) -> int:

@@ -63,7 +63,10 @@ class Period(msgspec.Struct, kw_only=True, frozen=True):
     total: Annotated[Figures, doc("All of it.")]
     groups: Annotated[
         dict[str, Figures],
-        doc("By group; with tags a decision counts in each of its own. `none` has none."),
+        doc(
+            "By group; with tags a decision counts in each of its own. `none` has none; `others` "
+            "are those that are not told apart."
+        ),
     ]
 
 
@@ -75,7 +78,10 @@ class History(msgspec.Struct, kw_only=True, frozen=True):
     since: Annotated[float, doc("Decisions from here on, UTC seconds.", 1730419200.0)]
     until: Annotated[float, doc("And before here.", 1732924800.0)]
     periods: Annotated[list[Period], doc("The periods, oldest first.")]
-    uncounted: Annotated[int, doc("Outcomes of decisions that are too old or not in the log.", 0)]
+    uncounted: Annotated[
+        int,
+        doc("Outcomes of decisions that are too old or not in the log; 0 to a tenant's key.", 0),
+    ]
 
 
 @dataclass(slots=True)
@@ -185,7 +191,8 @@ class HistoryFold:
             self._elsewhere(event, event.subject)
             return
         if event.decision_id not in self._known:
-            self._uncounted += 1
+            # whose it is cannot be told, and how much others are rewarded is not a tenant's to know
+            self._uncounted += self._asked.tenant is None
             return
         known = self._known[event.decision_id]
         if known is None:
@@ -253,8 +260,8 @@ class HistoryFold:
         sums: dict[str, Cell] = {}
         for of in self._cells.values():
             for name, cell in of.items():
-                if name is not None:
-                    sums.setdefault(name, Cell()).add(cell)
+                if name not in (None, OTHERS):  # one of this name is never apart from the others
+                    sums.setdefault(str(name), Cell()).add(cell)
         ranked = sorted(sums, key=lambda name: (-sums[name].usd, -sums[name].decisions, name))
         return frozenset(ranked[: self._asked.most])
 

@@ -64,6 +64,7 @@ def test_sums_by_hand() -> None:
     assert {first.groups[arm].spent_usd for arm in arms} == {0.5625, 0.25}
     assert second.total.spent_usd == 0.125
     assert _folded(events, _asked()).uncounted == 1
+    assert _folded(events, _asked(tenant="acme")).uncounted == 0, "it may be another tenant's"
     tags = _folded(events, _asked("tag")).periods
     assert {name: of.decisions for name, of in tags[0].groups.items()} == {"x": 2, "y": 1}
     assert tags[0].total.decisions == 2
@@ -116,11 +117,13 @@ def test_groups_beyond_those_told_apart_are_others() -> None:
     events: list[ev.AnyEvent] = []
     for i in range(6):
         events += [_decided(f"d{i}", DAY, tags=(f"t{i}",)), _reward(f"d{i}", cost_usd=float(i))]
+    # one that is named so takes no other's place
+    events += [_decided("o", DAY, tags=("others",)), _reward("o", cost_usd=100.0)]
     groups = _folded(events, _asked("tag", most=2)).periods[0].groups
     assert {name: of.spent_usd for name, of in groups.items()} == {
         "t5": 5.0,
         "t4": 4.0,
-        "others": 6.0,
+        "others": 106.0,
     }
 
 
