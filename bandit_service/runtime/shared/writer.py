@@ -32,6 +32,7 @@ from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
 from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.latecomers import Latecomers
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
 from bandit_service.runtime.shared.reached import Reached
@@ -158,6 +159,12 @@ class SharedWriter(Writer):
             well=partial(self.tasks.well, "digest"),
         )
         self.turn: Turning | None = None
+        self._latecomers = Latecomers(
+            lambda owner, ts: self._appender.of(owner, ts) & self._own.keys(),
+            self._forget_again,
+            spool.drop,
+            link.max_skew_s,
+        )
         self._busy = Busy(time.monotonic())
         self._running: list[Kept] = []
         link.settled, link.applied = self._appender.settled, lambda: self._applied
@@ -175,6 +182,7 @@ class SharedWriter(Writer):
         if left:
             _log.info("decisions of before are appended", extra={"decisions": len(left)})
         keep = self.tasks.keep
+        self._latecomers.look(self._own.keys())
         self._running = [
             keep("append", self._appender.run, self._end),
             keep("tail", self._tailer.run, self._end),
@@ -185,16 +193,23 @@ class SharedWriter(Writer):
         ]
 
     def _not_forgotten(self) -> list[ev.Decided]:
-        """What the spool has, but what is of a unit that was forgotten while this was away."""
+        """What the spool has, but what is of a unit that was forgotten while this was away.
+
+        That may be in the log already.
+        """
         found = list[ev.Decided]()
         for event in list(self._spool.left()):
-            if self.link.forgotten.get(owner_of(self.world, event), 0.0) >= event.ts:
-                self._spool.drop(event.id)
-            else:
+            owner = owner_of(self.world, event)
+            forgotten = self.link.forgotten.get(owner)
+            if forgotten is None or not self._latecomers.add(owner, forgotten, event.id, event.ts):
                 found.append(event)
         return found
 
     async def caught_up(self) -> None:
+    def _forget_again(self, owner: str, ts: float) -> None:
+        again = partial(_as_it_is, ev.Forgotten(ts=ts, owner=owner))
+        self.submit(again, key="catalogue", durable=False)
+
         """Wait until everything in the log is applied, and the decisions of an earlier process are
         in it.
         """
@@ -587,7 +602,9 @@ class SharedWriter(Writer):
         own = self._own.pop(row.record.eid, None)
         self._appender.applied(row.record.eid)
         if isinstance(event, ev.Decided):
-            self._spool.drop(event.id)
+            if not self._latecomers.holds(row.record.owner, event.id):
+                self._spool.drop(event.id)
+        self._latecomers.look(self._own.keys())
             self._parking.came(event.id)
         if own is None:
             return
@@ -609,6 +626,8 @@ class SharedWriter(Writer):
             id = event.decision_id
             if id and id not in self.world.pending.decisions:
                 return id
+        if isinstance(event, ev.Forgotten):
+            self._latecomers.heard(event)
         return ""
 
     # --- beside ---------------------------------------------------------------------------
