@@ -33,6 +33,15 @@ _LOOK_S, _APPLIES_S, _PATIENCE_S = 0.1, 30.0, 60.0
 _TAGS = tuple(ev.tag(kind).encode() for kind in (ev.ErasureOrdered, ev.Forgotten))
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """What was ordered up to an offset; at: all orders are in the log up to here."""
+
+    owners: Sequence[str]
+    upto: Offset
+    at: int
+
+
 class SharedErasure:
     """`look` again and again; it is the maintenance that does."""
 
@@ -43,6 +52,7 @@ class SharedErasure:
         self._maintenance = maintenance
         self._shared = shared
         self._orders: list[tuple[int, ev.ErasureOrdered]] = []  # with their offsets
+        self._begun: _Begun | None = None
         self._forgotten: dict[str, int] = {}
         self._awaited: dict[str, int] = {}
         self._one = asyncio.Lock()
@@ -99,20 +109,27 @@ class SharedErasure:
         return ordered or owner in self._writer.world.erasures.owners
 
     async def _everywhere(self, owners: Sequence[str]) -> None:
-        writer = self._writer
-        if writer.world.building:
-            return  # all replicas fold the log for it
+        """If a step fails, the next look goes on from what was ordered."""
+        if self._begun is None:
+            self._begun = await self._ordered(owners)
+        if self._begun is None:
+            return
+        begun = self._begun
+        await self._applied_by_all(begun.at)
+        await self.carry_out()
+        count = await self._shared.forget(begun.owners, begun.upto)
+        await self._shared.forget_snapshots(begun.upto)
+        _log.info("erased in the shared log", extra={"units": len(begun.owners), "records": count})
+        for owner in begun.owners:
+            await self._say_erased(owner, begun.upto)
+        self._begun = None
+
+    async def _ordered(self, owners: Sequence[str]) -> _Begun | None:
+        if self._writer.world.building:
+            return None  # all replicas fold the log for it
         upto = await self._maintenance.snapshot_for_all()
         ordered = [owner for owner in owners if await self._order(owner, upto)]
-        if not ordered:
-            return
-        await self._applied_by_all(writer.seen)
-        await self.carry_out()
-        count = await self._shared.forget(ordered, upto)
-        await self._shared.forget_snapshots(upto)
-        _log.info("erased in the shared log", extra={"units": len(ordered), "records": count})
-        for owner in ordered:
-            await self._say_erased(owner, upto)
+        return _Begun(ordered, upto, self._writer.seen) if ordered else None
 
     async def _order(self, owner: str, upto: Offset) -> bool:
         writer = self._writer
