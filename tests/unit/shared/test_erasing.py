@@ -50,6 +50,52 @@ async def test_a_replica_that_was_cut_off_brings_nothing_back_of_a_unit_that_was
     one = await Running(engine, tmp_path / "one").start()
     two = await Running(engine, tmp_path / "two").start()
     await one.put_an_arm()
+    await _forgotten_while_one_is_cut_off(one, two, monkeypatch)
+    async with asyncio.timeout(HANG_S):
+        while len(_forgotten(engine)) < 2 or len(one.spool):
+            await asyncio.sleep(0.001)
+    await same(one, two)
+    assert _units(two) == ["bob"]
+    assert len(set(_forgotten(engine))) == 1  # as of one moment
+    # what comes after it stays
+    later = await one.decide(4, "ann")
+    assert await two.reward(later) == "accepted"
+    await same(one, two)
+    assert len(_forgotten(engine)) == 2
+    for each in (one, two):
+        await each.close()
+
+
+async def test_what_a_killed_replica_brought_back_is_forgotten_by_its_next_start(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    two = await Running(engine, tmp_path / "two").start()
+    await one.put_an_arm()
+    one.writer._latecomers._forget = lambda *_: None  # it is killed before it has said so
+    await _forgotten_while_one_is_cut_off(one, two, monkeypatch)
+    async with asyncio.timeout(HANG_S):
+        while len(two.world.pending.decisions) < 4 or len(one.spool) > 3:
+            await asyncio.sleep(0.001)
+    await one.die()
+    one = await Running(engine, tmp_path / "one").start(forgotten=dict(_forgotten(engine)))
+    async with asyncio.timeout(HANG_S):
+        while len(_forgotten(engine)) < 2 or len(one.spool):
+            await asyncio.sleep(0.001)
+    await same(one, two)
+    assert _units(two) == ["bob"]
+    for each in (one, two):
+        await each.close()
+
+
+def _units(replica: Running) -> list[str]:
+    return [each.decided.unit for each in replica.world.pending.decisions.values()]
+
+
+async def _forgotten_while_one_is_cut_off(
+    one: Running, two: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers decisions of the unit and of another before the unit is forgotten."""
     await same(one, two)
     with monkeypatch.context() as patched:
         for name in ("append", "tail", "beat", "connect"):
@@ -61,19 +107,6 @@ async def test_a_replica_that_was_cut_off_brings_nothing_back_of_a_unit_that_was
             await one.decide(i, "ann")
         await one.decide(3, "bob")
         await two.writer.submit(lambda: ev.Forgotten(ts=two.writer.now(), owner=ANN))
-    async with asyncio.timeout(HANG_S):
-        while len(_forgotten(engine)) < 2 or len(one.spool):
-            await asyncio.sleep(0.001)
-    await same(one, two)
-    assert [each.decided.unit for each in two.world.pending.decisions.values()] == ["bob"]
-    assert len(set(_forgotten(engine))) == 1  # as of one moment
-    # what comes after it stays
-    later = await one.decide(4, "ann")
-    assert await two.reward(later) == "accepted"
-    await same(one, two)
-    assert len(_forgotten(engine)) == 2
-    for each in (one, two):
-        await each.close()
 
 
 async def _cut_off(*_: object) -> None:
