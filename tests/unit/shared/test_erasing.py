@@ -77,6 +77,7 @@ async def test_what_a_killed_replica_brought_back_is_forgotten_by_its_next_start
     async with asyncio.timeout(HANG_S):
         while len(two.world.pending.decisions) < 4 or len(one.spool) > 3:
             await asyncio.sleep(0.001)
+    one.spool.trim()
     await one.die()
     one = await Running(engine, tmp_path / "one").start(forgotten=dict(_forgotten(engine)))
     async with asyncio.timeout(HANG_S):
