@@ -232,7 +232,7 @@ FROM bandit_replica r WHERE r.log = $1 ORDER BY r.id
 """
 FORGET = """
 WITH found AS (UPDATE bandit_log SET body = '' WHERE log = $1 AND seq BETWEEN $2 AND $3
-  AND owner = $4 AND body <> '' RETURNING seq) SELECT count(*) AS n FROM found
+  AND owner = ANY($4::bytea[]) AND body <> '' RETURNING seq) SELECT count(*) AS n FROM found
 """
 """The CRC stays, since the chain covers it."""
 CHAIN_AT = "SELECT chain FROM bandit_log WHERE log = $1 AND seq = $2"

@@ -181,10 +181,10 @@ class SharedLog(Protocol):
 
 
 class SharedErasable(SharedLog, Protocol):
-    """A shared log that can erase the records of an owner. Their offsets and ids stay."""
+    """A shared log that can erase the records of owners. Their offsets and ids stay."""
 
-    async def forget(self, owner: str, upto: Offset) -> int:
-        """Erase the bodies of an owner's records up to an offset; how many that were."""
+    async def forget(self, owners: Sequence[str], upto: Offset) -> int:
+        """Erase the bodies of these owners' records up to an offset; how many that were."""
         ...
 
     async def forget_snapshots(self, before: Offset) -> None:

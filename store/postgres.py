@@ -277,33 +277,34 @@ class PostgresLog:
         async with self._apart() as ask:
             return await shared_snapshots.newest(ask, self.name, key, after, upto)
 
-    async def forget(self, owner: str, upto: Offset) -> int:
+    async def forget(self, owners: Sequence[str], upto: Offset) -> int:
         """By statements of some thousand records each, then a VACUUM, so that none is left to be
         read in the tables. On a connection of its own.
         """
-        if not owner:
-            raise ValueError("owner: must not be empty")
+        if not all(owners):
+            raise ValueError("owners: none must be empty")
+        encoded = [owner.encode() for owner in owners]
         erased = 0
         async with self._apart() as ask:
             await ask("SET synchronous_commit = on")
             for first in range(1, int(upto) + 1, _AT_ONCE):
                 last = min(int(upto), first + _AT_ONCE - 1)
-                rows = await ask(sql.FORGET, self.name, first, last, owner.encode())
+                rows = await ask(sql.FORGET, self.name, first, last, encoded)
                 erased += rows[0]["n"]
-        await self._vacuum()
+        await self._vacuum("bandit_log")
         return erased
 
     async def forget_snapshots(self, before: Offset) -> None:
         """In one transaction on a connection of its own; then a VACUUM."""
         async with self._apart() as ask:
             await shared_snapshots.forget(ask, self.name, before)
-        await self._vacuum()
+        await self._vacuum("bandit_blob")
 
-    async def _vacuum(self) -> None:
+    async def _vacuum(self, table: str) -> None:
         async with self._told():
             db = await self._connection(self._hosts[0], self._timeout_s)
             try:
-                await db.execute("VACUUM bandit_log, bandit_blob", timeout=_VACUUM_S)
+                await db.execute(f"VACUUM {table}", timeout=_VACUUM_S)
             finally:
                 db.terminate()
 

@@ -79,6 +79,7 @@ async def open_link(
         )
     checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
     key = snapshot_key(settings.policy, settings)
+    checkpoint.found(copy.last)
     try:
         await shared.connect()
         await _made_durable(shared, copy, checkpoint.name, key)
@@ -100,14 +101,15 @@ async def open_link(
 
 
 def erased_at_start(link: Link, copy: EventLog, snapshots: FileSnapshots) -> None:
-    """Delete this replica's snapshots of before the erasures that its start carried out, once one
-    is there that knows what the records taught. Otherwise the next start looks again.
+    """Delete this replica's snapshots of before the erasures, once one is there that knows what the
+    records taught. Otherwise the next start looks again. Also those of before an erasure of long
+    ago, which a backup brought back.
     """
     if link.ordered:
         if snapshots.newest(Offset(link.ordered - 1)) < link.ordered:
             return
         snapshots.forget(Offset(link.ordered))
-    link.carried_out(int(copy.last))
+    link.carried_out(int(copy.last), link.ordered)
 
 
 async def refuse_unknown(shared: SharedLog, link: Link, unknown: int, settings: Settings) -> None:

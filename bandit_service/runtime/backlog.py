@@ -81,8 +81,9 @@ class Backlog:
             yield list(islice(self._waiting.items(), _CATCH_UP))
 
     def written(self, key: str) -> None:
-        """It is in the log and applied, and does not wait any more."""
-        self._let_go(key)
+        """It is in the log and applied, and does not wait any more, unless it was dropped."""
+        if key in self._waiting:
+            self._let_go(key)
 
     def count(self) -> None:
         """Report how many wait."""

@@ -122,18 +122,20 @@ class Maintenance:
         """Make a snapshot of everything up to now. Raises StoreError or FoldFailed."""
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
-        await self.tried("shared snapshot", self._shared(Offset(folded.at)))
+            await self.tried("shared snapshot", self._shared(Offset(folded.at)))
         return folded
 
     async def snapshot_for_all(self) -> Offset:
         """One that lies in the shared log; StoreError where it does not."""
         async with self._folding:
             at = Offset((await self._snapshot(await self._writer.synced())).at)
-        if not await self._shared(at):
+            shared = await self._shared(at)
+        if not shared:
             raise StoreError("the snapshot was not shared: another is the keeper, or states differ")
         return at
 
     async def _shared(self, at: Offset) -> bool:
+        """Under the lock, or an older one might come there after an erasure has deleted those."""
         key = snapshot_key(self.serving, self._settings)
 
         def read() -> bytes:
@@ -232,16 +234,20 @@ class Maintenance:
         if not owners:
             self._writer.tasks.well("erasure")
 
-    async def erase_copy(self, owner: str, upto: Offset) -> int:
-        """Erase an owner's records of this process' copy, once a snapshot knows them; how many."""
-        log = self._writer.log
+    async def erase_copy(self, orders: Sequence[ev.ErasureOrdered]) -> dict[str, int]:
+        """Erase what is ordered of this process' copy, once a snapshot knows it; how many records
+        of each owner.
+        """
+        log, counts = self._writer.log, dict[str, int]()
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
-            count = log.forget(owner, upto)
+            for each in orders:
+                count = log.forget(each.owner, Offset(each.upto))
+                counts[each.owner] = counts.get(each.owner, 0) + count
             self._snapshots.forget(Offset(folded.at))
-        return count
+        return counts
 
     async def erase(self, owner: str) -> int:
         """Erase the records of an owner that the world has forgotten; returns how many.

@@ -271,7 +271,7 @@ class Metrics:
             "bandit_decisions_unlogged_total", "Decisions lost because the backlog was full."
         )
         self.cost_waiting = make.gauge(
-            "bandit_cost_waiting_usd", "Costs of calls waiting for space on disk, USD."
+            "bandit_cost_waiting_usd", "Costs of calls that wait to be written to the log, USD."
         )
         self.cost_lost = make.counter(
             "bandit_cost_lost_usd_total", "Costs of calls that could not be written down, USD."

@@ -40,6 +40,10 @@ ALL = [
         "podDisruptionBudget.enabled=false",
         "drainSeconds=20",
         "startupSeconds=1201",
+        "serviceAccount.create=true",
+        "serviceAccount.annotations.a=b",
+        "networkPolicy.enabled=true",
+        "podLabels.a=b",
         "replicas=0",
     ],
 ]
@@ -144,6 +148,8 @@ def test_the_service_accepts_what_is_rendered(
         (["env[0].name=BANDIT_LOG_ENGINE"], "env: BANDIT_LOG_ENGINE is set by the chart"),
         (["updateStrategy=Recreate"], "'/updateStrategy'"),
         (["storage.size=big"], "'/storage/size'"),
+        (["image.digest=1.2"], "'/image/digest'"),
+        (["env[0].name=BANDIT_SERVER_SHUTDOWN_S"], "drainSeconds or shutdownSeconds"),
     ],
     ids=lambda each: each if isinstance(each, str) else " ".join(each),
 )
@@ -221,6 +227,41 @@ def test_the_autoscaler_asks_for_a_metric_that_is_recorded_and_named() -> None:
     assert re.fullmatch(rule["name"]["matches"], series)
     by_cpu = _rendered(SHARED, "autoscaling.enabled=true")["HorizontalPodAutoscaler"]["spec"]
     assert by_cpu["metrics"][0]["resource"]["target"]["averageUtilization"] == 60
+
+
+def test_the_pod_ends_by_itself_before_kubernetes_ends_it() -> None:
+    found = _rendered("drainSeconds=5", "shutdownSeconds=120")
+    environ = _environ(found)
+    needs = int(environ["BANDIT_SERVER_DRAIN_S"]) + int(environ["BANDIT_SERVER_SHUTDOWN_S"])
+    assert needs == 125
+    assert _pod(found)["terminationGracePeriodSeconds"] > needs + 10
+    default = settings.read(None, {}).server.shutdown_s
+    assert float(_environ(_rendered())["BANDIT_SERVER_SHUTDOWN_S"]) == default
+
+
+def test_a_digest_takes_the_place_of_the_tag() -> None:
+    digest = f"sha256:{'0' * 64}"
+    images = [
+        _pod(_rendered("image.repository=r:5000/b", *more))["containers"][0]["image"]
+        for more in ([], ["image.tag=t"], ["image.tag=t", f"image.digest={digest}"])
+    ]
+    assert images == [f"r:5000/b:{hatch_version.NEXT}", "r:5000/b:t", f"r:5000/b@{digest}"]
+
+
+def test_the_account_and_who_may_ask_are_the_platforms() -> None:
+    assert "serviceAccountName" not in _pod(_rendered())
+    assert _pod(_rendered("serviceAccount.name=theirs"))["serviceAccountName"] == "theirs"
+    found = _rendered(SHARED, "serviceAccount.create=true", "networkPolicy.enabled=true")
+    assert _pod(found)["serviceAccountName"] == found["ServiceAccount"]["metadata"]["name"]
+    policy, labels = found["NetworkPolicy"]["spec"], found["StatefulSet"]["spec"]["template"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels["metadata"]["labels"].items()
+    ((rule),) = policy["ingress"]
+    (container,) = _pod(found)["containers"]
+    assert rule["ports"][0]["port"] in [each["name"] for each in container["ports"]]
+    assert rule["from"] == [{"podSelector": {}}]
+    peer = "networkPolicy.from[0].namespaceSelector.matchLabels.a=b"
+    rule = _rendered("networkPolicy.enabled=true", peer)["NetworkPolicy"]["spec"]["ingress"][0]
+    assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]
 
 
 def test_another_configuration_makes_another_pod() -> None:

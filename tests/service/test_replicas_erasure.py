@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import asyncpg
@@ -14,6 +17,7 @@ from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
+from bandit_service.core.world import World
 from bandit_service.runtime import maintenance, recovery
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.turning import PolicyTurn
@@ -21,10 +25,18 @@ from loadtest.postgres import Postgres
 from store import Offset, StoreError, Unsure
 from store.postgres import PostgresLog
 from store.sqlite import SqliteLog
+from tests.service.folding_here import fold_here
 from tests.service.running import Client, Process, a_vector, opened
 from tests.service.test_replicas import patiently, replicas, same, shared
 
 UNIT = "someone-0192-marked"
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of an erasure waits for upkeep to look, and for a snapshot."""
+    monkeypatch.setattr(maintenance, "_LOOK_S", 0.02)
+    fold_here(monkeypatch)
 
 
 async def _lived(clients: list[Client], first: int, last: int, unit: str = "other") -> None:
@@ -43,6 +55,14 @@ def _holders(data: Path) -> list[str]:
         for path in data.rglob("*")
         if path.is_file() and not path.is_symlink() and UNIT.encode() in path.read_bytes()
     ]
+
+
+def _kinds(data: Path) -> list[str]:
+    """Of the events that a replica's copy has, in order."""
+    copy = SqliteLog(data / "events.sqlite3")
+    kinds = [ev.kind(ev.decode(body)) for _, body in copy.replay(Offset(0)) if body]
+    copy.close()
+    return kinds
 
 
 async def _in_the_database(postgres: Postgres, path: Path) -> tuple[int, int]:
@@ -74,47 +94,60 @@ async def _erased_everywhere(postgres: Postgres, path: Path, *names: str) -> Non
     assert await _in_the_database(postgres, path) == (0, 0)
 
 
-async def test_a_unit_is_erased_at_every_replica_and_in_the_database(
+async def test_units_are_erased_at_every_replica_and_in_the_database(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
     environ = {"BANDIT_LOG_DIGEST_EVERY": "1"}
     async with replicas(2, tmp_path, models, postgres, **environ) as found:
         clients, worlds = [one for one, _ in found], [world for _, world in found]
-        await _lived(clients, 0, 6)
-        await _lived(clients, 6, 10, UNIT)
-        for client in clients:
-            await client.post("/v1/snapshots", {})
+        await _lived(clients, 0, 4)
+        await _lived(clients, 4, 8, UNIT)
+        await asyncio.gather(*(client.post("/v1/snapshots", {}) for client in clients))
         assert _holders(tmp_path / "r0")
         assert _holders(tmp_path / "r1")
         assert min(await _in_the_database(postgres, tmp_path)) > 0
         before = await same(worlds)
-        # at the one that is not the keeper
-        status, told = await clients[1].call("DELETE", f"/v1/units/{UNIT}")
-        assert (status, told) == (200, {"erased": 8})
+        # two at once, one at the replica that is not the keeper
+        assert tuple(
+            await asyncio.gather(
+                clients[1].call("DELETE", f"/v1/units/{UNIT}"),
+                clients[0].call("DELETE", "/v1/units/never-seen"),
+            )
+        ) == ((200, {"erased": 8}), (200, {"erased": 0}))
         await _erased_everywhere(postgres, tmp_path, "r0", "r1")
         assert not worlds[0].erasures.owners
-        await _lived(clients, 10, 14)
+        await _lived(clients, 8, 10)
         assert await same(worlds) != before
-        # ids stay: what was sent before is a duplicate, and not taken anew
+        # another policy learns from the same records everywhere
+        status, _ = await clients[1].call("PUT", "/v1/policy", {"name": "knn"})
+        assert status == 202
+        async with asyncio.timeout(60):
+            while any(one.serving != "knn" for one in worlds):
+                await asyncio.sleep(0.05)
+        # and who joins begins from a snapshot of it, which is shared at once
         whole = shared(tmp_path, postgres) | environ
-        async with opened(tmp_path / "late", models, **whole) as (late, world):
+        async with AsyncExitStack() as stack:
+            late, world = await _joined(stack, tmp_path / "late", models, whole)
             await same([*worlds, world])
             assert _holders(tmp_path / "late") == []
-            await _lived([*clients, late], 14, 20)
-            # another policy learns from the same records everywhere
-            status, _ = await late.call("PUT", "/v1/policy", {"name": "knn"})
-            assert status == 202
-            async with asyncio.timeout(60):
-                while any(one.serving != "knn" for one in (*worlds, world)):
-                    await asyncio.sleep(0.05)
-            await _lived([*clients, late], 20, 24)
+            await _lived([*clients, late], 10, 13)
             await same([*worlds, world])
             _, rows = await late.get("/v1/replicas")
             assert {row["differs"] for row in rows["replicas"]} <= {False, None}
-            status, told = await late.call("DELETE", "/v1/units/never-seen")
-            assert (status, told) == (200, {"erased": 0})
     async with replicas(2, tmp_path, models, postgres, **environ) as found:
         await same([world for _, world in found])
+
+
+async def _joined(
+    stack: AsyncExitStack, path: Path, models: Path, environ: dict[str, str]
+) -> tuple[Client, World]:
+    """A new replica, which may be refused until the keeper has shared its snapshot."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                return await stack.enter_async_context(opened(path, models, **environ))
+            except StoreError as error:
+                assert "no snapshot in the database knows" in str(error)  # noqa: PT017
 
 
 async def test_a_replica_that_was_away_erases_its_copy_and_has_the_same_state(
@@ -124,6 +157,7 @@ async def test_a_replica_that_was_away_erases_its_copy_and_has_the_same_state(
         await _lived([one for one, _ in found], 0, 4)
         await _lived([one for one, _ in found], 4, 8, UNIT)
         await same([world for _, world in found])
+    backup = shutil.copytree(tmp_path / "r1", tmp_path / "backup", symlinks=True)
     whole = shared(tmp_path, postgres)
     async with opened(tmp_path / "r0", models, **whole) as (one, first):
         await _lived([one], 8, 12, UNIT)
@@ -134,6 +168,37 @@ async def test_a_replica_that_was_away_erases_its_copy_and_has_the_same_state(
             assert _holders(tmp_path / "r1") == []
             await _lived([one, other], 12, 16)
             await same([first, second])
+        # what a backup brings back beside the newest replica.json is erased again
+        for pattern in ("snapshots/*", "events.sqlite3*"):
+            for path in (tmp_path / "r1").glob(pattern):
+                path.unlink()
+            for path in backup.glob(pattern):
+                shutil.copy(path, tmp_path / "r1" / path.relative_to(backup))
+            assert _holders(tmp_path / "r1")
+            async with opened(tmp_path / "r1", models, **whole) as (_, second):
+                assert _holders(tmp_path / "r1") == []
+                await same([first, second])
+
+
+async def test_what_a_unit_writes_during_its_erasure_is_erased_when_it_asks_again(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget, again = PostgresLog.forget, list[asyncio.Task[tuple[int, Any]]]()
+
+    async def meanwhile(log: PostgresLog, owners: Sequence[str], upto: Offset) -> int:
+        if not again:
+            await _lived([one], 2, 4, UNIT)
+            again.append(asyncio.create_task(one.call("DELETE", f"/v1/units/{UNIT}")))
+            await _written(postgres, log.name, "forgotten", 2)
+        return await forget(log, owners, upto)
+
+    monkeypatch.setattr(PostgresLog, "forget", meanwhile)
+    async with replicas(1, tmp_path, models, postgres) as [(one, world)]:
+        await _lived([one], 0, 2, UNIT)
+        status, _ = await one.call("DELETE", f"/v1/units/{UNIT}")
+        assert (status, (await again[0])[0]) == (200, 200)
+        assert not world.erasures.owners
+        await _erased_everywhere(postgres, tmp_path, "r0")
 
 
 async def test_an_erasure_that_was_cut_off_is_done_by_whoever_is_the_keeper_then(
@@ -142,11 +207,11 @@ async def test_an_erasure_that_was_cut_off_is_done_by_whoever_is_the_keeper_then
     monkeypatch.setattr(maintenance, "_AGAIN_S", 0.2)
     forget, failed = PostgresLog.forget, list[str]()
 
-    async def fails_once(log: PostgresLog, owner: str, upto: Offset) -> int:
+    async def fails_once(log: PostgresLog, owners: Sequence[str], upto: Offset) -> int:
         if not failed:
-            failed.append(owner)
+            failed.extend(owners)
             raise Unsure("the database did not do it: planted")
-        return await forget(log, owner, upto)
+        return await forget(log, owners, upto)
 
     monkeypatch.setattr(PostgresLog, "forget", fails_once)
     async with replicas(2, tmp_path, models, postgres) as found:
@@ -157,13 +222,13 @@ async def test_an_erasure_that_was_cut_off_is_done_by_whoever_is_the_keeper_then
         await _erased_everywhere(postgres, tmp_path, "r0", "r1")
         await _lived(clients, 4, 8)
         await same(worlds)
-    monkeypatch.setattr(PostgresLog, "forget", _never)
-    monkeypatch.setattr(SharedErasure, "done", _at_once)
-    async with replicas(1, tmp_path, models, postgres) as [(one, _)]:
-        await _lived([one], 8, 10, UNIT)
-        await one.call("DELETE", f"/v1/units/{UNIT}")
-        await asyncio.sleep(0)
-    monkeypatch.undo()
+    assert _kinds(tmp_path / "r1").count("erasure_ordered") == 1, "it went on from what was ordered"
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresLog, "forget", _never)
+        patched.setattr(SharedErasure, "done", _at_once)
+        async with replicas(1, tmp_path, models, postgres) as [(one, _)]:
+            await _lived([one], 8, 10, UNIT)
+            await one.call("DELETE", f"/v1/units/{UNIT}")
     async with opened(tmp_path / "r1", models, **shared(tmp_path, postgres)) as (_, world):
         async with asyncio.timeout(60):
             while world.erasures.owners:
@@ -171,8 +236,8 @@ async def test_an_erasure_that_was_cut_off_is_done_by_whoever_is_the_keeper_then
         await _erased_everywhere(postgres, tmp_path, "r1")
 
 
-async def _never(_: PostgresLog, owner: str, upto: Offset) -> int:
-    raise Unsure(f"the database did not do it: planted for {owner} up to {upto}")
+async def _never(_: PostgresLog, owners: Sequence[str], upto: Offset) -> int:
+    raise Unsure(f"the database did not do it: planted for {owners} up to {upto}")
 
 
 async def _at_once(_: SharedErasure, owner: str) -> int:
@@ -199,14 +264,7 @@ async def test_without_a_snapshot_nobody_joins_others_that_know_more(
     whole |= {"BANDIT_POLICY_NAME": "uniform"}
     async with opened(tmp_path / "r0", models, **whole) as (one, first), AsyncExitStack() as stack:
         await _lived([one], 4, 6)
-        while True:
-            try:
-                _, second = await stack.enter_async_context(
-                    opened(tmp_path / "late", models, **whole)
-                )
-                break
-            except StoreError as error:
-                assert "no snapshot in the database knows" in str(error)  # noqa: PT017
+        _, second = await _joined(stack, tmp_path / "late", models, whole)
         await same([first, second])
 
 
@@ -250,9 +308,7 @@ async def test_nothing_is_erased_while_a_policy_is_built(
         monkeypatch.setattr(PolicyTurn, "_switch_all", switch)
         assert await asked == (200, {"erased": 8})
         await same(worlds)
-    copy = SqliteLog(tmp_path / "r0" / "events.sqlite3")
-    kinds = [ev.kind(ev.decode(body)) for _, body in copy.replay(Offset(0)) if body]
-    copy.close()
+    kinds = _kinds(tmp_path / "r0")
     assert kinds.index("policy_changed") < kinds.index("erasure_ordered") < kinds.index("erased")
 
 
@@ -260,7 +316,10 @@ async def test_nothing_is_erased_while_a_policy_is_built(
 async def test_kill_9_of_the_keeper_after_its_order_leaves_one_log_and_one_state(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
-    environ = shared(tmp_path, postgres) | {"BANDIT_LOG_REPLICA_TTL_S": "5"}
+    environ = shared(tmp_path, postgres) | {
+        "BANDIT_LOG_REPLICA_TTL_S": "3",
+        "BANDIT_LOG_LEASE_TTL_S": "2",
+    }
     started = [Process(tmp_path / f"r{i}", models, **environ) for i in range(2)]
     try:
         async with aiohttp.ClientSession() as session:
@@ -269,7 +328,7 @@ async def test_kill_9_of_the_keeper_after_its_order_leaves_one_log_and_one_state
             await _lived(clients, 6, 16, UNIT)
             keeper = await _keeper(clients)
             asked = asyncio.create_task(clients[1 - keeper].call("DELETE", f"/v1/units/{UNIT}"))
-            await _ordered(postgres, environ["BANDIT_LOG_NAME"])
+            await _written(postgres, environ["BANDIT_LOG_NAME"], "erasure_ordered", 1)
             started[keeper].kill()
             assert (await asked)[0] in (200, 503)  # a busy machine may take longer than a minute
             started[keeper] = Process(tmp_path / f"r{keeper}", models, **environ)
@@ -308,12 +367,13 @@ async def _keeper(clients: list[Client]) -> int:
             await asyncio.sleep(0.05)
 
 
-async def _ordered(postgres: Postgres, log: str) -> None:
+async def _written(postgres: Postgres, log: str, kind: str, count: int) -> None:
+    """Wait until the database has so many events of this kind."""
     db = await asyncpg.connect(postgres.dsn)
-    asked = "SELECT count(*) FROM bandit_log WHERE log = $1 AND kind = 'erasure_ordered'"
+    asked = "SELECT count(*) FROM bandit_log WHERE log = $1 AND kind = $2"
     try:
         async with asyncio.timeout(60):
-            while not await db.fetchval(asked, log):
+            while await db.fetchval(asked, log, kind) < count:
                 await asyncio.sleep(0.005)
     finally:
         await db.close()

@@ -30,9 +30,11 @@ class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     revision: Annotated[int, doc("The number of the newest change; 0: the file alone.", 7)]
     upstreams: Annotated[
         list[Table],
-        doc("As `[[upstreams]]`; what may be a secret is `(hidden)`.",
-            [{"id": "openai", "base_url": "https://api.openai.com/v1", "key_env": "OPENAI_KEY"}]),
-    ]  # fmt: skip
+        doc(
+            "As `[[upstreams]]`; what may be a secret is `(hidden)`.",
+            [{"id": "openai", "base_url": "https://api.openai.com/v1", "key_env": "OPENAI_KEY"}],
+        ),
+    ]
     budgets: Annotated[
         list[Table], doc("As `[[budgets]]`.", [{"scope": "service", "per": "day", "usd": 20.0}])
     ]

@@ -84,6 +84,14 @@ class Appender:
             self.empty.clear()
             self._wake.set()
 
+    def of(self, owner: str, upto_ts: float) -> set[str]:
+        """The ids of an owner's entries of up to this time that were not applied yet."""
+        return {
+            each.entry.record.eid
+            for each in chain(self.sent.values(), self._queue)
+            if each.entry.record.owner == owner and each.entry.record.ts <= upto_ts
+        }
+
     def applied(self, eid: str) -> None:
         """The entry was read back from the log."""
         self.sent.pop(eid, None)

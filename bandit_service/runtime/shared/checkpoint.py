@@ -7,7 +7,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from store import StoreError
+from store import Offset, StoreError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,14 @@ class Place:
 class Checkpoint:
     """A small file beside the copy. A lost one costs a comparison of the whole copy.
 
-    erased: up to this offset the orders of erasures are carried out in the copy.
+    erased: up to this offset the orders of erasures are carried out in the copy. ordered: up to
+    this offset records are erased by them, so an older snapshot is not to be kept.
     """
 
     def __init__(self, path: Path, log: str) -> None:
         self._path, self._log = path, log
-        self.name, self.place, self.erased = str(uuid.uuid4()), Place(), 0
+        self.name, self.place = str(uuid.uuid4()), Place()
+        self.erased = self.ordered = 0
         if path.exists():
             self._read()
         self._written = self.place
@@ -38,6 +40,7 @@ class Checkpoint:
             self.name, of = str(found["name"]), str(found["log"])
             self.place = Place(int(found["place"]["offset"]), str(found["place"]["chain"]))
             self.erased = int(found.get("erased", 0))
+            self.ordered = int(found.get("ordered", 0))
         except (ValueError, LookupError, TypeError):
             return  # like a lost one
         if of != self._log:
@@ -45,6 +48,14 @@ class Checkpoint:
                 f"{self._path} is of the log {of!r}, and log.name is {self._log!r}; "
                 "use another data_dir"
             )
+
+    def found(self, last: Offset) -> None:
+        """The copy as it was found ends here: an older one was put there if orders come after it,
+        which have to be carried out again.
+        """
+        if last < self.erased:
+            self.erased = int(last)
+            self.write()
 
     def save(self, place: Place) -> None:
         """Write it, if it has changed."""
@@ -61,6 +72,7 @@ class Checkpoint:
                 "log": self._log,
                 "place": asdict(self.place),
                 "erased": self.erased,
+                "ordered": self.ordered,
             }
         )
         partial.write_text(text, encoding="utf-8")

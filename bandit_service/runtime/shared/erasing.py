@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
@@ -34,11 +34,11 @@ _TAGS = tuple(ev.tag(kind).encode() for kind in (ev.ErasureOrdered, ev.Forgotten
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """at: the offset of the event; upto: up to where records are erased."""
+class _Begun:
+    """What was ordered up to an offset; at: all orders are in the log up to here."""
 
-    owner: str
-    upto: int
+    owners: Sequence[str]
+    upto: Offset
     at: int
 
 
@@ -51,36 +51,45 @@ class SharedErasure:
         self._writer = writer
         self._maintenance = maintenance
         self._shared = shared
-        self._orders: list[_Order] = []
+        self._orders: list[tuple[int, ev.ErasureOrdered]] = []  # with their offsets
+        self._begun: _Begun | None = None
+        self._forgotten: dict[str, int] = {}
         self._awaited: dict[str, int] = {}
         self._one = asyncio.Lock()
         writer.listen(self._heard)
         maintenance.erasing = self
 
     def _heard(self, what: Resolved, _: World) -> None:
-        event = what.event
-        if isinstance(event, ev.ErasureOrdered):
-            self._orders.append(_Order(event.owner, event.upto, self._writer.seen + 1))
+        at = self._writer.seen + 1
+        match what.event:
+            case ev.Forgotten(owner=owner):
+                self._forgotten[owner] = at
+            case ev.ErasureOrdered() as order:
+                self._orders.append((at, order))
+            case ev.Erased(owner=owner):
+                self._forgotten.pop(owner, None)
 
     async def look(self) -> None:
         """Carry out what was ordered; as the keeper, begin what nobody has ended."""
         await self.carry_out()
-        for owner in list(self._writer.world.erasures.owners):
-            if self._writer.keeps:
-                await self._everywhere(owner)
+        owners = list(self._writer.world.erasures.owners)
+        if owners and self._writer.keeps:
+            await self._everywhere(owners)
 
     async def carry_out(self) -> None:
         """Erase this replica's copy, as far as it is ordered."""
         async with self._one:
-            while self._orders:
-                order = self._orders[0]
-                count = await self._maintenance.erase_copy(order.owner, Offset(order.upto))
-                self._writer.forget_spooled(order.owner)
-                self._writer.link.carried_out(order.at)
-                if order.owner in self._awaited:  # by a request to this replica
-                    self._awaited[order.owner] += count
-                self._orders.remove(order)
-                _log.info("erased", extra={"records": count})
+            if not self._orders:
+                return
+            orders = list(self._orders)
+            counts = await self._maintenance.erase_copy([order for _, order in orders])
+            for owner, count in counts.items():
+                self._writer.forget_spooled(owner)
+                if owner in self._awaited:  # by a request to this replica
+                    self._awaited[owner] += count
+            self._writer.link.carried_out(orders[-1][0], max(order.upto for _, order in orders))
+            del self._orders[: len(orders)]
+            _log.info("erased", extra={"units": len(counts), "records": sum(counts.values())})
 
     async def done(self, owner: str) -> int:
         """Wait until it is erased, here and in the shared log; how many records of the copy."""
@@ -96,14 +105,34 @@ class SharedErasure:
             self._awaited.pop(owner, None)
 
     def _is_under_way(self, owner: str) -> bool:
-        ordered = any(order.owner == owner for order in self._orders)
+        ordered = any(order.owner == owner for _, order in self._orders)
         return ordered or owner in self._writer.world.erasures.owners
 
-    async def _everywhere(self, owner: str) -> None:
-        writer = self._writer
-        if writer.world.building:
-            return  # all replicas fold the log for it
+    async def _everywhere(self, owners: Sequence[str]) -> None:
+        """If a step fails, the next look goes on from what was ordered."""
+        if self._begun is None:
+            self._begun = await self._ordered(owners)
+        if self._begun is None:
+            return
+        begun = self._begun
+        await self._applied_by_all(begun.at)
+        await self.carry_out()
+        count = await self._shared.forget(begun.owners, begun.upto)
+        await self._shared.forget_snapshots(begun.upto)
+        _log.info("erased in the shared log", extra={"units": len(begun.owners), "records": count})
+        for owner in begun.owners:
+            await self._say_erased(owner, begun.upto)
+        self._begun = None
+
+    async def _ordered(self, owners: Sequence[str]) -> _Begun | None:
+        if self._writer.world.building:
+            return None  # all replicas fold the log for it
         upto = await self._maintenance.snapshot_for_all()
+        ordered = [owner for owner in owners if await self._order(owner, upto)]
+        return _Begun(ordered, upto, self._writer.seen) if ordered else None
+
+    async def _order(self, owner: str, upto: Offset) -> bool:
+        writer = self._writer
 
         def order() -> ev.AnyEvent | None:
             if writer.world.building:
@@ -112,16 +141,16 @@ class SharedErasure:
                 return None
             return ev.ErasureOrdered(ts=writer.now(), owner=owner, upto=int(upto))
 
-        if not await self._submitted(order):
-            return
-        await self._applied_by_all(writer.seen)
-        await self.carry_out()
-        count = await self._shared.forget(owner, upto)
-        await self._shared.forget_snapshots(upto)
-        _log.info("erased in the shared log", extra={"records": count})
+        return await self._submitted(order)
+
+    async def _say_erased(self, owner: str, upto: Offset) -> None:
+        """Unless it was forgotten again since the snapshot: then it begins anew."""
+        writer = self._writer
 
         def erased() -> ev.AnyEvent | None:
-            return ev.Erased(ts=writer.now(), owner=owner) if writer.keeps else None
+            if not writer.keeps or self._forgotten.get(owner, 0) > upto:
+                return None
+            return ev.Erased(ts=writer.now(), owner=owner)
 
         await self._submitted(erased)
 
@@ -146,8 +175,8 @@ class SharedErasure:
 
 @dataclass
 class Since:
-    """What a log says of erasures after an offset. upto: the greatest of all orders; forgotten:
-    the newest time at which each owner was forgotten.
+    """What a log says of erasures after an offset. upto: the greatest of all orders ever carried
+    out; forgotten: the newest time at which each owner was forgotten.
     """
 
     upto: int = 0
@@ -156,7 +185,7 @@ class Since:
 
 def carry_out_at_start(copy: EventLog, checkpoint: Checkpoint) -> Since:
     """Erase in the copy what was ordered while this replica was away, or ended in the middle."""
-    found, orders = Since(), list[ev.ErasureOrdered]()
+    found, orders = Since(checkpoint.ordered), list[ev.ErasureOrdered]()
     for _, body in copy.replay(Offset(min(checkpoint.erased, int(copy.last)))):
         if not any(tag in body for tag in _TAGS):
             continue

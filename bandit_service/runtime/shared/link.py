@@ -68,7 +68,7 @@ class Link:
     was away and can be asked again. ends: called where the process cannot go on. The writer sets
     these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
     may not join, where others fold by another key. forgotten, ordered: the owners that were
-    forgotten since the start before, and when, and up to where records are erased for them.
+    forgotten since the start before, and when, and up to where records were ever erased.
     """
 
     def __init__(
@@ -126,6 +126,11 @@ class Link:
     def name(self) -> str:
         """Of this replica."""
         return self._checkpoint.name
+
+    @property
+    def max_skew_s(self) -> float:
+        """By how much two clocks may differ."""
+        return self._rules.max_skew_s
 
     @property
     def key(self) -> str:
@@ -249,9 +254,10 @@ class Link:
         self.rows = await self.shared.replicas()
         self.compare(self.rows, self.slot)
 
-    def carried_out(self, offset: int) -> None:
-        """Of the orders of erasures, those up to here."""
+    def carried_out(self, offset: int, upto: int) -> None:
+        """Of the orders of erasures, those up to here, which erased records up to `upto`."""
         self._checkpoint.erased = offset
+        self._checkpoint.ordered = max(self._checkpoint.ordered, upto)
         self._checkpoint.write()
 
     def lease_lost(self) -> None:

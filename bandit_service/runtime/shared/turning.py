@@ -188,6 +188,7 @@ class PolicyTurn:
         self._beside = None
         self._writer.world.learners.serve(event.policy, event.key, beside.learner)
         self._maintenance.serving = PolicySettings(event.policy, json.loads(event.parameters))
+        self._maintenance.due = True  # who joins begins from it, where records are erased
         _log.info("policy switched", extra={"policy": event.policy, "key": event.key})
 
     def _taught(self, most: int) -> None:

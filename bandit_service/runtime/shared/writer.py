@@ -32,6 +32,7 @@ from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
 from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.latecomers import Latecomers
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
 from bandit_service.runtime.shared.reached import Reached
@@ -122,6 +123,7 @@ class SharedWriter(Writer):
         self._ids = clock.Ids()
         self._now = 0.0
         self._own: dict[str, _Own] = {}
+        self._owed: dict[str, str] = {}  # of those, the costs that were owed
         self._keys: dict[str, deque[Command]] = {}
         self._again: list[tuple[int, Command]] = []
         self._led = self._lost = 0
@@ -157,6 +159,12 @@ class SharedWriter(Writer):
             failed=partial(self.tasks.failed, "digest"),
             well=partial(self.tasks.well, "digest"),
         )
+        self._latecomers = Latecomers(
+            lambda owner, ts: self._appender.of(owner, ts) & self._own.keys(),
+            self._forget_again,
+            spool.drop,
+            link.max_skew_s,
+        )
         self.turn: Turning | None = None
         self._busy = Busy(time.monotonic())
         self._running: list[Kept] = []
@@ -174,6 +182,7 @@ class SharedWriter(Writer):
         self._appender.put_left(left)
         if left:
             _log.info("decisions of before are appended", extra={"decisions": len(left)})
+        self._latecomers.look(self._own.keys())
         keep = self.tasks.keep
         self._running = [
             keep("append", self._appender.run, self._end),
@@ -185,14 +194,21 @@ class SharedWriter(Writer):
         ]
 
     def _not_forgotten(self) -> list[ev.Decided]:
-        """What the spool has, but what is of a unit that was forgotten while this was away."""
+        """What the spool has, but what is of a unit that was forgotten while this was away.
+
+        That may be in the log already.
+        """
         found = list[ev.Decided]()
         for event in list(self._spool.left()):
-            if self.link.forgotten.get(owner_of(self.world, event), 0.0) >= event.ts:
-                self._spool.drop(event.id)
-            else:
+            owner = owner_of(self.world, event)
+            forgotten = self.link.forgotten.get(owner)
+            if forgotten is None or not self._latecomers.add(owner, forgotten, event.id, event.ts):
                 found.append(event)
         return found
+
+    def _forget_again(self, owner: str, ts: float) -> None:
+        again = partial(_as_it_is, ev.Forgotten(ts=ts, owner=owner))
+        self.submit(again, key="catalogue", durable=False)
 
     async def caught_up(self) -> None:
         """Wait until everything in the log is applied, and the decisions of an earlier process are
@@ -362,10 +378,30 @@ class SharedWriter(Writer):
             self.submit(partial(_as_it_is, event), durable=False)
 
     def owe(self, event: ev.Spent, booked: Booked) -> bool:
-        """It is lost: what was submitted waits for the log by itself, unless too much waits."""
-        self._backlog.lost(event)
-        booked()
-        return False
+        """It waits until less waits for the shared log; False if it is lost."""
+        if self.broken.done():
+            self._backlog.lost(event)
+            booked()
+            return False
+        self._backlog.owe(event, booked)
+        return True
+
+    def _send_owed(self) -> None:
+        """Append the costs that there was no room for."""
+        room = self._rules.max_spool - len(self._own)
+        sent, waiting = set(self._owed.values()), next(self._backlog.oldest(), ())
+        for key, event in [each for each in waiting if each[0] not in sent][:room]:
+            outgoing = self._outgoing(event, "")
+            eid = outgoing.entry.record.eid
+            self._own[eid], self._owed[eid] = _Own(event), key
+            self._appender.put(outgoing)
+
+    def _left(self, eid: str) -> _Own | None:
+        """An own event that is applied, and does not wait any more."""
+        if (owed := self._owed.pop(eid, None)) is not None:
+            self._backlog.written(owed)
+            self._backlog.count()
+        return self._own.pop(eid, None)
 
     def check_read_by_all(self, kind: type[ev.Event]) -> None:
         """Raise Unavailable if an open replica cannot read events of this kind."""
@@ -551,7 +587,7 @@ class SharedWriter(Writer):
         """The log has it; if it was applied here before, it will not be read back."""
         if offset <= self._applied:
             eid = outgoing.entry.record.eid
-            self._own.pop(eid, None)
+            self._left(eid)
             self._spool.drop(eid)
             self._appender.applied(eid)
 
@@ -567,6 +603,9 @@ class SharedWriter(Writer):
         for row, event in came:
             self._apply_one(row, event)
         self._busy.took(time.thread_time() - cpu)
+        self._latecomers.look(self._own.keys())
+        if self._backlog and not self._is_crowded:
+            self._send_owed()
         self._check_outdated()
         self._reached.to(self._applied)
         self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
@@ -584,15 +623,18 @@ class SharedWriter(Writer):
         self._applied = int(row.offset)
         if self.digests.wanted(self._applied):
             self.digests.note(self._applied, self.world.digest())
-        own = self._own.pop(row.record.eid, None)
+        own = self._left(row.record.eid)
         self._appender.applied(row.record.eid)
+        if isinstance(event, ev.Forgotten):
+            self._latecomers.heard(event)
         if isinstance(event, ev.Decided):
-            self._spool.drop(event.id)
+            if not self._latecomers.holds(row.record.owner, event.id):
+                self._spool.drop(event.id)
             self._parking.came(event.id)
         if own is None:
             return
         if own.command is None:
-            self._led -= not isinstance(event, ev.Decided)
+            self._led -= not isinstance(event, ev.Decided | ev.Spent)
             return
         done = own.command.done
         if why:

@@ -225,6 +225,9 @@ class _Embedder:
     dim = DIM
     waiting = 0
 
+    def clear(self) -> None:
+        pass
+
 
 class Running:
     """One replica: `decide` and `reward` as a client would, `die` as by kill -9."""

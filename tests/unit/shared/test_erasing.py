@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from bandit_service.core import events as ev
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.erasing import carry_out_at_start
-from store import Offset, Record
+from store import Offset, Record, Unsure
 from store.sqlite import SqliteLog
 from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
@@ -29,9 +31,88 @@ async def test_what_waits_of_a_unit_that_was_forgotten_is_not_appended(
     one = await Running(engine, tmp_path / "one").start(forgotten={ANN: newest, BOB: 1.0})
     await same(one, two)
     assert [record.eid for record, _, _ in engine.records if record.eid in ids] == ids[1:]
-    assert len(one.spool) == 0
+    async with asyncio.timeout(HANG_S):
+        while len(one.spool):
+            await asyncio.sleep(0.001)
+    assert _forgotten(engine) == [(ANN, newest)]  # the log might have had what the spool has
     for each in (one, two):
         await each.close()
+
+
+def _forgotten(engine: Engine) -> list[tuple[str, float]]:
+    events = [ev.decode(record.body) for record, _, _ in engine.records]
+    return [(each.owner, each.ts) for each in events if isinstance(each, ev.Forgotten)]
+
+
+async def test_a_replica_that_was_cut_off_brings_nothing_back_of_a_unit_that_was_forgotten(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    two = await Running(engine, tmp_path / "two").start()
+    await one.put_an_arm()
+    await _forgotten_while_one_is_cut_off(one, two, monkeypatch)
+    async with asyncio.timeout(HANG_S):
+        while len(_forgotten(engine)) < 2 or len(one.spool):
+            await asyncio.sleep(0.001)
+    await same(one, two)
+    assert _units(two) == ["bob"]
+    assert len(set(_forgotten(engine))) == 1  # as of one moment
+    # what comes after it stays
+    later = await one.decide(4, "ann")
+    assert await two.reward(later) == "accepted"
+    await same(one, two)
+    assert len(_forgotten(engine)) == 2
+    for each in (one, two):
+        await each.close()
+
+
+async def test_what_a_killed_replica_brought_back_is_forgotten_by_its_next_start(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    two = await Running(engine, tmp_path / "two").start()
+    await one.put_an_arm()
+    one.writer._latecomers._forget = lambda *_: None  # it is killed before it has said so
+    await _forgotten_while_one_is_cut_off(one, two, monkeypatch)
+    async with asyncio.timeout(HANG_S):
+        while len(two.world.pending.decisions) < 4 or len(one.spool) > 3:
+            await asyncio.sleep(0.001)
+    one.spool.trim()
+    await one.die()
+    one = await Running(engine, tmp_path / "one").start(forgotten=dict(_forgotten(engine)))
+    async with asyncio.timeout(HANG_S):
+        while len(_forgotten(engine)) < 2 or len(one.spool):
+            await asyncio.sleep(0.001)
+    await same(one, two)
+    assert _units(two) == ["bob"]
+    for each in (one, two):
+        await each.close()
+
+
+def _units(replica: Running) -> list[str]:
+    return [each.decided.unit for each in replica.world.pending.decisions.values()]
+
+
+async def _forgotten_while_one_is_cut_off(
+    one: Running, two: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers decisions of the unit and of another before the unit is forgotten."""
+    await same(one, two)
+    with monkeypatch.context() as patched:
+        for name in ("append", "tail", "beat", "connect"):
+            patched.setattr(one.shared, name, _cut_off)
+        async with asyncio.timeout(HANG_S):
+            while not one.writer.link.why:
+                await asyncio.sleep(0.001)
+        for i in range(3):
+            await one.decide(i, "ann")
+        await one.decide(3, "bob")
+        await two.writer.submit(lambda: ev.Forgotten(ts=two.writer.now(), owner=ANN))
+
+
+async def _cut_off(*_: object) -> None:
+    await asyncio.sleep(0)
+    raise Unsure("it is cut off")
 
 
 async def test_a_record_that_was_erased_before_it_was_read_ends_the_process(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -473,6 +474,35 @@ async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> Non
     assert await _patiently(one, ids[-1]) == "accepted"
     assert [event.id for event in _events(one, ev.Decided)] == ids[2:]
     assert one.writer._telemetry.metrics.unlogged._value.get() == 2
+
+
+async def test_a_cost_that_a_full_spool_has_no_room_for_waits_and_is_in_the_log_once(
+    start: Start,
+) -> None:
+    one, told = await start("one", max_spool=3), list[str]()
+    one.shared.engine.down = True
+    async with asyncio.timeout(HANG_S):
+        while not one.writer.degraded:
+            await asyncio.sleep(0.001)
+    for i in range(3):
+        await one.decide(i)
+    cost = ev.Spent(ts=one.writer.now(), usd=0.25)
+    with pytest.raises(Unavailable):
+        await one.writer.submit(lambda: cost, durable=False)
+    for i in range(4):
+        assert one.writer.owe(cost, partial(told.append, str(i)))
+    # as many as a spool may have; the oldest is given up
+    assert (told, one.writer.owed_usd) == (["0"], 0.75)
+    lost = one.writer._telemetry.metrics.cost_lost._value
+    assert lost.get() == 0.25
+    one.shared.engine.down = False
+    await _until(lambda: not one.writer.owed_usd)
+    assert told == ["0", "1", "2", "3"]
+    assert len(_events(one, ev.Spent)) == 3
+    assert (lost.get(), one.writer._led, one.writer._owed) == (0.25, 0, {})
+    one.writer._end("planted")
+    assert not one.writer.owe(cost, partial(told.append, "4"))
+    assert (told[-1], lost.get()) == ("4", 0.5)
 
 
 async def test_what_a_failover_lost_unapplied_is_appended_again_without_a_restart(

@@ -307,9 +307,9 @@ async def test_an_owner_is_erased_up_to_an_offset_and_its_ids_stay(
     await log.append([Entry(each) for each in records[:5]], 0.0)
     await other.append([Entry(each) for each in records[5:]], 0.0)
     chains = [each.chain for each in await log.tail(Offset(0))]
-    assert await log.forget("ann", Offset(6)) == 3
-    assert await log.forget("ann", Offset(6)) == 0
-    assert await log.forget("nobody", Offset(8)) == 0
+    assert await log.forget(["ann", "nobody"], Offset(6)) == 3
+    assert await log.forget(["ann"], Offset(6)) == 0
+    assert await log.forget(["nobody"], Offset(8)) == 0
     rows = await other.tail(Offset(0))
     assert [each.record.body for each in rows] == [
         b"" if i in (1, 3, 5) else f"body {i}".encode() for i in range(8)
@@ -322,8 +322,8 @@ async def test_an_owner_is_erased_up_to_an_offset_and_its_ids_stay(
     assert await log.find(["e1", "e2"]) == {"e1": 2, "e2": 3}
     with pytest.raises(Duplicate):
         await log.append([Entry(records[1])], 0.0)
-    with pytest.raises(ValueError, match="owner: must not be empty"):
-        await log.forget("", Offset(8))
+    with pytest.raises(ValueError, match="owners: none must be empty"):
+        await log.forget(["ann", ""], Offset(8))
     # what is left is checked as before
     await log._writing.execute(
         "UPDATE bandit_log SET body = 'else' WHERE log = $1 AND seq = 3", log.name

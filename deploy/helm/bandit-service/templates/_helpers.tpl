@@ -18,6 +18,10 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | quote }}
 {{- end -}}
 
+{{- define "bandit.account" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "bandit.fullname" .) "" .Values.serviceAccount.create) -}}
+{{- end -}}
+
 {{- define "bandit.replicas" -}}
 {{- if kindIs "invalid" .Values.replicas -}}
 {{- ternary 1 3 (eq .Values.log.engine "sqlite") -}}
@@ -48,8 +52,8 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- fail (printf "autoscaling.minReplicas is %d, more than autoscaling.maxReplicas, %d" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) -}}
 {{- end -}}
 {{- range .Values.env -}}
-{{- if has .name (list "BANDIT_LOG_ENGINE" "BANDIT_LOG_NAME" "BANDIT_LOG_DSN_FILE" "BANDIT_SECURITY_KEYS_FILE" "BANDIT_SERVER_HOST" "BANDIT_SERVER_ALLOWED_HOSTS" "BANDIT_SERVER_DRAIN_S" "BANDIT_SERVER_INSECURE" "BANDIT_DATA_DIR") -}}
-{{- fail (printf "env: %s is set by the chart; use the values log, secret, allowedHosts or drainSeconds" .name) -}}
+{{- if has .name (list "BANDIT_LOG_ENGINE" "BANDIT_LOG_NAME" "BANDIT_LOG_DSN_FILE" "BANDIT_SECURITY_KEYS_FILE" "BANDIT_SERVER_HOST" "BANDIT_SERVER_ALLOWED_HOSTS" "BANDIT_SERVER_DRAIN_S" "BANDIT_SERVER_SHUTDOWN_S" "BANDIT_SERVER_INSECURE" "BANDIT_DATA_DIR") -}}
+{{- fail (printf "env: %s is set by the chart; use the values log, secret, allowedHosts, drainSeconds or shutdownSeconds" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -58,6 +62,9 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- define "bandit.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false # their variables begin as the settings' do
+{{- with include "bandit.account" . }}
+serviceAccountName: {{ . }}
+{{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
 {{- range . }}
@@ -89,7 +96,7 @@ securityContext:
 {{- end -}}
 
 {{- define "bandit.container" -}}
-image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+image: {{ .Values.image.repository }}{{ if .Values.image.digest }}@{{ .Values.image.digest }}{{ else }}:{{ .Values.image.tag | default .Chart.AppVersion }}{{ end }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 env:
   - {name: BANDIT_LOG_ENGINE, value: {{ .Values.log.engine }}}
@@ -102,6 +109,7 @@ env:
   # Prometheus asks /metrics by the pod's address; the networks that pods are in, and the names of the Service.
   - {name: BANDIT_SERVER_ALLOWED_HOSTS, value: {{ concat .Values.podNetworks (list (include "bandit.fullname" .)) .Values.allowedHosts | join "," | quote }}}
   - {name: BANDIT_SERVER_DRAIN_S, value: {{ .Values.drainSeconds | quote }}}
+  - {name: BANDIT_SERVER_SHUTDOWN_S, value: {{ .Values.shutdownSeconds | quote }}}
   - {name: BANDIT_SERVER_INSECURE, value: "true"} # TLS ends before the pod; without a key it does not start
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
