@@ -281,7 +281,7 @@ def _routing(
             f"model: no preference {min(unknown)!r}; expected one of {allowed}", param="model"
         )
     user = unit or body.get("user")
-    arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
+    arms = _arms(given["arms"]) if given.get("arms") else None
     return RoutingRequest(
         wire.DecideRequest(
             query=text,
@@ -303,6 +303,19 @@ def _routing(
         given.get("conversation", ""),
         user if isinstance(user, str) else "",
     )
+
+
+def _arms(text: str) -> list[str]:
+    """Ids between commas, or as a JSON list, in which an id may have a comma."""
+    if not text.lstrip().startswith("["):
+        return [each.strip() for each in text.split(",")]
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise Refused(
+            f"arms: must be ids with commas between them, or a JSON list of ids, got {text!r}",
+            param="arms",
+        ) from None
 
 
 def _tags(text: str, body: Mapping[str, Any]) -> list[str]:

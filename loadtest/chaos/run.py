@@ -145,7 +145,7 @@ async def _without_space(
     """
     with full_disk(service.popen.pid):
         owed = await asked_while_full(client, session, url)
-        if totals.kills // _FULL_EVERY % 3 == 2:
+        if totals.kills // _FULL_EVERY % 4 == 3:
             totals.beside["killed while the disk was full"] += 1
             service.kill()
             return

@@ -273,6 +273,18 @@ def test_without_an_upstream_try_says_what_it_needs(
     assert "no arm has an upstream that could answer; --no-answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("word", ["\ud83d", "stray \udcff"])
+def test_half_a_character_is_named_and_blames_no_service(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Seen on 0e17ee51: "http://127.0.0.1:8080 is no bandit-service"."""
+    monkeypatch.setattr(try_, "_sent", lambda *_: ({"data": [{"id": "auto"}, {"id": "a"}]}, {}))
+    assert cli.main(["try", word]) == 1
+    said = capsys.readouterr().err
+    assert f"{word[-1]!r} is half a character, or a stray byte" in said
+    assert "no bandit-service" not in said
+
+
 @pytest.mark.parametrize(
     "words",
     [["export"], ["inspect"], ["replay", "--log"], ["evaluate", "--from-log", "var/empty.sqlite3"]],
