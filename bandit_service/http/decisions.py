@@ -127,6 +127,7 @@ async def decision(request: web.Request) -> web.Response:
     body.tokens = decided.tokens
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
+    body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
     body.settled = pending.reward is not None
     if measured := _measured(pending.signals, router.world.named.specs):
         body.metrics, body.weighed = measured, pending.weighed
