@@ -41,7 +41,7 @@ from bandit_service.http.responses.decisions import (
     OutcomeOf,
 )
 from bandit_service.runtime.router import Router
-from policies import Outcome
+from policies import ArmId, Outcome
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
@@ -158,6 +158,9 @@ async def list_decisions(request: web.Request) -> web.Response:
     query = request.rel_url.query
     wanted = frozenset(tags_of(query.getall("tag", []), "tag"))
     limit = _limit_of(query.get("limit", str(_USUAL)))
+    if "arm" in query and ArmId(query["arm"]) not in world.arms:
+        there_are = ", ".join(world.arms)
+        raise Refused(f"arm: no {query['arm']!r}; expected one of {there_are}", param="arm")
     rows: list[DecisionRow] = []
     older, last = pending.older_than(_before(query.get("before"))), ""
     for seen, id in enumerate(older):

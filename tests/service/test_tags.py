@@ -55,6 +55,7 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
         ("?limit=x", "limit", "from 1 to 500"),
         ("?before=garbage", "before", "the id of a decision, a UUID"),  # on 0e17ee51 an empty 200
         ("?before=", "before", "the id of a decision, a UUID"),
+        ("?arm=nobody", "arm", "no 'nobody'; expected one of "),  # the same
         ("?tag=a%20b", "tag", "1 to 64 characters of A-Z"),
         ("?tags=a", "tags", "expected one of arm, before, limit, tag"),
     ],
