@@ -267,12 +267,17 @@ $(VENV)/sbom/.cyclonedx: | $(VENV)/.base
 	@$(PYTHON) -m venv $(VENV)/sbom
 	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom==7.5.0' && touch $@
 
-sbom: $(VENV)/sbom/.cyclonedx ## what the service is made of, as CycloneDX (var/sbom.cdx.json), by requirements.lock with its hashes
-	@mkdir -p var/sbom
+# What the image installs.
+LOCKS = requirements.lock requirements-postgres.lock requirements-jetstream.lock
+
+sbom: $(VENV)/sbom/.cyclonedx ## what the service and its image are made of, with hashes, as CycloneDX (var/sbom.cdx.json), and how to audit it
+	@mkdir -p var/sbom && cat $(LOCKS) > var/sbom/requirements.lock
 	@sed "s/^dynamic = .*/version = \"$$($(BIN)/python hatch_version.py)\"/" pyproject.toml > var/sbom/pyproject.toml
-	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements requirements.lock --pyproject var/sbom/pyproject.toml --output-reproducible \
+	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements var/sbom/requirements.lock --pyproject var/sbom/pyproject.toml --output-reproducible \
 	  --of JSON -o var/sbom.cdx.json
-	@echo "var/sbom.cdx.json"
+	@echo "var/sbom.cdx.json: to look for known vulnerabilities, which needs a network and one of these tools:"
+	@echo "  pip-audit --disable-pip --require-hashes --requirement var/sbom/requirements.lock"
+	@echo "  trivy sbom var/sbom.cdx.json"
 
 $(VENV)/.build: $(VENV)/.base
 	@$(PIP) build hatchling

@@ -67,6 +67,8 @@ def main() -> int:
     try:
         _demo(stage, settings, args)
     except (DemoFailed, OSError, Unreadable, aiohttp.ClientError) as error:
+        if isinstance(error, BrokenPipeError) and terminal.reader_left():
+            return 0
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -150,6 +150,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: Estimated tokens of the query.
     willingness_to_pay: USD that one unit of quality was worth.
     signals: The signals reported so far.
+    cost_usd: What its call counts for in budgets, USD: what was reported, also if another model
+        answered, else an estimate. None if there is none.
     metrics: The named metrics among the signals. None if there is none.
     weighed: True if the quality is the weighted mean of the named metrics.
     answered_by: The arm whose model answered in the place of this one's; empty if none has it.
@@ -187,6 +189,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     tokens: int | None = None
     willingness_to_pay: float | None = None
     signals: dict[str, float] | None = None
+    cost_usd: float | None = None
     metrics: list[Measured] | None = None
     weighed: bool | None = None
     answered_by: str | None = None

@@ -18,6 +18,9 @@ def said(error: BaseException, url: str) -> str:
                 return str(json.loads(error.read())["error"]["message"])
             except (ValueError, KeyError, TypeError):
                 return f"status {error.code}"
+        case UnicodeEncodeError():
+            half = error.object[error.start]
+            return f"what is to be sent is not UTF-8: {half!r} is half a character, or a stray byte"
         case urllib.error.URLError():
             return f"{url} cannot be reached: {error.reason}"
         case OSError() | http.client.HTTPException():

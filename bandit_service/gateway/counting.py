@@ -12,6 +12,7 @@ import msgspec
 
 from bandit_service.core.errors import Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.deployments import Target, next_of, served
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
@@ -32,7 +33,8 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
     spec = None if chosen else resources.chat_arm(model)
     if spec is None and not chosen:
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
-    guess = size_of(asked.body, asked.own, asked.lost is not None).prompt
+    lost, parts = asked.lost is not None, asked.parts
+    guess = (await apart(parts, lambda: size_of(asked.body, asked.own, lost))).prompt
     estimated = Reply(msgspec.json.encode({"input_tokens": guess}), {"x-token-count": "estimated"})
     if spec is None:
         return estimated
@@ -69,7 +71,9 @@ async def _counted(
         headers["x-deployment"] = target.deployment
     body = asked.own | {"model": spec.model or spec.id}
     try:
-        async with resources.upstreams.send(spec.upstream, COUNT_PATH, body, own) as response:
+        async with resources.upstreams.send(
+            spec.upstream, COUNT_PATH, body, own, parts=asked.parts
+        ) as response:
             answer = await read_answer(response, resources.settings.max_answer_bytes)
     except Rejected as rejected:
         error = front.error(rejected.status, rejection(rejected, spec.id))

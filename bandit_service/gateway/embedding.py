@@ -20,6 +20,7 @@ from bandit_service.core.routes import AUTO
 from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
@@ -38,14 +39,15 @@ class Embedding:
         self._resources = resources
 
     async def answer(
-        self, client: Client, body: dict[str, Any], model: str, tenant: str, key: str
+        self, client: Client, body: dict[str, Any], model: str, tenant: str, key: str, parts: int
     ) -> Reply:
-        """The answer of the arm that is named; of the first that answers with `auto`.
+        """The answer of the arm that is named; of the first that answers with `auto`. parts: of the
+        body, as `wire.parts_of`.
 
         Raises Unknown if there is no such arm, Refused if it embeds nothing, Busy, BudgetExhausted,
         and UpstreamError.
         """
-        size = size_of(body)
+        size = await apart(parts, lambda: size_of(body, parts=parts))
         refused: Reply | None = None
         failed: ServiceError | None = None
         for spec in self._candidates(model, size)[: self._resources.settings.attempts]:

@@ -271,7 +271,8 @@ class Exchange:
         body = self._named(body)
         ids = self.decision_id, self.purpose, self.conversation, self.deployment
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
-            sent = upstreams.send(upstream.id, path, body, span.onward(headers), self.spec.request)
+            headers, asking = span.onward(headers), self.spec.request
+            sent = upstreams.send(upstream.id, path, body, headers, asking, self.size.parts)
             async with sent as response:
                 yield response, span
 
@@ -294,8 +295,10 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Response:
         """The answer's head, within no span; it is to be ended."""
-        upstreams, spec = self.upstreams, self.spec
-        return await upstreams.begin(spec.upstream, path, self._named(body), headers, spec.request)
+        spec, named = self.spec, self._named(body)
+        return await self.upstreams.begin(
+            spec.upstream, path, named, headers, spec.request, self.size.parts
+        )
 
     def _named(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body with the name that the model has at its upstream."""

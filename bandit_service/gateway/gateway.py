@@ -28,6 +28,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
+from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
@@ -38,7 +39,7 @@ from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text
 from bandit_service.gateway.providers import Teller
-from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, forwarded
+from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, Said, forwarded
 from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
@@ -118,23 +119,7 @@ class Gateway:
 
         If the client leaves before its answer begins, the call ends there, upstream too.
         """
-        conversation = self._conversation(client, asked, routing, caller)
-        calls = open_calls(asked.body) if conversation else None
-        request = ChatRequest(
-            asked,
-            size_of(asked.body, asked.own, asked.lost is not None),
-            routing,
-            caller,
-            conversation,
-            forwarded(client.headers),
-            forwarded(client.headers, asked.front.OWN_HEADERS),
-            calls is not None,
-            hashed(conversation, calls) if calls else (),
-            bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
-            not routing.named and begins(asked.body),
-            pinned(client.headers),
-            self._turn(asked, routing, caller),
-        )
+        request = await apart(asked.parts, lambda: self._read(client, asked, routing, caller))
         with client.waiting():
             if not asked.body.get("stream"):
                 return await self._answer(request, None)
@@ -154,6 +139,29 @@ class Gateway:
                     cut = stopped()
                     await stream.end(_teller(asked).fail(cut.status, cut.body()))
         return None
+
+    def _read(
+        self, client: Client, asked: Asked, routing: RoutingRequest, caller: str
+    ) -> ChatRequest:
+        """The request with what its messages say, all of which are looked at."""
+        conversation = self._conversation(client, asked, routing, caller)
+        calls = open_calls(asked.body) if conversation else None
+        return ChatRequest(
+            asked,
+            size_of(asked.body, asked.own, asked.lost is not None, asked.parts),
+            routing,
+            caller,
+            conversation,
+            forwarded(client.headers),
+            forwarded(client.headers, asked.front.OWN_HEADERS),
+            calls is not None,
+            hashed(conversation, calls) if calls else (),
+            bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
+            bool(conversation) and has_reasoning(asked.body),
+            not routing.named and begins(asked.body),
+            pinned(client.headers),
+            self._turn(asked, routing, caller),
+        )
 
     def _turn(self, asked: Asked, routing: RoutingRequest, caller: str) -> Turn | None:
         """The request as implicit signals see it."""
@@ -290,7 +298,7 @@ class Gateway:
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The answer in OpenAI's shape, and as the client is told it."""
         asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream, thought=self._thought(request, upstream))
+        said = await self._said(request, upstream)
         answer = await exchange.whole(said.path, said.body, said.headers)
         if asked.passes(upstream.kind):
             return answer, exchange.raw | {"id": exchange.decided.id}
@@ -311,7 +319,7 @@ class Gateway:
     ) -> StreamedAnswer:
         """The stream, once it has ended. Raises Failed or Rejected before its first word."""
         asked, upstream = request.asked, self._upstream(exchange)
-        said = request.to(upstream, thought=self._thought(request, upstream))
+        said = await self._said(request, upstream)
         hidden = asked.kind == "openai" and not request.stream_options.get("include_usage")
         plain = asked.kind == upstream.kind == "openai"
         answer = StreamedAnswer(
@@ -335,11 +343,19 @@ class Gateway:
     def _upstream(self, exchange: RoutedExchange) -> UpstreamSpec:
         return exchange.upstreams.spec(exchange.spec.upstream)
 
+    async def _said(
+        self, request: ChatRequest, upstream: UpstreamSpec, whole: bool = False
+    ) -> Said:
+        """What is sent to this upstream."""
+        thought = self._thought(request, upstream)
+        parts = request.asked.parts
+        return await apart(parts, lambda: request.to(upstream, whole=whole, thought=thought))
+
     def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
         """Whether the thinking of earlier turns may be this provider's: it answered one of them, or
         nobody knows who did.
         """
-        if not (request.conversation and has_reasoning(request.body)):
+        if not request.thought:
             return True
         world, spec = self._resources.router.world, self._resources.upstreams.spec
         visits = world.conversations.answered_by(request.conversation)
@@ -380,8 +396,7 @@ class Gateway:
 
         async def ask() -> dict[str, Any]:
             upstream = self._upstream(exchange)
-            thought = self._thought(request, upstream)
-            said = request.to(upstream, whole=True, thought=thought)
+            said = await self._said(request, upstream, whole=True)
             own = request.own_headers if request.asked.passes(upstream.kind) else {}
             return await exchange.whole(said.path, said.body, own)
 

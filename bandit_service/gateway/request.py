@@ -65,6 +65,7 @@ class Asked(msgspec.Struct, frozen=True):
 
     kind: of the dialect. own: the body as it came. path, body: what is asked of a provider of
     another dialect, by way of OpenAI's. lost: a part of it that no other dialect can express.
+    parts: as `wire.parts_of` counts them in the body.
     """
 
     path: str
@@ -72,6 +73,7 @@ class Asked(msgspec.Struct, frozen=True):
     kind: str = "openai"
     own: dict[str, Any] = {}
     lost: Refused | None = None
+    parts: int = 0
 
     @property
     def front(self) -> Front:
@@ -105,8 +107,8 @@ class ChatRequest(msgspec.Struct, frozen=True):
     caller: id of the key. conversation: the hash of its name, "" if it is not to keep its model.
     headers: those of the client that go on to any provider; own_headers: to one of the client's
     dialect. in_loop: a tool's result is on its way to the arm that called it; calls: the hashes of
-    these calls. signed: it holds thinking that only the provider that signed it can read. begins:
-    no model has answered yet.
+    these calls. signed: it holds thinking that only the provider that signed it can read.
+    thought: it holds thinking as plain text. begins: no model has answered yet.
     pins: the client's parameters are to be what is sent, whatever an arm sets. turn: as implicit
     signals see it; None where none is looked for.
     """
@@ -121,6 +123,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     in_loop: bool = False
     calls: tuple[str, ...] = ()
     signed: bool = False
+    thought: bool = False
     begins: bool = False
     pins: bool = False
     turn: Turn | None = None
@@ -278,7 +281,7 @@ def _routing(
             f"model: no preference {min(unknown)!r}; expected one of {allowed}", param="model"
         )
     user = unit or body.get("user")
-    arms = [each.strip() for each in given["arms"].split(",")] if given.get("arms") else None
+    arms = _arms(given["arms"]) if given.get("arms") else None
     return RoutingRequest(
         wire.DecideRequest(
             query=text,
@@ -300,6 +303,19 @@ def _routing(
         given.get("conversation", ""),
         user if isinstance(user, str) else "",
     )
+
+
+def _arms(text: str) -> list[str]:
+    """Ids between commas, or as a JSON list, in which an id may have a comma."""
+    if not text.lstrip().startswith("["):
+        return [each.strip() for each in text.split(",")]
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        raise Refused(
+            f"arms: must be ids with commas between them, or a JSON list of ids, got {text!r}",
+            param="arms",
+        ) from None
 
 
 def _tags(text: str, body: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     """prompt: tokens. limit: tokens of an answer, None if the client sets none. answers: how many;
     0 for an embedding. other_limit: tokens that limits of other names allow an answer. thinking:
     tokens of thinking within an answer; extra: tokens on top of it. hour: the provider is to keep
-    the prompt for an hour.
+    the prompt for an hour. parts: of the body, as `wire.parts_of`.
     """
 
     prompt: int
@@ -62,12 +62,14 @@ class Size(msgspec.Struct, frozen=True, gc=False):
     thinking: int = 0
     extra: int = 0
     hour: bool = False
+    parts: int = 0
 
     def configured(self, request: ArmRequest) -> Size:
         """The same request as an arm asks it.
 
-        >>> Size(10, None, 1).configured(ArmRequest(output_limit=50, thinking_budget=2000))
-        Size(prompt=10, limit=50, answers=1, other_limit=0, thinking=2000, extra=0, hour=False)
+        >>> size = Size(10, None, 1).configured(ArmRequest(output_limit=50, thinking_budget=2000))
+        >>> size.prompt, size.limit, size.answers, size.thinking
+        (10, 50, 1, 2000)
         """
         if request == NOTHING or not self.answers:
             return self
@@ -87,10 +89,13 @@ class Size(msgspec.Struct, frozen=True, gc=False):
 
 
 def size_of(
-    body: Mapping[str, Any], own: Mapping[str, Any] | None = None, lost: bool = False
+    body: Mapping[str, Any],
+    own: Mapping[str, Any] | None = None,
+    lost: bool = False,
+    parts: int = 0,
 ) -> Size:
     """The size of a request. own: the same as its client said it in another dialect. lost: whether
-    it says more there, which a provider of that dialect is sent and bills.
+    it says more there, which a provider of that dialect is sent and bills. parts: as in `Size`.
 
     It has as many answers as it asks for: `n`, `best_of` and their like, and one for each of
     several prompts. Of several limits the largest counts, since it is unknown which of them a
@@ -101,7 +106,7 @@ def size_of(
     (7, 10, 2)
     """
     if "input" in body:
-        return Size(_tokens(body["input"]), None, 0)
+        return Size(_tokens(body["input"]), None, 0, parts=parts)
     prompt = sum(_tokens(body[name]) for name in _DECLARATIONS if body.get(name))
     limits = _Limits()
     limits.look(body)
@@ -121,7 +126,7 @@ def size_of(
     bounded = limits.limit and not limits.boundless
     limit = max(limits.limit, limits.other_limit) if bounded else None
     hour = _kept_an_hour(own or body)
-    return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour)
+    return Size(prompt, limit, answers, limits.other_limit, limits.thinking, extra, hour, parts)
 
 
 @dataclass(slots=True)

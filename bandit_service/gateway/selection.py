@@ -136,11 +136,10 @@ class ArmSelector:
         """None if this waited for the money; then start again."""
         resources, routing, caller = self._resources, request.routing, request.caller
         router, budgets, health = resources.router, resources.budgets, resources.health
-        upstreams = resources.upstreams
+        upstreams, specs = resources.upstreams, self._callable(routing)
+        fit = await upstreams.fit(request.asked, specs, request.pins)
         world, now = router.world, router.writer.now()
         payer = Payer(routing.decide.tenant, caller, routing.decide.route)
-        specs = self._callable(routing)
-        fit = upstreams.fit(request.asked, specs, request.pins)
         turn = self._turn(request, specs, now)
         offer = self._offer(request, specs, tried, fit.unsuited, turn, duel_of)
         offered = offer.ids

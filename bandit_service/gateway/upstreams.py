@@ -36,6 +36,7 @@ from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
+from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Response, Sent
 from bandit_service.gateway.descriptors import is_lacking, socket_factory
@@ -125,7 +126,7 @@ class Upstreams:
             return None
         return {id for id, each in self._upstreams.items() if vendor_of(each.spec) == vendor}
 
-    def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
+    async def fit(self, asked: Asked, specs: Mapping[str, ArmSpec], pins: bool) -> ArmFit:
         """Which of these arms can take a request; each has an upstream here.
 
         Their records are never changed in place, so results for the same arms stay valid. All
@@ -139,7 +140,8 @@ class Upstreams:
                 for id, spec in specs.items()
             }
             self._fitted, self._kinds = specs, plain_kinds(self._at, self._upstreams)
-        return fit_of(asked, self._at, self._upstreams, pins, self._kinds)
+        at, kinds = self._at, self._kinds  # another request may bring others meanwhile
+        return await apart(asked.parts, lambda: fit_of(asked, at, self._upstreams, pins, kinds))
 
     def answer_of(self, id: str, answer: dict[str, Any]) -> dict[str, Any]:
         """An upstream's whole answer in OpenAI's shape. Raises Failed."""
@@ -166,12 +168,13 @@ class Upstreams:
         body: Mapping[str, Any],
         extra: Mapping[str, str],
         asking: ArmRequest = NOTHING,
+        parts: int = 0,
     ) -> AsyncIterator[Response]:
         """The answer to a POST, once its head says 200. Raises Failed or Rejected.
 
-        asking: what the arm sets in it.
+        asking: what the arm sets in it. parts: of the body, as `wire.parts_of`.
         """
-        response = await self.begin(id, path, body, extra, asking)
+        response = await self.begin(id, path, body, extra, asking, parts)
         try:
             yield response
         finally:
@@ -184,12 +187,18 @@ class Upstreams:
         body: Mapping[str, Any],
         extra: Mapping[str, str],
         asking: ArmRequest = NOTHING,
+        parts: int = 0,
     ) -> Response:
         """As `send`; the caller must `end` the answer."""
         upstream = self._upstreams[id]
         spec = upstream.spec
-        request = translation.request_of(self._provider(id), upstream, path, body)
-        data = msgspec.json.encode(translation.configured(spec, path, request.body, asking))
+
+        def written() -> tuple[HttpRequest, bytes]:
+            request = translation.request_of(self._provider(id), upstream, path, body)
+            asked = translation.configured(spec, path, request.body, asking)
+            return request, msgspec.json.encode(asked)
+
+        request, data = await apart(parts, written)
         try:
             response = await self._response(upstream, request, data, extra)
         except (TimeoutError, aiohttp.ServerTimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 from aiohttp import web
 from msgspec import UNSET
@@ -40,7 +41,7 @@ from bandit_service.http.responses.decisions import (
     OutcomeOf,
 )
 from bandit_service.runtime.router import Router
-from policies import Outcome
+from policies import ArmId, Outcome
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 _USUAL, _MOST = 50, 500
@@ -126,6 +127,7 @@ async def decision(request: web.Request) -> web.Response:
     body.tokens = decided.tokens
     body.willingness_to_pay = decided.willingness_to_pay
     body.signals = pending.signals
+    body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
     body.settled = pending.reward is not None
     if measured := _measured(pending.signals, router.world.named.specs):
         body.metrics, body.weighed = measured, pending.weighed
@@ -156,8 +158,11 @@ async def list_decisions(request: web.Request) -> web.Response:
     query = request.rel_url.query
     wanted = frozenset(tags_of(query.getall("tag", []), "tag"))
     limit = _limit_of(query.get("limit", str(_USUAL)))
+    if "arm" in query and ArmId(query["arm"]) not in world.arms:
+        there_are = ", ".join(world.arms)
+        raise Refused(f"arm: no {query['arm']!r}; expected one of {there_are}", param="arm")
     rows: list[DecisionRow] = []
-    older, last = pending.older_than(query.get("before")), ""
+    older, last = pending.older_than(_before(query.get("before"))), ""
     for seen, id in enumerate(older):
         if len(rows) == limit or seen == _LOOKED_AT:
             return reply(DecisionList(decisions=rows, next=last, baseline=baseline.arm(world)))
@@ -170,6 +175,18 @@ async def list_decisions(request: web.Request) -> web.Response:
             would_cost = baseline.would_cost(one.decided, world)
             rows.append(_row(one, None if would_cost is None else would_cost[1]))
     return reply(DecisionList(decisions=rows, next=None, baseline=baseline.arm(world)))
+
+
+def _before(text: str | None) -> str | None:
+    """The id of a decision, which may be forgotten, in the form in which ids are compared."""
+    if text is None:
+        return None
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise Refused(
+            f"before: must be the id of a decision, a UUID, got {text!r}", param="before"
+        ) from None
 
 
 def _limit_of(text: str) -> int:

@@ -17,6 +17,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.gateway import fields
+from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.providers import front_of
@@ -33,7 +34,7 @@ from bandit_service.gateway.request import (
 from bandit_service.gateway.translation import heard_of
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.ending import ENDING
-from bandit_service.http.frame import CALLER, ROUTER, body_of, reply, speaks_anthropic
+from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist
 from bandit_service.http.responses.operations import BudgetRow, Budgets
@@ -43,10 +44,11 @@ GATEWAY = web.AppKey("gateway", Gateway)
 
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
-    body = await _body(request)
+    body, parts = await _body(request)
     world = request.app[ROUTER].world
-    routing = of_chat(body, request.headers, _deciding(world, body), routes=world.routes.specs)
-    return await _answer(request, Asked(CHAT, body), routing)
+    deciding, routes = _deciding(world, body), world.routes.specs
+    routing = await apart(parts, lambda: of_chat(body, request.headers, deciding, routes=routes))
+    return await _answer(request, Asked(CHAT, body, parts=parts), routing)
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -56,9 +58,10 @@ async def messages(request: web.Request) -> web.StreamResponse:
 
 async def count_tokens(request: web.Request) -> web.Response:
     """POST /v1/messages/count_tokens."""
-    own = await _object(request)
-    heard = heard_of(front_of("anthropic"), {"max_tokens": 1, **own})
-    asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost)
+    own, parts = await _object(request)
+    front = front_of("anthropic")
+    heard = await apart(parts, lambda: heard_of(front, {"max_tokens": 1, **own}))
+    asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost, parts)
     return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
 
 
@@ -69,22 +72,22 @@ async def responses(request: web.Request) -> web.StreamResponse:
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
-    body = await _body(request)
+    body, parts = await _body(request)
     world = request.app[ROUTER].world
-    deciding = _deciding(world, body)
-    routing = of_completion(body, request.headers, deciding, world.routes.specs)
-    return await _answer(request, Asked(COMPLETIONS, body), routing)
+    deciding, routes = _deciding(world, body), world.routes.specs
+    routing = await apart(parts, lambda: of_completion(body, request.headers, deciding, routes))
+    return await _answer(request, Asked(COMPLETIONS, body, parts=parts), routing)
 
 
 async def embeddings(request: web.Request) -> web.Response:
     """POST /v1/embeddings: to the named arm, or to one of those that embed."""
-    body = await _body(request)
+    body, parts = await _body(request)
     caller = request[CALLER]
     tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
     wire.check_names("", tenant)
     embedding = request.app[GATEWAY].embedding
-    answer = await embedding.answer(_Client(request), body, model_of(body), tenant, caller.key)
-    return _whole(answer)
+    client, model = _Client(request), model_of(body)
+    return _whole(await embedding.answer(client, body, model, tenant, caller.key, parts))
 
 
 async def models(request: web.Request) -> web.Response:
@@ -164,27 +167,33 @@ def _message_model(id: str, arm: ArmSpec | None) -> MessageModel:
     )
 
 
-async def _object(request: web.Request) -> dict[str, Any]:
-    body = wire.decode_passed(await body_of(request, "gateway.max_body_bytes"))
+async def _object(request: web.Request) -> tuple[dict[str, Any], int]:
+    """The body, and its parts."""
+    raw = await body_of(request, "gateway.max_body_bytes")
+    parts, most = wire.parts_of(raw), request.app[SETTINGS].gateway.max_body_parts
+    body = await apart(parts, lambda: wire.decode_passed(raw, most))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
-    return body
+    return body, parts
 
 
-async def _body(request: web.Request) -> dict[str, Any]:
-    body = await _object(request)
-    fields.check(body)
-    return body
+async def _body(request: web.Request) -> tuple[dict[str, Any], int]:
+    body, parts = await _object(request)
+    await apart(parts, lambda: fields.check(body))
+    return body, parts
 
 
 async def _other(request: web.Request, kind: str) -> web.StreamResponse:
     """A request in another dialect than OpenAI's chat completions."""
-    own = await _object(request)
-    heard = heard_of(front_of(kind), own)
+    own, parts = await _object(request)
+    heard = await apart(parts, lambda: heard_of(front_of(kind), own))
     world = request.app[ROUTER].world
     deciding, routes = _deciding(world, heard.body), world.routes.specs
-    routing = of_chat(heard.body, request.headers, deciding, heard.unit, own, routes)
-    return await _answer(request, Asked(CHAT, heard.body, kind, own, heard.lost), routing)
+    routing = await apart(
+        parts, lambda: of_chat(heard.body, request.headers, deciding, heard.unit, own, routes)
+    )
+    asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
+    return await _answer(request, asked, routing)
 
 
 def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:

@@ -49,7 +49,8 @@ TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},
                 "Only decisions with this tag; of several, with all of them.",
                 ["checkout"])  # fmt: skip
 OF_ARM = Parameter("arm", "query", _STRING, "Only decisions of this arm.", "gpt-5-mini")
-BEFORE = Parameter("before", "query", _STRING, "Only decisions older than this one.",
+BEFORE = Parameter("before", "query", _STRING | {"format": "uuid"},
+                   "Only decisions older than this one, which may be forgotten.",
                    "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")  # fmt: skip
 PER = Parameter("per", "query", _STRING | {"enum": list(PERIODS)},
                 "The length of a period; `day` if left out.", "day")  # fmt: skip

@@ -89,7 +89,7 @@ class Maintenance:
         self._saved_time = time.monotonic()
         self._not_before = 0.0
         self._folding = asyncio.Lock()
-        self._erasing: set[str] = set()
+        self._erasing: dict[str, asyncio.Future[int]] = {}
         self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
         self.erasing: SharedErasing | None = None
         self.due = False
@@ -252,24 +252,38 @@ class Maintenance:
     async def erase(self, owner: str) -> int:
         """Erase the records of an owner that the world has forgotten; returns how many.
 
-        In this order: a snapshot without the owner, the records, the older snapshots. So at any
-        moment a valid snapshot covers every record that can no longer be applied. Raises
-        Unsupported if the log cannot erase.
+        An erasure that is under way is waited for. Raises Unsupported if the log cannot erase.
         """
         if self.erasing is not None:
             return await self.erasing.done(owner)
+        while (under_way := self._erasing.get(owner)) is not None:
+            await asyncio.wait([under_way])
+            if not under_way.cancelled():
+                return under_way.result()
+        ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._erasing[owner] = ended
+        try:
+            ended.set_result(await self._erase(owner))
+        except Exception as error:  # noqa: BLE001 - told to all who wait for it
+            ended.set_exception(error)
+        finally:
+            del self._erasing[owner]
+            ended.cancel()  # nothing where it has ended
+        return ended.result()
+
+    async def _erase(self, owner: str) -> int:
+        """In this order: a snapshot without the owner, the records, the older snapshots.
+
+        So at any moment a valid snapshot covers every record that can no longer be applied.
+        """
         log = self._writer.log
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
-        self._erasing.add(owner)
-        try:
-            folded = await self.snapshot()
-            async with self._folding:
-                count = log.forget(owner, Offset(folded.at))
-                self._snapshots.forget(Offset(folded.at))
-            await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
-        finally:
-            self._erasing.discard(owner)
+        folded = await self.snapshot()
+        async with self._folding:
+            count = log.forget(owner, Offset(folded.at))
+            self._snapshots.forget(Offset(folded.at))
+        await self._writer.submit(lambda: ev.Erased(ts=self._writer.now(), owner=owner))
         _log.info("erased", extra={"records": count})
         return count
 

@@ -403,6 +403,11 @@ class GatewaySettings:
     max_body_bytes: int = setting(
         33_554_432, "largest request body on the gateway's paths, images included", low=1024
     )
+    max_body_parts: int = setting(
+        100_000,
+        "maximum number of lists and objects in such a body; ten other values count as one",
+        low=100,
+    )
     max_answer_bytes: int = setting(
         33_554_432, "largest answer of a provider, and largest event of a stream", low=1024
     )

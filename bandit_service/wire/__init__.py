@@ -23,6 +23,7 @@ from bandit_service.wire.decoding import (
     decode_msgpack,
     decode_passed,
     decode_request,
+    parts_of,
     read,
 )
 from bandit_service.wire.requests import (
@@ -77,6 +78,7 @@ __all__ = [
     "decode_request",
     "embedding_of",
     "numbers",
+    "parts_of",
     "read",
     "refuse_more",
     "refuse_subject",

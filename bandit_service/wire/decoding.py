@@ -8,8 +8,9 @@ from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
+import numpy as np
 
-from bandit_service.core.errors import Malformed, Refused
+from bandit_service.core.errors import Malformed, Refused, TooLarge
 from bandit_service.parsing.inputs import json_of
 from bandit_service.parsing.validation import bounds_of, first_outside, refused_for, without_nulls
 
@@ -18,6 +19,10 @@ MAX_DEPTH = 32
 """Lists and maps in each other; a request needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
+_LONGEST = 100
+"""Characters that are told of a field's name."""
+_VALUES = 10
+"""So many numbers or texts take as long to decode as one list or object."""
 _LONG, _DIGITS = b"0" * 19, bytes(0x30 if 0x30 <= i <= 0x39 else 0x20 for i in range(256))
 """A number of so many digits may be beyond 64 bits; with every digit as 0 it is found at once."""
 _BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
@@ -63,11 +68,28 @@ def decode_json(body: bytes) -> Any:
     return value
 
 
-def decode_passed(body: bytes) -> Any:
+def parts_of(body: bytes) -> int:
+    """At most how many parts a body of JSON has: its lists and objects, and a tenth of the rest.
+
+    Braces, brackets and commas in texts count too, which takes no time to find out.
+    """
+    return body.count(b"{") + body.count(b"[") + body.count(b",") // _VALUES
+
+
+def decode_passed(body: bytes, max_parts: int) -> Any:
     """JSON that is passed on: what its sender's own tools write, and a provider would not read.
 
-    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep.
+    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep. Raises
+    TooLarge for a body of more parts, which would take long to decode; Malformed.
     """
+    if parts_of(body) > max_parts and parts_of(_outside_texts(body)) > max_parts:
+        field = _largest(body)
+        at = f"{field}: " if field else ""
+        raise TooLarge(
+            f"{at}the body has more than {max_parts} lists and objects, ten other values counted "
+            "as one (gateway.max_body_parts)",
+            param=field,
+        )
     try:
         value = json_of(body)
     except ValueError as error:
@@ -75,6 +97,23 @@ def decode_passed(body: bytes) -> Any:
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH_PASSED:
         _check_depth(value, MAX_DEPTH_PASSED)
     return value
+
+
+def _outside_texts(body: bytes) -> bytes:
+    """What of JSON is not within quotes."""
+    plain = body.replace(rb"\\", b"__").replace(rb"\"", b"__")
+    read = np.frombuffer(plain, np.uint8)
+    within = np.bitwise_xor.accumulate(read == ord('"'))
+    return read[~within].tobytes()
+
+
+def _largest(body: bytes) -> str:
+    """The field of the body with the most parts; "" if the body is no object."""
+    try:
+        fields = msgspec.json.decode(body.removeprefix(BOM_UTF8), type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return max(fields, key=lambda name: parts_of(bytes(fields[name])), default="")[:_LONGEST]
 
 
 def decode_request(body: bytes) -> Any:

@@ -7,18 +7,18 @@ import json
 import random  # noqa: TID251 - traffic from a fixed seed
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import aiohttp
 import msgspec
 from aiohttp import web
 
 from bandit_service.settings import DEFAULT_ARMS
-from loadtest.chaos.load import GONE, Ledger, Wrong
+from loadtest.chaos.load import GONE, VECTORS, Client, Ledger, Wrong
 
 TENANT = "gateway"
 """What marks its decisions in the log: their outcomes come from the service itself."""
 _USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
+_WHILE_FULL = 3
 _ASKED = {"messages": [{"role": "user", "content": "What is it?"}], "max_tokens": 200}
 
 
@@ -64,27 +64,53 @@ async def routed(
             return
 
 
+async def asked_while_full(client: Client, session: aiohttp.ClientSession, url: str) -> Ledger:
+    """What was answered while nothing could be written: it is in the log once there is room.
+
+    Raises Wrong for an answer that was withheld, and for an acknowledged outcome.
+    """
+    owed = Ledger()
+    arm = DEFAULT_ARMS[0].id
+    await asyncio.gather(
+        *(_whole(session, url, owed, "auto", full=True) for _ in range(_WHILE_FULL)),
+        *(_streamed(session, url, owed) for _ in range(_WHILE_FULL)),
+        *(_embedded(session, url, owed, arm, full=True) for _ in range(_WHILE_FULL)),
+    )
+    status, decided = await client.post("/v1/decide", {"embedding": VECTORS[0]})
+    if status != 200:
+        raise Wrong(f"without space a decide was answered {status}: {decided}")
+    owed.decided.append(decided["decision_id"])
+    reward = {"decision_id": decided["decision_id"], "quality": 1.0}
+    status, answer = await client.post("/v1/rewards", reward)
+    if status == 200 and answer["results"][0]["status"] != "error":
+        raise Wrong(f"without space an outcome was acknowledged: {answer}")
+    return owed
+
+
 async def _asked(
     session: aiohttp.ClientSession, url: str, ledger: Ledger, rng: random.Random
 ) -> None:
     arm = rng.choice(DEFAULT_ARMS).id
     way = rng.random()
     if way < 0.2:
-        await _embedded(session, url, ledger, {"model": arm, "input": "x"})
+        await _embedded(session, url, ledger, arm)
     elif way < 0.6:
-        await _whole(session, url, ledger, {"model": arm if way < 0.4 else "auto"})
+        await _whole(session, url, ledger, arm if way < 0.4 else "auto")
     else:
         await _streamed(session, url, ledger)
 
 
 async def _whole(
-    session: aiohttp.ClientSession, url: str, ledger: Ledger, more: dict[str, Any]
+    session: aiohttp.ClientSession, url: str, ledger: Ledger, model: str, *, full: bool = False
 ) -> None:
     async with session.post(
-        f"{url}/v1/chat/completions", json=_ASKED | more, headers={"x-tenant": TENANT}
+        f"{url}/v1/chat/completions", json=_ASKED | {"model": model}, headers={"x-tenant": TENANT}
     ) as answer:
         _check(answer)
-        ledger.costs[answer.headers["x-decision-id"]] = float(answer.headers["x-cost-usd"])
+        told = None if full else float(answer.headers["x-cost-usd"])
+        ledger.costs[answer.headers["x-decision-id"]] = told
+        if full and "x-cost-usd" in answer.headers:
+            raise Wrong("without space a cost was told")
         await answer.read()
 
 
@@ -100,12 +126,12 @@ async def _streamed(session: aiohttp.ClientSession, url: str, ledger: Ledger) ->
 
 
 async def _embedded(
-    session: aiohttp.ClientSession, url: str, ledger: Ledger, body: dict[str, Any]
+    session: aiohttp.ClientSession, url: str, ledger: Ledger, arm: str, *, full: bool = False
 ) -> None:
-    headers = {"x-tenant": TENANT}
+    body, headers = {"model": arm, "input": "x"}, {"x-tenant": TENANT}
     async with session.post(f"{url}/v1/embeddings", json=body, headers=headers) as answer:
         _check(answer)
-        ledger.embedded += "x-cost-usd" in answer.headers
+        ledger.embedded += full or "x-cost-usd" in answer.headers
         await answer.read()
 
 

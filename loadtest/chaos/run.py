@@ -17,10 +17,17 @@ import aiohttp
 
 from bandit_service import settings
 from bandit_service.embedding.backends import export
-from loadtest.chaos.gateway import provided, routed
+from loadtest.chaos.gateway import asked_while_full, provided, routed
 from loadtest.chaos.load import Client, Ledger, OverStream, Sender, Wrong, settle, worker
 from loadtest.chaos.process import Service
-from loadtest.chaos.trouble import DESCRIPTORS, crowd, damage, hurting_children, switching
+from loadtest.chaos.trouble import (
+    DESCRIPTORS,
+    crowd,
+    damage,
+    full_disk,
+    hurting_children,
+    switching,
+)
 from loadtest.chaos.verify import Found, same_state, verify
 from loadtest.client import StreamClient
 
@@ -34,7 +41,8 @@ ENVIRON = {
 _STALLED_S = ("2", "20")
 _WORKERS, _ROUTED = 6, 3
 _STARTS_S = 600.0
-_DAMAGE_EVERY, _CROWD_EVERY = 3, 4
+_DAMAGE_EVERY, _CROWD_EVERY, _FULL_EVERY = 3, 4, 5
+_ROOM_S = 60.0
 
 
 @dataclass
@@ -125,6 +133,33 @@ def series(
         raise Wrong(f"seed {seed}: {error}") from None
 
 
+async def _without_space(
+    client: Client,
+    session: aiohttp.ClientSession,
+    url: str,
+    totals: Totals,
+    service: Service,
+) -> None:
+    """A full disk: what was answered meanwhile is in the log once there is room, unless a kill
+    comes before, which then takes what waited with it.
+    """
+    with full_disk(service.popen.pid):
+        owed = await asked_while_full(client, session, url)
+        if totals.kills // _FULL_EVERY % 4 == 3:
+            totals.beside["killed while the disk was full"] += 1
+            service.kill()
+            return
+    async with asyncio.timeout(_ROOM_S):
+        while (await client.get("/readyz"))[1].get("why"):  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.05)
+    ledger = totals.ledger
+    ledger.decided += owed.decided
+    ledger.costs |= owed.costs
+    ledger.embedded += owed.embedded
+    waited = len(owed.costs) + owed.embedded
+    totals.beside["costs that waited for space, all found"] += waited
+
+
 async def _round(data: Path, totals: Totals, rng: random.Random, environ: dict[str, str]) -> None:
     begun = time.perf_counter()
     crowded = totals.kills % _CROWD_EVERY == _CROWD_EVERY - 1
@@ -153,6 +188,8 @@ async def _round(data: Path, totals: Totals, rng: random.Random, environ: dict[s
                 await same_state(client, totals.found)
                 totals.compared, totals.fresh = totals.compared + 1, False
             await settle(client, totals.ledger, rng)
+            if totals.kills % _FULL_EVERY == 1 and not crowded:
+                await _without_space(client, session, url, totals, service)
             seeds = [random.Random(rng.random()) for _ in range(_WORKERS)]  # noqa: S311 - same
             ways: list[Sender] = [
                 *[client] * (_WORKERS - 2),

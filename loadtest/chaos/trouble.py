@@ -1,5 +1,5 @@
-"""What happens beside the load: policies change, children stand still, descriptors run out, a bit
-of what was written flips."""
+"""What happens beside the load: policies change, children stand still, descriptors run out, the
+disk is full, a bit of what was written flips."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import os
 import random  # noqa: TID251 - moments and places, from a printed seed
+import resource
 import shutil
 import signal
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -72,6 +73,18 @@ async def crowd(url: str) -> AsyncIterator[None]:
     finally:
         for one in idle:
             one.close()
+
+
+@contextlib.contextmanager
+def full_disk(pid: int) -> Iterator[None]:
+    """Meanwhile the process can write to no file: for SQLite that is a disk without space."""
+    soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was killed meanwhile
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def damage(data: Path, rng: random.Random, seen: Counter[str]) -> None:

@@ -54,6 +54,8 @@ def verify(data: Path, ledger: Ledger) -> Found:
                     routed[event.id] = None
             elif isinstance(event, ev.Spent):
                 embedded += not event.decision_id
+                if event.decision_id in routed:  # there was no space for its outcome
+                    routed[event.decision_id] = event.usd
             elif isinstance(event, ev.Rewarded) and event.decision_id in routed:
                 if event.cost_usd is not None:
                     routed[event.decision_id] = event.cost_usd

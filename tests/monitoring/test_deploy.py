@@ -242,6 +242,18 @@ def test_the_image_is_pinned_by_hashes_and_runs_as_nobody_in_particular() -> Non
         assert wanted.specifier.contains(made_with[wanted.name]), f"{wanted}: make lock"
 
 
+def test_the_list_of_what_it_is_made_of_has_all_that_the_image_installs() -> None:
+    """On 0e17ee51 `make sbom` listed requirements.lock alone; the image had six packages more."""
+    image = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    installed = re.findall(
+        r"/opt/bandit-service/bin/pip install .*--requirement /src/(\S+\.lock)", image
+    )
+    (listed,) = re.findall(
+        r"^LOCKS = (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert listed.split() == installed
+
+
 def test_prometheus_agrees_with_its_configuration() -> None:
     promtool = tool("promtool")
     ran(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yaml"))

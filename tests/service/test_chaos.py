@@ -61,6 +61,7 @@ async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
     assert totals.ledger.resolved > 0
     assert totals.found is not None
     assert totals.compared > 0
+    assert totals.beside["costs that waited for space, all found"] > 0
     verify(data, totals.ledger)
     for how in (
         "a decision that is not there",

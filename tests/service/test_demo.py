@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -114,3 +115,25 @@ def test_what_cannot_be_used_is_named(
     monkeypatch.setattr(sys, "argv", ["demo", *words])
     assert main() == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["loadtest.demo", "loadtest.demo_gateway"])
+def test_a_reader_who_leaves_ends_a_demo_without_a_word(
+    module: str, tmp_path: Path, models: Path
+) -> None:
+    """Seen on 0e17ee51: "demo: [Errno 32] Broken pipe", exit 1."""
+    prepare(tmp_path / "var", models)
+    words = ["--data", str(_recording(tmp_path / "small.jsonl")), "--seeds", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", module, *words, "--data-dir", str(tmp_path / "var")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},  # noqa: TID251 - passed on
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        assert b"real queries of small" in demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.wait(120) == 0
+        assert b"rror" not in demo.stderr.read()

@@ -7,6 +7,7 @@ import itertools
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import openai
 import pytest
@@ -404,3 +405,28 @@ def test_a_breaker_opens_probes_and_closes() -> None:
     health.failed("a", 15.0, retry_after_s=7.0)
     assert not health.available("a", 21.9)
     assert health.available("a", 22.0)
+
+
+async def test_an_arm_of_any_name_can_be_among_those_that_may_answer(
+    tmp_path: Path, models: Path
+) -> None:
+    """On 0e17ee51 no `arms=` could name an arm whose id has a comma: it was cut in two."""
+    ids = ["a,b", "c+d", '["e"]', "g h", "i"]
+    arms = [{"id": id, "upstream": "p", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+            for id in ids]  # fmt: skip
+    async with a_gateway(tmp_path, models, BANDIT_ARMS=json.dumps(arms)) as (client, _):
+        for id, listed in [*((id, json.dumps([id])) for id in ids), ("g h", "g h"), ("i", " i ")]:
+            for model, headers in (
+                (f"auto?arms={quote(listed)}", {}),
+                ("auto", {"x-arms": listed}),
+            ):
+                async with client.session.post(
+                    f"{client.url}/v1/chat/completions",
+                    json={"model": model, "messages": HELLO},
+                    headers=headers,
+                ) as answer:
+                    assert (answer.status, answer.headers.get("x-arm")) == (200, id)
+        for wrong in ("[", '["i"', "[1]", '[["i"]]', "{"):
+            asked = {"model": f"auto?arms={quote(wrong)}", "messages": HELLO}
+            status, told = await client.post("/v1/chat/completions", asked)
+            assert (status, told["error"]["param"]) in ((400, "arms"), (404, "arms"))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +108,85 @@ async def test_a_head_with_a_long_line_is_read_and_a_longer_one_named(
         assert "aaaa" not in str(failed.value)
 
 
+def _many(n: int) -> dict[str, dict[str, Any]]:
+    """By path: a body with a list of so many objects, or of ten times as many numbers."""
+    said = {"role": "user", "content": "x"}
+    blocks = [{"role": "user", "content": [{"type": "text", "text": "x"}] * n}]
+    return {
+        "/v1/chat/completions": {"model": "alpha", "messages": [said] * n},
+        "/v1/responses": {"model": "alpha", "input": [said] * n},
+        "/v1/messages": {"model": "alpha", "max_tokens": 5, "messages": blocks},
+        "/v1/messages/count_tokens": {"model": "alpha", "messages": blocks},
+        "/v1/completions": {"model": "alpha", "prompt": [0] * (n * 10)},
+        "/v1/embeddings": {"model": "alpha", "input": [0] * (n * 10)},
+    }
+
+
+_WORK = (
+    "bandit_service.wire.decode_passed",
+    "bandit_service.http.gateway.fields.check",
+    "bandit_service.http.gateway.heard_of",
+    "bandit_service.http.gateway.of_chat",
+    "bandit_service.http.gateway.of_completion",
+    "bandit_service.gateway.gateway.size_of",
+    "bandit_service.gateway.gateway.has_reasoning",
+    "bandit_service.gateway.embedding.size_of",
+    "bandit_service.gateway.counting.size_of",
+    "bandit_service.gateway.upstreams.fit_of",
+    "bandit_service.gateway.request.ChatRequest.to",
+    "bandit_service.gateway.translation.request_of",
+)
+"""All that looks at each message."""
+
+
+@pytest.mark.parametrize("kind", ["openai", "anthropic"])
+async def test_a_request_of_many_parts_does_not_hold_up_who_comes_beside_it(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """On 0e17ee51 a chat of 200,000 messages held the event loop for 1.1 s, 100,000 items of
+    /v1/responses or blocks of /v1/messages for 0.3 s and more: all of it was done in its turns."""
+    off: set[str] = set()  # what was done in the turns of the loop
+    done: set[str] = set()
+    loop = threading.get_ident()
+
+    def noted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def working(*arguments: Any, **more: Any) -> Any:
+            done.add(name)
+            if threading.get_ident() == loop:
+                off.add(name)
+            return work(*arguments, **more)
+
+        return working
+
+    for name in _WORK:
+        at, _, last = name.rpartition(".")
+        monkeypatch.setattr(name, noted(name, getattr(pkgutil.resolve_name(at), last)))
+    async with behind(tmp_path, models, 60.0, kind) as (_, client, *_providers):
+        for path, body in _many(4_001).items():
+            await client.post(path, body)
+        assert not off
+        assert done == set(_WORK)
+        assert (await client.post("/v1/chat/completions", _many(10)["/v1/chat/completions"]))[0]
+        assert off  # a small one is done at once
+
+
+async def test_a_body_of_too_many_parts_is_refused_by_its_field_and_the_limit(
+    tmp_path: Path, models: Path
+) -> None:
+    """The decoding holds up all others; on 0e17ee51 2,000,000 lists did so for 1 s."""
+    async with behind(tmp_path, models, BANDIT_GATEWAY_MAX_BODY_PARTS="500") as (_, client, *_):
+        for path, body in _many(501).items():
+            status, answer = await client.post(path, body)
+            assert status == 413, answer
+            field = next(name for name in ("messages", "input", "prompt") if name in body)
+            assert answer["error"]["message"].startswith(f"{field}: the body has more than 500 ")
+            assert "(gateway.max_body_parts)" in answer["error"]["message"]
+        text = _turns('[{"a": 1}, "b\\"", ' * 1000)  # a text has no parts, whatever is in it
+        asked = {"model": "alpha", "messages": text}
+        assert (await client.post("/v1/chat/completions", asked))[0] == 200
+
+
 def test_the_limits_are_as_large_as_providers() -> None:
     gateway = settings.Settings().gateway
     assert min(gateway.max_body_bytes, gateway.max_answer_bytes) >= 32 * 2**20
+    assert gateway.max_body_parts >= 40 * 2048  # messages of OpenAI's, with a few parts each

@@ -80,7 +80,7 @@ def test_the_model_that_answered_is_billed_and_credited(
     decided = _asked(url, f"/v1/decisions/{id}")
     assert decided["arm"] == arm
     assert decided["answered_by"] == "dear"
-    assert decided["signals"]["cost_usd"] == pytest.approx(10 * COST)
+    assert decided["signals"]["cost_usd"] == decided["cost_usd"] == pytest.approx(10 * COST)
     if not stream:
         assert float(headers["x-cost-usd"]) == pytest.approx(10 * COST)
         assert headers["x-answered-model"] == "dear-2026-01-01"
@@ -94,6 +94,7 @@ def test_the_model_that_answered_is_billed_and_credited(
 def test_of_a_model_that_no_arm_has_nothing_is_learned_and_it_is_paid(
     service: tuple[str, Provider], redirects: dict[str, str], arm: str, stream: bool
 ) -> None:
+    """On 0e17ee51 nothing told what the decision had cost, and budgets counted it."""
     url, front = service[0], {"chat": "chat", "claude": "messages", "resp": "responses"}[arm]
     redirects[f"{arm}-large"] = "quite-another"
     before = _arm(url, arm)["observed"]
@@ -102,6 +103,7 @@ def test_of_a_model_that_no_arm_has_nothing_is_learned_and_it_is_paid(
     decided = _asked(url, f"/v1/decisions/{id}")
     assert decided["answered_by"] == ""
     assert decided["signals"] == {}
+    assert decided["cost_usd"] == pytest.approx(COST)
     _asked(url, "/v1/rewards", {"decision_id": id, "quality": 0.9})
     assert _arm(url, arm)["observed"] == before
     assert _spent(url) == pytest.approx(spent + COST)

@@ -43,6 +43,7 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
     assert set(found) >= {one["decision_id"] for one in by_arm}
     _, one = await client.get(f"/v1/decisions/{made[0]}")
     assert one["tags"] == ["all", "even", "n:0"]
+    assert await _ids(client, f"?before={made[1].upper()}") == [made[0]]
     _, again = await client.get(f"/v1/decisions?before={made[0]}")
     assert again == {"decisions": [], "next": None, "baseline": body["baseline"]}
 
@@ -52,6 +53,9 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
     [
         ("?limit=0", "limit", "from 1 to 500"),
         ("?limit=x", "limit", "from 1 to 500"),
+        ("?before=garbage", "before", "the id of a decision, a UUID"),  # on 0e17ee51 an empty 200
+        ("?before=", "before", "the id of a decision, a UUID"),
+        ("?arm=nobody", "arm", "no 'nobody'; expected one of "),  # the same
         ("?tag=a%20b", "tag", "1 to 64 characters of A-Z"),
         ("?tags=a", "tags", "expected one of arm, before, limit, tag"),
     ],

@@ -26,6 +26,8 @@ from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.http import connections
 from bandit_service.runtime import recovery
+from bandit_service.runtime.maintenance import Maintenance
+from bandit_service.runtime.router import Router
 from tests.service.command import command
 from tests.service.running import Client, Process, a_vector, opened, serving
 
@@ -232,6 +234,34 @@ async def test_a_child_that_stands_still_is_killed_and_counted_and_erasure_goes_
             return body["status"] == "ready" and "erased" in process.log_path.read_text()
 
         await _until(erased)
+
+
+async def test_who_erases_what_is_being_erased_is_told_how_much_it_was(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 0e17ee51 upkeep, or a second request, erased it twice: one was told {"erased": 0}."""
+    asked, both = 0, asyncio.Event()
+    forget, snapshot = Router.forget, Maintenance.snapshot
+
+    async def forgotten(*arguments: Any) -> Any:
+        nonlocal asked
+        owner = await forget(*arguments)
+        asked += 1
+        if asked == 2:
+            both.set()
+        return owner
+
+    async def made(*arguments: Any, **more: Any) -> Any:
+        await both.wait()
+        return await snapshot(*arguments, **more)
+
+    async with serving(tmp_path / "var", models) as client:
+        await _traffic(client, 0, 5, unit="ann")
+        monkeypatch.setattr(Router, "forget", forgotten)
+        monkeypatch.setattr(Maintenance, "snapshot", made)
+        told = await asyncio.gather(*(client.call("DELETE", "/v1/units/ann") for _ in range(2)))
+        assert told == [(200, {"erased": 10})] * 2
+        assert await client.call("DELETE", "/v1/units/ann") == (200, {"erased": 0})
 
 
 async def _stop_children(pid: int, stopped: set[int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service import cli, settings
-from bandit_service.cli.commands import experiments, try_
+from bandit_service.cli.commands import config, experiments, try_
 from bandit_service.data.recordings import load
 from tests.unit.data.recordings import a_row, write
 
@@ -58,6 +59,22 @@ def test_a_reader_that_leaves_early_is_no_error(words: list[str]) -> None:
     finally:
         os.close(writes)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_leaves_an_answer_of_the_service_is_no_error_of_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen on 0e17ee51: "http://127.0.0.1:8080 broke off: [Errno 32] Broken pipe", exit 1."""
+    row = {"revision": 1, "ts": 0.0, "by": "admin", "changed": ["arms"], "why": "new"}
+    monkeypatch.setattr(config, "asked", lambda *_: {"history": [row] * 9})
+    reads, writes = os.pipe()
+    os.close(reads)
+    with os.fdopen(writes, "wb", buffering=0) as pipe, monkeypatch.context() as patched:
+        stdout = io.TextIOWrapper(pipe, write_through=True)
+        patched.setattr(sys, "stdout", stdout)
+        assert cli.main(["config", "history"]) == 0
+        stdout.detach()
+    assert capsys.readouterr().err == ""
 
 
 def test_streams_that_are_closed_are_no_error(
@@ -271,6 +288,18 @@ def test_without_an_upstream_try_says_what_it_needs(
     monkeypatch.setattr(try_, "_sent", lambda *_: ({"data": [{"id": "auto"}]}, {}))
     assert cli.main(["try", "why?"]) == 1
     assert "no arm has an upstream that could answer; --no-answer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["\ud83d", "stray \udcff"])
+def test_half_a_character_is_named_and_blames_no_service(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Seen on 0e17ee51: "http://127.0.0.1:8080 is no bandit-service"."""
+    monkeypatch.setattr(try_, "_sent", lambda *_: ({"data": [{"id": "auto"}, {"id": "a"}]}, {}))
+    assert cli.main(["try", word]) == 1
+    said = capsys.readouterr().err
+    assert f"{word[-1]!r} is half a character, or a stray byte" in said
+    assert "no bandit-service" not in said
 
 
 @pytest.mark.parametrize(

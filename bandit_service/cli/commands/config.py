@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from bandit_service import settings
-from bandit_service.cli import options, refusals
+from bandit_service.cli import options, refusals, terminal
 from bandit_service.cli.asking import asked
 from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
 from bandit_service.settings.live import sections_of, shown
@@ -77,6 +77,8 @@ def _of_service(
         except settings.BadSettings:
             raise
         except refusals.ANY as error:
+            if isinstance(error, BrokenPipeError) and terminal.reader_left():
+                return 0
             print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
             return failed
 

@@ -168,6 +168,14 @@ class Decision(msgspec.Struct, kw_only=True):
         Mapping[str, float] | UnsetType,
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
     ] = UNSET
+    cost_usd: Annotated[
+        float | UnsetType,
+        doc(
+            "What its call counts for in budgets, USD: what was reported, also if another model "
+            "answered, else an estimate. Absent if there is none.",
+            0.0007,
+        ),
+    ] = UNSET
     metrics: Annotated[
         list[Measured] | UnsetType,
         doc("The named metrics among the signals. Absent if there is none."),
