@@ -26,8 +26,7 @@ async def _violations(page: Page) -> list[tuple[str, list[str]]]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1360, 390])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1360), ("dark", 390)])
 async def test_every_view_is_clean(
     service: Service, opened: Opened, scheme: str, width: int
 ) -> None:
