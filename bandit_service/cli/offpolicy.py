@@ -16,7 +16,7 @@ import policies
 from bandit_service import settings
 from bandit_service.cli import options
 from bandit_service.cli.options import Usage, bounded, key_for
-from bandit_service.core import events as ev
+from bandit_service.cli.reading import events_of
 from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable
@@ -185,7 +185,7 @@ def evaluated(
         )
     known = source.known if isinstance(source, ForeignSource) else True
     along = LogEvaluation(asked, world, known)
-    for event in _told(source, after):
+    for event in events_of(source, after, "folding"):
         along.take(event)
     if asked.route and asked.route not in along.routes:
         there_are = ", ".join(sorted(each or AUTO for each in along.routes)) or "none"
@@ -210,16 +210,6 @@ def _check_metric(metric: str, measured: Collection[str]) -> None:
             f"--metric {metric}: no reward of these decisions has it{did_you_mean(metric, known)}; "
             f"expected one of {there_are}"
         )
-
-
-def _told(source: Source, after: int) -> Iterator[ev.AnyEvent | None]:
-    total = max(0, source.last - after)
-    with tqdm(
-        total=total, desc="folding", unit=" events", disable=None, leave=False, file=sys.stderr
-    ) as bar:
-        for _, event in source.events(after):
-            yield event
-            bar.update()
 
 
 def _asked(

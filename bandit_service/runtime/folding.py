@@ -346,13 +346,29 @@ def read_frame(source: IO[bytes], kind: type[F]) -> F:
         raise SystemExit("the service sent what cannot be read") from None
 
 
-if __name__ == "__main__":
+def beside_the_service(serve: Callable[[IO[bytes], IO[bytes]], None]) -> None:
+    """Serve one task of the service whose child this process is."""
     os.nice(10)  # the service that decides goes first
+    try:
+        serve(sys.stdin.buffer, sys.stdout.buffer)
+    except BrokenPipeError:
+        os._exit(1)  # the service has ended: nobody is left to be told
+
+
+def read_log(
+    source: IO[bytes], sink: IO[bytes], after: int, take: Callable[[ev.AnyEvent | None], object]
+) -> None:
+    """Ask for the events after an offset, and take each; None is one that was erased."""
+    sink.write(framed(Begin(after)))
+    sink.flush()
+    for at, body in events_from(source):
+        take(event_of(at, body) if body else None)
+
+
+if __name__ == "__main__":
     for directory in sys.argv[1:]:
         policies.add_directory(directory)
     try:
-        fold(sys.stdin.buffer, sys.stdout.buffer)
-    except BrokenPipeError:
-        os._exit(1)  # the service has ended: nobody is left to be told
+        beside_the_service(fold)
     except (StoreError, MemoryError) as error:
         sys.exit(_PREFIX + (str(error) or type(error).__name__))

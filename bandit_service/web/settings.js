@@ -51,11 +51,15 @@ function armFields(arm) {
   ];
 }
 
+/** An arm's configuration alone. */
+function configured(arm) {
+  return Object.fromEntries(Object.entries(arm ?? {}).filter(([name]) => !TOLD.includes(name)));
+}
+
 /** The arm as it is to be: what the dialog does not show stays as it is. */
 function wanted(arm, given) {
-  const kept = Object.fromEntries(Object.entries(arm ?? {}).filter(([name]) => !TOLD.includes(name)));
   return {
-    ...kept, upstream: given.upstream.trim(), model: given.model.trim(), capabilities: words(given.capabilities),
+    ...configured(arm), upstream: given.upstream.trim(), model: given.model.trim(), capabilities: words(given.capabilities),
     usd_per_mtok_in: Number(given.usd_per_mtok_in), usd_per_mtok_out: Number(given.usd_per_mtok_out),
   };
 }
@@ -75,8 +79,7 @@ async function retire(arm) {
 }
 
 async function back(arm) {
-  const kept = Object.fromEntries(Object.entries(arm).filter(([name]) => !TOLD.includes(name)));
-  if (await confirmed(`Offer ${arm.id} again?`, "From the next decision on, with what was learned of it.", [], () => put(arm.id, kept))) await showSettings();
+  if (await confirmed(`Offer ${arm.id} again?`, "From the next decision on, with what was learned of it.", [], () => put(arm.id, configured(arm)))) await showSettings();
 }
 
 function armRow(arm) {

@@ -12,13 +12,12 @@ import sys
 from datetime import UTC, datetime
 
 import msgspec
-from tqdm import tqdm
 
 from bandit_service import clock, settings
 from bandit_service.cli import options
-from bandit_service.cli.options import USAGE_ERROR, Usage, key_for
+from bandit_service.cli.options import Usage, key_for
+from bandit_service.cli.reading import events_of
 from bandit_service.core.errors import Refused
-from bandit_service.data.log_source import Unreadable
 from bandit_service.offline.history.asked import MOST_GROUPS, asked_of
 from bandit_service.offline.history.fold import (
     GROUPS,
@@ -77,19 +76,15 @@ def run(args: argparse.Namespace) -> int:
     }
     try:
         asked = asked_of(given, clock.now())
+    except Refused as refused:
+        raise Usage(f"--{refused.message}") from None
+    try:
         found = _read(args, asked)
-    except (Refused, Usage) as error:
-        told = f"--{error.message}" if isinstance(error, Refused) else str(error)
-        print(f"bandit-service: {told}", file=sys.stderr)
-        return USAGE_ERROR
     except Locked as error:
         print(
             f"bandit-service: {error}; or ask the service that has it: --from-log URL",
             file=sys.stderr,
         )
-        return 1
-    except Unreadable as error:
-        print(f"bandit-service: {error}", file=sys.stderr)
         return 1
     print(json.dumps(msgspec.to_builtins(found)) if args.json else shown(found))
     return 0
@@ -99,13 +94,8 @@ def _read(args: argparse.Namespace, asked: Asked) -> History:
     fold, chosen = HistoryFold(asked), settings.read(args.config)
     key = key_for(args.from_log, args.key)
     with opened(args.from_log, chosen, key, args.ca) as (source, _):
-        total = source.last - source.first + 1
-        with tqdm(
-            total=total, desc="reading", unit=" events", disable=None, leave=False, file=sys.stderr
-        ) as bar:
-            for _, event in source.events(source.first - 1):
-                fold.take(event)
-                bar.update()
+        for event in events_of(source, source.first - 1, "reading"):
+            fold.take(event)
     return fold.history()
 
 

@@ -91,17 +91,17 @@ class Cell:
     decisions: int = 0
     n: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_SIGNALS, 0))
     sums: dict[str, float] = field(default_factory=lambda: dict.fromkeys(_SIGNALS, 0.0))
-    judges_usd: float = 0.0
+    other_usd: float = 0.0
 
     @property
     def usd(self) -> float:
         """All that was spent."""
-        return self.sums["cost_usd"] + self.judges_usd
+        return self.sums["cost_usd"] + self.other_usd
 
     def add(self, other: Cell) -> None:
         """Add another one's sums."""
         self.decisions += other.decisions
-        self.judges_usd += other.judges_usd
+        self.other_usd += other.other_usd
         for name in _SIGNALS:
             self.n[name] += other.n[name]
             self.sums[name] += other.sums[name]
@@ -137,6 +137,12 @@ class _Known:
         for cell in self.cells:
             cell.n[name] += (value is not None) - (before is not None)
             cell.sums[name] += (value or 0.0) - (before or 0.0)
+
+    def take(self, event: ev.Rewarded) -> None:
+        """Every signal that came with an outcome."""
+        for name in _SIGNALS:
+            if (value := getattr(event, name)) is not None:
+                self.set(name, value)
 
 
 class HistoryFold:
@@ -201,35 +207,30 @@ class HistoryFold:
             for name in {*event.revoked, "reward"} & {*_SIGNALS}:
                 known.set(name, None)
             return
-        for name in _SIGNALS:
-            if (value := getattr(event, name)) is not None:
-                known.set(name, value)
+        known.take(event)
 
     def _elsewhere(self, event: ev.Rewarded, subject: ev.Subject) -> None:
         """An outcome of an answer that this service did not decide on."""
         if not self._counts(event.ts, subject.tenant):
             return
         group = {"arm": event.arm, "tenant": subject.tenant}.get(self._asked.by, "")
-        known = _Known(self._of(event.ts, [str(group)]))
-        for name in _SIGNALS:
-            if (value := getattr(event, name)) is not None:
-                known.set(name, value)
+        _Known(self._of(event.ts, [str(group)])).take(event)
 
     def _spent(self, event: ev.Spent) -> None:
-        known = self._known.get(event.decision_id)
-        if event.decision_id in self._known and known is None:
-            return
-        if known is not None:
+        cells: tuple[Cell, ...] = ()
+        if event.decision_id in self._known:
+            known = self._known[event.decision_id]
+            if known is None:
+                return
             if event.judge:
-                for cell in known.cells:
-                    cell.judges_usd += event.usd
+                cells = known.cells
             elif "cost_usd" not in known.signals:
                 known.set("cost_usd", event.usd)
-            return
-        if self._counts(event.ts, event.tenant):  # of nothing that was routed
+        elif self._counts(event.ts, event.tenant):  # of nothing that was routed
             named = {"route": event.route or AUTO, "tenant": event.tenant, "key": event.caller}
-            for cell in self._of(event.ts, [named.get(self._asked.by, "")]):
-                cell.judges_usd += event.usd
+            cells = self._of(event.ts, [named.get(self._asked.by, "")])
+        for cell in cells:
+            cell.other_usd += event.usd
 
     def _counts(self, ts: float, tenant: str) -> bool:
         asked = self._asked

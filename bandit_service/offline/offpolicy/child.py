@@ -6,7 +6,6 @@ does: Job in, Begin out, events in, Done out.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import IO
@@ -17,13 +16,7 @@ import policies
 from bandit_service.offline.offpolicy.fold import Asked, LogEvaluation
 from bandit_service.offline.offpolicy.report import How, report
 from bandit_service.offline.offpolicy.sources import beginning
-from bandit_service.runtime.folding import (
-    Begin,
-    event_of,
-    events_from,
-    framed,
-    read_frame,
-)
+from bandit_service.runtime.folding import beside_the_service, framed, read_frame, read_log
 from store import StoreError
 
 
@@ -46,22 +39,16 @@ def evaluate(source: IO[bytes], sink: IO[bytes]) -> None:
     """Serve one job from `source`, answering to `sink`."""
     job = read_frame(source, Job)
     after, world = beginning(job.first, job.asked, Path(job.directory))
-    sink.write(framed(Begin(after)))
-    sink.flush()
     along = LogEvaluation(job.asked, world)
-    for at, body in events_from(source):
-        along.take(event_of(at, body) if body else None)
+    read_log(source, sink, after, along.take)
     sink.write(framed(Done(msgspec.json.encode(report(along, job.how)))))
     sink.flush()
 
 
 if __name__ == "__main__":
-    os.nice(10)  # the service that decides goes first
     for directory in sys.argv[1:]:
         policies.add_directory(directory)
     try:
-        evaluate(sys.stdin.buffer, sys.stdout.buffer)
-    except BrokenPipeError:
-        os._exit(1)  # the service has ended: nobody is left to be told
+        beside_the_service(evaluate)
     except StoreError as error:
         sys.exit(f"bandit-service whatif: {error}")
