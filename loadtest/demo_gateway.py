@@ -128,7 +128,7 @@ def recorded_upstream(data: str, speed: float, scratch: Path, *more: str) -> Ite
         str(scratch / "gateway.toml"),
         *more,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         until = time.monotonic() + _START_S
         while not ready.exists() or not ready.read_text(encoding="utf-8"):
