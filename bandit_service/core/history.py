@@ -363,9 +363,15 @@ class History:
         return tuple(found)
 
     def vectors(self) -> tuple[list[int], Vector]:
-        """All ids and their vectors (n, d), oldest first: what an index is rebuilt from."""
-        ids = list(self.items)
-        return ids, self._vectors[[item.row for item in self.items.values()]]
+        """All ids and their vectors (n, d), oldest first: what an index is rebuilt from.
+
+        They are not copied where they lie in this order, and are then right until the next change.
+        """
+        n = len(self.items)
+        rows = np.fromiter((item.row for item in self.items.values()), np.intp, n)
+        if (rows == np.arange(n)).all():
+            return list(self.items), self._vectors[:n]
+        return list(self.items), self._vectors[rows]
 
     def vector(self, id: int) -> Vector:
         """The vector of one item."""
