@@ -217,7 +217,8 @@ class History:
         key = _key(vector)
         id = self._ids.get(key)
         if id is None:
-            id = self._insert(key, vector)
+            self._insert(key, vector, outcome, owner, origin)
+            return
         item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
             kept = _staying(item.origins, origin, most)
@@ -389,6 +390,8 @@ class History:
 
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
+        if not self._added and not self._removed:
+            return [], []
         changes = list(self._added), list(self._removed)
         self._added, self._removed = {}, {}
         return changes
@@ -400,7 +403,10 @@ class History:
             return False
         return view is None or view.shows(origin)
 
-    def _insert(self, key: bytes, vector: Vector) -> int:
+    def _insert(
+        self, key: bytes, vector: Vector, first: Outcome | Comparison, owner: str, origin: Origin
+    ) -> None:
+        """An item with what came back first."""
         if len(self.items) >= self.capacity:
             row = self._evict_oldest()
         elif self._free:
@@ -412,9 +418,11 @@ class History:
         self.next_id += 1
         self._vectors[row] = vector
         self._ids[key] = id
-        self.items[id] = Item(row, key)
+        if isinstance(first, Outcome):
+            self.items[id] = Item(row, key, (first,), (), (owner,), (), (origin,), ())
+        else:
+            self.items[id] = Item(row, key, (), (first,), (), (owner,), (), (origin,))
         self._added[id] = None
-        return id
 
     def _evict_oldest(self) -> int:
         oldest, item = self.items.popitem(last=False)
