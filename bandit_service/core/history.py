@@ -413,7 +413,8 @@ class History:
             row = self._free.pop()
         else:
             row = len(self.items)
-            self._reserve(row + 1, vector.size)
+            if row >= len(self._vectors) or self._vectors.shape[1] != vector.size:
+                self._reserve(row + 1, vector.size)
         id = self.next_id
         self.next_id += 1
         self._vectors[row] = vector

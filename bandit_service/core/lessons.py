@@ -77,7 +77,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
         lesson = policies.Rewarded(
             context,
             arm,
-            what.propensity,
+            1.0 if pending is None else pending.propensity,
             price,
             expected,
             event.quality,
@@ -259,13 +259,8 @@ def _taught(world: World, of: Subject) -> Context:
 
 
 def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
-    return Context(
-        embedding=ev.unpack(of.embedding),
-        tokens=of.tokens,
-        willingness_to_pay=of.willingness_to_pay,
-        neighbours=neighbours,
-        surface=ev.surface_of(of.surface),
-    )
+    surface = ev.surface_of(of.surface)
+    return Context(ev.unpack(of.embedding), of.tokens, of.willingness_to_pay, neighbours, surface)
 
 
 _OUTSIDE_ROUTES = OutsideRoutes()

@@ -45,7 +45,7 @@ def window(period: str, ts: float) -> str:
 def _hour(ts: float) -> int:
     """The hour of a moment, to the microsecond, as a datetime rounds it."""
     part, whole = math.modf(ts)
-    return int(whole + (round(part * 1e6) >= 1_000_000)) // 3600
+    return int(whole + (part > 0.999 and round(part * 1e6) >= 1_000_000)) // 3600
 
 
 @lru_cache(maxsize=64)
