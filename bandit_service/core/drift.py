@@ -131,6 +131,8 @@ class Drift:
             apart, scale = distance - track.mean, 2.0 * track.deviation
             track.measure(distance, distance)
             track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at, QUERIES_WARM_UP)
+        if not self.allowances:
+            return
         for arm, allowance in list(self.allowances.items()):
             if arm == QUERIES or arm in decided.arms:
                 allowance.left -= 1

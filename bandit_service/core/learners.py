@@ -41,7 +41,7 @@ class Learners(dict[str, Learner]):
         """Whether any learner may read the neighbours of its lessons."""
         if self.elsewhere:
             return True
-        for one in self.values():  # for every outcome, and a generator takes twice as long
+        for one in self.values():  # noqa: SIM110 - for every outcome; a generator takes longer
             if policies.reads_neighbours(one.policy):
                 return True
         return False
