@@ -129,10 +129,10 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
-        writer.listen(self._forgotten)
+        writer.listen(self._forgotten, ev.Forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules.explore)
-        writer.listen(self._shadows.heard)
+        writer.listen(self._shadows.heard, ev.Decided)
         self.measuring = Measuring(writer, rules.reward)
         self._crediting = Crediting(writer, rules.reward, rules.credit)
         self._embedder = embedder
