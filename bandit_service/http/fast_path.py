@@ -176,7 +176,7 @@ class FastPath:
         try:
             caller = self._admitted(one.head)
             asked.tenant = caller.tenant_for(asked.tenant)
-            self._router.decide_soon(asked, caller.key, one)
+            self._router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
             one.set_exception(error)
         else:
