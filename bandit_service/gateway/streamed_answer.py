@@ -27,7 +27,7 @@ from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
 _MOST_AT_ONCE = 64
-"""Events that are looked at together, so that what follows an odd one is not read again and again."""
+"""Events that are looked at together, so that none is looked at again and again."""
 
 
 @dataclass(slots=True)
