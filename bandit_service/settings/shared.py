@@ -91,11 +91,16 @@ def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
         return []
     wrong = {
         "policies": bool(found["policies"]),
-        "retention.max_age_s": bool(values["retention.max_age_s"]),
-        "retention.max_bytes": bool(values["retention.max_bytes"]),
     }
-    return [
+    mistakes = [
         f'{key}: does not work with log.engine = "{engine}" yet (docs/scale.md); leave it out'
         for key, given in wrong.items()
         if given
     ]
+    mistakes += [
+        f'{key}: needs log.share_snapshots with log.engine = "{engine}", since a replica that '
+        "joins begins from a shared snapshot; use 0 or share snapshots"
+        for key in ("retention.max_age_s", "retention.max_bytes")
+        if values[key] and not values["log.share_snapshots"]
+    ]
+    return mistakes

@@ -511,7 +511,7 @@ async def test_a_hole_and_a_message_that_is_no_record_are_told(
         await wire.put(subject, b"not ours", {"Nats-Msg-Id": "e4"})
         with pytest.raises(Corrupt, match="at offset 4: the message in the stream"):
             await log.tail(Offset(3))
-        await wire.ask(f"STREAM.PURGE.{log._names.stream}", seq=2)
+        await wire.ask(f"STREAM.MSG.DELETE.{log._names.stream}", seq=1)
         with pytest.raises(Corrupt, match="at offset 1: it is missing in the stream"):
             await log.tail(Offset(0))
 
