@@ -448,7 +448,7 @@ class JetStreamLog:
         base = min(int(upto), (await self._stream.state()).last)
         await self._members.set_base(base)
         await self._stream.purge(base)
-        first = await self._stream.at(base + 1)
+        first = await self._stream.next(self._names.subjects.all, base)
         if first is not None:
             before = first.ns / 1e9 - _EARLIER_S
             await shared_snapshots.let_go(self._apart, self._names, before, base)
