@@ -256,17 +256,11 @@ async def migrate(
 def recovered_for_all(
     log: EventLog, settings: Settings, snapshots: FileSnapshots, progress: Progress | None
 ) -> Recovered:
-    """The same world as on every other replica.
-
-    Raises StoreError for a log with something in it that replicas cannot do yet.
-    """
+    """The same world as on every other replica."""
     if first_of(log) > 1:
-        recovered = _from_snapshots(log, settings, snapshots, progress)
-    else:
-        recovered = recover(log, settings, snapshots, progress)
-        recovered = _folded_for_all(recovered, log, settings, progress)
-    _refuse(recovered.world)
-    return recovered
+        return _from_snapshots(log, settings, snapshots, progress)
+    recovered = recover(log, settings, snapshots, progress)
+    return _folded_for_all(recovered, log, settings, progress)
 
 
 def _from_snapshots(
@@ -295,15 +289,6 @@ def _folded_for_all(
     if recovered.policy != wanted or recovered.unknown or recovered.anew:
         recovered = replayed(log, settings, wanted, progress)
     return recovered
-
-
-def _refuse(world: World) -> None:
-    beside = world.deciding()[1:]
-    if beside:
-        raise StoreError(
-            f"the log has policies that learn beside the serving one ({', '.join(beside)}), which "
-            "several replicas cannot do yet; take them out of the configuration before it is shared"
-        )
 
 
 def shared_writer(

@@ -108,7 +108,8 @@ class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From now on a policy learns beside the serving one, and decides if a query names it.
 
     parameters: JSON. key: hashes name and parameters. state: its knowledge of all earlier events,
-    as `codec.dump` wrote it; empty if there was nothing to learn.
+    as `codec.dump` wrote it; empty if there was nothing to learn. On a log that several replicas
+    share, of the events that the one which trained it had applied.
     """
 
     policy: str
@@ -634,6 +635,7 @@ _FORMATS: dict[type[Event], int] = {
     ConfigurationChanged: 3,
     ErasureOrdered: 3,
     TrimOrdered: 4,
+    PolicyJoined: 4,
 }
 
 

@@ -291,10 +291,6 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
             'retention.max_age_s: needs log.share_snapshots with log.engine = "postgres"',
         ),
         (
-            {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
-            'policies: does not work with log.engine = "postgres" yet',
-        ),
-        (
             {"BANDIT_LOG_INSECURE_SINGLE": "true"},
             'log.insecure_single: is only for log.engine = "jetstream"',
         ),
