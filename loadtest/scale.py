@@ -179,6 +179,7 @@ class Traffic:
     async def get(self, replica: Replica, path: str) -> Any:
         """What one replica says."""
         async with self._session.get(replica.url + path) as answer:
+            answer.raise_for_status()
             return await answer.json()
 
 
@@ -222,7 +223,7 @@ async def _agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
             if len({each.get("last") for each in told}) == 1:
                 break
         await asyncio.sleep(0.1)
-    serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]
+    serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]["name"]
     states = [await traffic.get(each, f"/v1/policies/{serving}/state") for each in replicas]
     return {json.dumps(each, sort_keys=True) for each in states}
 

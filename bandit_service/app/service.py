@@ -32,7 +32,7 @@ from bandit_service.http import gateway as gateway_http
 from bandit_service.http import history as history_http
 from bandit_service.http import live as live_http
 from bandit_service.http import tracing as tracing_http
-from bandit_service.http.admission import Admission, Entrance
+from bandit_service.http.admission import Admission
 from bandit_service.http.auth import Gate
 from bandit_service.http.connections import (
     AT_ONCE,
@@ -43,6 +43,8 @@ from bandit_service.http.connections import (
     tell_seldom,
 )
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
+from bandit_service.http.entrance import Entrance
+from bandit_service.http.fast_path import FastPath, Head
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
@@ -187,15 +189,21 @@ def application(
 
 
 def _entrances(
-    runner: web.AppRunner, admission: Admission, idle_s: float, door: Door
-) -> Callable[[], Entrance]:
-    """What a new connection is given to: the HTTP stack with an entrance before it."""
-    loop = asyncio.get_running_loop()
+    runner: web.AppRunner, app: web.Application, idle_s: float, door: Door
+) -> Callable[[], Entrance[Head]]:
+    """What a new connection is given to: the HTTP stack with an entrance before it.
 
-    def entrance() -> Entrance:
+    A span begins in the stack, so with tracing every request passes through it.
+    """
+    loop = asyncio.get_running_loop()
+    admission, fast = app[frame.ADMISSION], None
+    if app.get(tracing_http.TRACER) is None:
+        fast = FastPath(app)
+
+    def entrance() -> Entrance[Head]:
         assert runner.server is not None
         connection = Connection(runner.server, loop, idle_s, frame.failed)
-        return Entrance(connection, admission, door.closed_to)
+        return Entrance(connection, admission, door.closed_to, fast)
 
     return entrance
 
@@ -269,13 +277,12 @@ async def serving(
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
         interpreter = ExitStack()
         try:
-            admission = app[frame.ADMISSION]
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
             listening = await loop.create_server(
                 _entrances(
                     runner,
-                    admission,
+                    app,
                     server.idle_s,
                     Door(telemetry.metrics.connections_refused.inc),
                 ),
