@@ -18,9 +18,10 @@ import store
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
-    folded_for_all,
+    lacks,
     open_link,
     open_shared,
+    recovered_for_all,
     refuse_unknown,
     shared_writer,
 )
@@ -59,6 +60,7 @@ from bandit_service.runtime.recovery import (
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
+from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.writer import Writer
@@ -146,11 +148,12 @@ async def running_router(
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
             erased_at_start(link, log, snapshots)
-        recovered = recover(log, settings, snapshots, progress)
-        if link is not None:
-            recovered = folded_for_all(recovered, log, settings, progress)
+        if link is None:
+            recovered = recover(log, settings, snapshots, progress)
+        else:
+            recovered = recovered_for_all(log, settings, snapshots, progress)
             assert shared is not None
-            await refuse_unknown(shared, link, recovered.unknown, settings)
+            await refuse_unknown(shared, link, recovered, settings)
         world, recovery_s = recovered.world, time.perf_counter() - begun
         settings = in_force(file, world)
         feedback = open_feedback(settings)
@@ -229,6 +232,8 @@ async def running_router(
         turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         if isinstance(writer, SharedWriter) and shared is not None and can_erase_shared(shared):
             SharedErasure(writer, maintenance, shared)
+        if isinstance(writer, SharedWriter) and shared is not None:
+            SharedRetention(writer, maintenance, shared, settings.log.lost_after_s)
         check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
@@ -248,7 +253,7 @@ async def running_router(
             router.warm()
             configuration.start()
             # who joins now needs it, where not all is in the log any more
-            maintenance.due = link is not None and recovered.unknown > 0
+            maintenance.due = link is not None and bool(lacks(recovered))
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()

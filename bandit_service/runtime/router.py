@@ -226,18 +226,21 @@ class Router:
         self._tell(event, begun)
         return event
 
-    def decide_soon(self, request: wire.DecideRequest, caller: str, done: Done) -> None:
+    def decide_soon(
+        self, request: wire.DecideRequest, caller: str, done: Done, patient: bool = False
+    ) -> None:
         """`decide` for a request with an embedding, with a callback instead of a future.
 
         Raises an error for an invalid request. Otherwise `done` gets the decision, or the reason
         why there is none, in this turn of the loop or the next, and its owner calls `answered`.
+        patient: or some turns later, together with others.
         """
         self._admit()
         query = self._query(request, _Features(wire.embedding_of(request, self._embedder.dim)))
         query.caller = caller
         self._in_flight += 1
         try:
-            self._deciding.submit(query, done)
+            self._deciding.submit(query, done, patient)
         except BaseException:
             self._in_flight -= 1
             raise

@@ -134,7 +134,7 @@ def read(
             values["feedback.secret_env"] if secrets else "", environ, mistakes
         ),
     }
-    mistakes += shared.not_yet(values, found)
+    mistakes += shared.of_retention(values)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
