@@ -72,7 +72,8 @@ def _keep(engine: Engine, chosen: Settings, at: int, policy: str = "uniform") ->
     world = new_world({policy: load_policy(named)}, policy, chosen.history.capacity)
     key = policy_key(policy, {})
     said = ev.PolicyChanged(ts=0.5, policy=policy, key=key, parameters=b"{}")
-    for event in (said, *EVENTS[1:at]):
+    events: list[ev.AnyEvent] = [said, *EVENTS[1:at]]
+    for event in events:
         world = apply(world, event)
     mark = snapshot.mark_of(ev.encode(EVENTS[at - 1]))
     engine.kept[snapshot_key(named, chosen), Offset(at)] = snapshot.dump(world, mark)
