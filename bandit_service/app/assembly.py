@@ -74,7 +74,7 @@ from bandit_service.settings.metrics import implicit_weights
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, StoreError, can_erase_shared, can_trim
+from store import EventLog, StoreError, can_erase_shared, can_trim, placed
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -267,6 +267,8 @@ async def running_router(
             await maintenance.close()
             await embedder.close()
             index.close()
+            if (cells := index.placed()) is not None:
+                _keep_cells(settings, cells)
     finally:
         if opening is not None:  # what refused the start is told
             await asyncio.gather(opening, return_exceptions=True)
@@ -309,8 +311,8 @@ def _keep_upgraded(
 
 
 def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
-    chosen = settings.history
-    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history)
+    chosen, built = settings.history, partial(_keep_cells, settings)
+    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history, built=built)
     ids, vectors = world.history.vectors()
     if ids and vectors.shape[1] != dim:
         raise WrongDimension(
@@ -319,9 +321,21 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
             "data_dir"
         )
     if ids:
-        index.load(np.array(ids, np.int64), vectors)
+        index.load(np.array(ids, np.int64), vectors, placed.read(_cells_of(settings)))
     _log.info("past queries", extra={"recalled_by": index.kernel, "remembered": len(ids)})
     return index
+
+
+def _cells_of(settings: Settings) -> Path:
+    return Path(settings.data_dir) / settings.snapshots.directory / "cells"
+
+
+def _keep_cells(settings: Settings, cells: placed.Placed) -> None:
+    """Write down in which cell each past query is; without that a start computes the cells."""
+    try:
+        cells.save(_cells_of(settings))
+    except StoreError as error:
+        _log.warning("the cells of past queries are not kept", extra={"why": str(error)})
 
 
 def _arms_changed(world: World, settings: Settings) -> tuple[dict[ArmId, ArmSpec], list[ArmId]]:
