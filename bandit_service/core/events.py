@@ -633,7 +633,7 @@ _FORMATS: dict[type[Event], int] = {
     SessionRewarded: 2,
     SessionCredited: 2,
     ConfigurationChanged: 3,
-    ErasureOrdered: 3,
+    ErasureOrdered: 4,
     TrimOrdered: 4,
     PolicyJoined: 4,
 }
