@@ -26,6 +26,7 @@ from bandit_service.http import (
     feedback,
     gateway,
     history,
+    judges,
     live,
     operations,
     outcomes,
@@ -40,6 +41,7 @@ from bandit_service.http.responses import catalogue as arms
 from bandit_service.http.responses import configuration as configured
 from bandit_service.http.responses import decisions as made
 from bandit_service.http.responses import experiments as judged
+from bandit_service.http.responses import judges as agreed
 from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
@@ -187,7 +189,7 @@ ROUTES: tuple[Route, ...] = (
           errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/history", "read", history.history,
           "Decisions, rewards and spend by period and group; one at a time",
-          "Read from the whole log by a process beside the service: docs/web-page.md.",
+          "Read from the log by a process beside the service: docs/web-page.md.",
           answer=History,
           parameters=(given.PER, given.BY, given.SINCE, given.UNTIL, given.GROUPS),
           errors=(errors.Refused, errors.Busy, errors.OutOfTime, *_DOWN)),
@@ -314,6 +316,9 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/drift", "totals", drift.drift,
           "What is watched for drift, and the newest alarms", "docs/drift.md.",
           answer=run.Drift, errors=_DOWN),
+    Route("GET", "/v1/judges", "totals", judges.judges,
+          "How far each judge agrees with the people who graded the same answers",
+          "docs/gateway.md.", answer=agreed.Judges, errors=_DOWN),
     Route("GET", "/v1/replicas", "totals", replicas.replicas,
           "Who shares the log, and how far each is",
           "Empty where one process has the log for itself: docs/scale.md.",

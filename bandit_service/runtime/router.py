@@ -432,6 +432,17 @@ class Router:
             late=True,
         )
 
+    async def judged(self, decision_id: str, judge: str, basis: str, score: float) -> None:
+        """Write down what a judge says of an answer, before any calibration; not its quality."""
+
+        def prepare() -> ev.Judged:
+            self._pending(decision_id, None)
+            return ev.Judged(
+                ts=self.writer.now(), decision_id=decision_id, judge=judge, basis=basis, score=score
+            )
+
+        await self.writer.submit(prepare, key=decision_id, durable=False, late=True)
+
     def observe_soon(
         self, decision_id: str, signals: outcomes.Signals, served: outcomes.Served, done: Done
     ) -> None:

@@ -27,6 +27,7 @@ from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
+from bandit_service.core.judge_grades import Agreement, JudgeGrades, Scored
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.metric_spec import NamedMetric
@@ -131,6 +132,11 @@ def _others() -> dict[str, Any]:
             [Revision(1, 2.0, "ops", "why", "api", ["budgets"], {"budgets": []})],
             ["ab"],
         ),
+        "judging": JudgeGrades(
+            {"d": Scored("j", "00", "bot", "owner", 7_000, 5_000)},
+            {"00 j": {"bot": Agreement(1, 2, 3, 4, 5, 6, 7, {70: [1, 2, 3]})}},
+            {"j": "00"},
+        ),
         "sessions": Sessions(
             {"g": ["d"]},
             {"g": Told({"quality": 1.0}, 1)},
@@ -168,9 +174,15 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"building", "configuration", "leases", "routes", "named", "sessions"} == IF_ANY, (
-        "of which a world that has none is written as it was before"
-    )
+    assert {
+        "building",
+        "configuration",
+        "judging",
+        "leases",
+        "routes",
+        "named",
+        "sessions",
+    } == IF_ANY, "of which a world that has none is written as it was before"
 
 
 def test_what_is_chosen_or_only_told_is_not_folded() -> None:
