@@ -156,7 +156,8 @@ class ConfigurationFields(TypedDict, total=False):
 
 
 class KeyFields(TypedDict, total=False):
-    """What a key may do; `scopes` must be there: some of decide, reward, read and admin.
+    """What a key may do; `scopes` must be there: some of decide, reward, read, texts and
+    admin.
 
     tenant: the only one that it acts for. rate_per_s, burst: requests. reward_share: the share of
     the newest outcomes that may be its own. self_contained: whether it may send outcomes without

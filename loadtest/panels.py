@@ -454,5 +454,7 @@ DASHBOARDS: dict[str, Page] = {
     "Storage": STORAGE,
 }
 
-NOT_SHOWN: dict[str, str] = {}
+NOT_SHOWN: dict[str, str] = {
+    "bandit_texts_total": "few services keep texts; docs/texts.md tells what its results mean",
+}
 """Metrics that no panel shows, each with the reason."""

@@ -34,6 +34,7 @@ from bandit_service.http import (
     replicas,
     stream,
     tensorzero,
+    texts,
 )
 from bandit_service.http import parameters as given
 from bandit_service.http.provider_calls import ABSENT
@@ -45,6 +46,7 @@ from bandit_service.http.responses import judges as agreed
 from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
+from bandit_service.http.responses import texts as said
 from bandit_service.http.route import Handler, Method, Route, Scope
 from bandit_service.offline.history.fold import History
 from bandit_service.parsing.suggestions import did_you_mean
@@ -197,6 +199,11 @@ ROUTES: tuple[Route, ...] = (
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
           answer=made.Decision, parameters=(given.DECISION, given.LEARNED), headers=_OFFSET,
+          errors=(*_FOUND, errors.Refused, errors.Expired)),
+    Route("GET", "/v1/decisions/{id}/text", "texts", texts.text,
+          "What was asked and answered, if it is kept",
+          "Kept only if `texts.keep` says so: docs/texts.md.",
+          answer=said.DecisionText, parameters=(given.DECISION,),
           errors=(*_FOUND, errors.Refused, errors.Expired)),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",

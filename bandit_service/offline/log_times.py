@@ -10,7 +10,7 @@ import msgspec
 
 from store import EventLog, Offset
 
-SKEW_S = 3_600.0
+SKEW_S = 600.0
 """Events of replicas whose clocks differ by less are found, too."""
 
 

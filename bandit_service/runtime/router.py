@@ -55,6 +55,7 @@ from bandit_service.runtime.measuring import Measuring, check_feedback, check_na
 from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings, exploration
 from bandit_service.telemetry import tracing
@@ -139,6 +140,7 @@ class Router:
         self._telemetry = telemetry
         self._in_flight = 0
         self._sweeping: Kept | None = None
+        self.texts: Texts | None = None
 
     @property
     def world(self) -> World:
@@ -224,6 +226,10 @@ class Router:
             self._in_flight -= 1
         self._bound_pending()
         self._tell(event, begun)
+        if self.texts is not None and sent is None:  # the gateway notes it with the answer
+            text, _ = wire.text_and_size(request, None)
+            if text is not None:
+                self.texts.note(event, text)
         return event
 
     def decide_soon(self, request: wire.DecideRequest, caller: str, done: Done) -> None:

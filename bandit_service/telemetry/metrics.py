@@ -622,6 +622,11 @@ class Metrics:
             "Times that the file was read again (SIGHUP), by result: taken or refused.",
             ("result",),
         )
+        self.texts = make.counters(
+            "bandit_texts_total",
+            "Questions to be kept, by result: stored, dropped, timeout, failed or gone.",
+            ("result",),
+        )
         # --- experiments
         self.experiment_decisions = make.counters(
             "bandit_experiment_decisions_total",

@@ -30,6 +30,7 @@ LEFT_OUT = {
     "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{id}",
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
     "/v1/live", "/v1/live/map", "/v1/drift",  # the page's
+    "/v1/decisions/{id}/text",  # the page's
     "/v1/replicas",  # who operates them
     "/v1/events",  # `bandit-service export`
     "/feedback",  # TensorZero's clients
