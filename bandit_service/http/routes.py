@@ -20,6 +20,7 @@ from bandit_service.http import (
     catalogue,
     configuration,
     decisions,
+    demo,
     drift,
     events,
     experiments,
@@ -41,6 +42,7 @@ from bandit_service.http.provider_calls import ABSENT
 from bandit_service.http.responses import catalogue as arms
 from bandit_service.http.responses import configuration as configured
 from bandit_service.http.responses import decisions as made
+from bandit_service.http.responses import demo as demos
 from bandit_service.http.responses import experiments as judged
 from bandit_service.http.responses import judges as agreed
 from bandit_service.http.responses import operations as run
@@ -320,6 +322,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/live/map", "read", live.picture,
           "The newest queries by their two principal directions",
           "Made at most every five seconds.", answer=run.Map, errors=_DOWN),
+    Route("GET", "/v1/demo", "read", demo.get_demo,
+          "Whether recorded traffic can be sent through this service, or is",
+          "docs/web-page.md.", answer=demos.Demo, errors=_DOWN),
+    Route("POST", "/v1/demo", "admin", demo.start_demo,
+          "Send recorded traffic through this service",
+          "Only where nothing is configured and nothing was decided yet.",
+          answer=demos.Demo, statuses=(202,), errors=(errors.Conflict, *_DOWN)),
     Route("GET", "/v1/drift", "totals", drift.drift,
           "What is watched for drift, and the newest alarms", "docs/drift.md.",
           answer=run.Drift, errors=_DOWN),

@@ -29,7 +29,7 @@ LEFT_OUT = {
     "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses",
     "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{id}",
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
-    "/v1/live", "/v1/live/map", "/v1/drift",  # the page's
+    "/v1/live", "/v1/live/map", "/v1/drift", "/v1/demo",  # the page's
     "/v1/decisions/{id}/text",  # the page's
     "/v1/replicas",  # who operates them
     "/v1/events",  # `bandit-service export`
