@@ -55,7 +55,7 @@ class Texts:
         self._thread = ThreadPoolExecutor(1, "texts")
         self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
         self._more = asyncio.Event()
-        self._written = 0
+        self._written, self._failing = 0, False
         self._taught: OrderedDict[str, int] = OrderedDict()
         self._task: Kept | None = None
         writer.listen(self.heard)
@@ -98,7 +98,8 @@ class Texts:
             self._taught[id] = number  # where its text comes later
             if len(self._taught) > _MOST_WAITING:
                 self._taught.popitem(last=False)
-            self._queue(lambda: self._run(partial(self._store.remembered, id, number)))
+            if len(self._waiting) < 2 * _MOST_WAITING:  # else it is shown beside no other query
+                self._queue(lambda: self._run(partial(self._store.remembered, id, number)))
 
     async def of(self, id: str) -> tuple[float, Text] | None:
         """The texts of a decision, and when they go; None if none are kept. Raises OtherKey."""
@@ -147,7 +148,11 @@ class Texts:
                     await work()
                 except (sqlite3.Error, OSError) as error:
                     self._counted("failed")
-                    _log.error("texts not written", extra={"why": type(error).__name__})
+                    if not self._failing:  # once, however long it lasts
+                        _log.error("texts not written", extra={"why": type(error).__name__})
+                    self._failing = True
+                else:
+                    self._failing = False
             self._more.clear()
             await self._more.wait()
 
