@@ -108,6 +108,16 @@ def test_the_last_grade_counts_and_a_withdrawn_one_leaves_nothing() -> None:
     assert _pairs(world).mean_difference == pytest.approx(-0.2)
 
 
+def test_another_score_takes_the_place_of_the_first() -> None:
+    world = a_world()
+    event = decided(world, asked())
+    _scored(world, event, 0.8)
+    _told(world, event, quality=0.25)
+    _scored(world, event, 0.4)
+    assert _pairs(world).pairs == 1
+    assert _pairs(world).mean_difference == pytest.approx(0.15)
+
+
 def test_named_metrics_are_grades_and_implicit_signals_are_not() -> None:
     world = a_world()
     named = (NamedMetric(name="solved"), NamedMetric(name="implicit_retry", low=0, high=1))
