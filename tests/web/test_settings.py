@@ -15,6 +15,7 @@ from tests.service.keyring import Keyring
 from tests.service.provider import until
 from tests.service.running import Process, a_vector
 from tests.web.conftest import PICTURES, Opened, Service
+from tests.web.test_accessible import DIM, NAMELESS
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Route
@@ -278,6 +279,9 @@ async def test_judges_are_shown_beside_people(changed: Service, opened: Opened) 
     ]  # fmt: skip
     await panel.get_by_text("Curve", exact=True).click()
     await panel.get_by_text("0.610").wait_for()
+    assert await page.evaluate(NAMELESS) == []
+    assert await page.evaluate(DIM) == []
+    await page.screenshot(path=PICTURES / "settings-judges.png", full_page=True)
 
 
 async def test_without_keys_the_first_one_comes_from_the_file(
