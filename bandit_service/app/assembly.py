@@ -19,9 +19,10 @@ import store
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
-    folded_for_all,
+    lacks,
     open_link,
     open_shared,
+    recovered_for_all,
     refuse_unknown,
     shared_writer,
 )
@@ -60,6 +61,7 @@ from bandit_service.runtime.recovery import (
 from bandit_service.runtime.router import Router, RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
+from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.text_store import TextStore
@@ -76,7 +78,7 @@ from bandit_service.settings.texts import OFF
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, StoreError, can_erase_shared, can_trim
+from store import EventLog, StoreError, can_erase_shared, can_trim, placed
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
@@ -152,11 +154,12 @@ async def running_router(
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
             erased_at_start(link, log, snapshots)
-        recovered = recover(log, settings, snapshots, progress)
-        if link is not None:
-            recovered = folded_for_all(recovered, log, settings, progress)
+        if link is None:
+            recovered = recover(log, settings, snapshots, progress)
+        else:
+            recovered = recovered_for_all(log, settings, snapshots, progress)
             assert shared is not None
-            await refuse_unknown(shared, link, recovered.unknown, settings)
+            await refuse_unknown(shared, link, recovered, settings)
         world, recovery_s = recovered.world, time.perf_counter() - begun
         settings = in_force(file, world)
         feedback = open_feedback(settings)
@@ -235,6 +238,8 @@ async def running_router(
         turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         if isinstance(writer, SharedWriter) and shared is not None and can_erase_shared(shared):
             SharedErasure(writer, maintenance, shared)
+        if isinstance(writer, SharedWriter) and shared is not None:
+            SharedRetention(writer, maintenance, shared, settings.log.lost_after_s)
         check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
@@ -255,7 +260,7 @@ async def running_router(
             router.warm()
             configuration.start()
             # who joins now needs it, where not all is in the log any more
-            maintenance.due = link is not None and recovered.unknown > 0
+            maintenance.due = link is not None and bool(lacks(recovered))
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()
@@ -272,6 +277,8 @@ async def running_router(
             await maintenance.close()
             await embedder.close()
             index.close()
+            if (cells := index.placed()) is not None:
+                _keep_cells(settings, cells)
     finally:
         if opening is not None:  # what refused the start is told
             await asyncio.gather(opening, return_exceptions=True)
@@ -341,8 +348,8 @@ def _keep_upgraded(
 
 
 def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
-    chosen = settings.history
-    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history)
+    chosen, built = settings.history, partial(_keep_cells, settings)
+    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history, built=built)
     ids, vectors = world.history.vectors()
     if ids and vectors.shape[1] != dim:
         raise WrongDimension(
@@ -351,9 +358,21 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
             "data_dir"
         )
     if ids:
-        index.load(np.array(ids, np.int64), vectors)
+        index.load(np.array(ids, np.int64), vectors, placed.read(_cells_of(settings)))
     _log.info("past queries", extra={"recalled_by": index.kernel, "remembered": len(ids)})
     return index
+
+
+def _cells_of(settings: Settings) -> Path:
+    return Path(settings.data_dir) / settings.snapshots.directory / "cells"
+
+
+def _keep_cells(settings: Settings, cells: placed.Placed) -> None:
+    """Write down in which cell each past query is; without that a start computes the cells."""
+    try:
+        cells.save(_cells_of(settings))
+    except StoreError as error:
+        _log.warning("the cells of past queries are not kept", extra={"why": str(error)})
 
 
 def _arms_changed(world: World, settings: Settings) -> tuple[dict[ArmId, ArmSpec], list[ArmId]]:

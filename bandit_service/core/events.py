@@ -84,11 +84,16 @@ class PolicyAnnounced(Event, frozen=True, kw_only=True, tag="policy_announced"):
 
 
 class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
-    """A replica has folded the past for the policy that was announced. epoch: its joining."""
+    """A replica has folded the past for the policy that was announced. epoch: its joining.
+
+    at: the offset of a snapshot of it in the shared log, with which the others begin; 0 if each
+    folds the past itself.
+    """
 
     key: str
     replica: int
     epoch: int
+    at: int = 0
 
 
 class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
@@ -103,7 +108,8 @@ class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From now on a policy learns beside the serving one, and decides if a query names it.
 
     parameters: JSON. key: hashes name and parameters. state: its knowledge of all earlier events,
-    as `codec.dump` wrote it; empty if there was nothing to learn.
+    as `codec.dump` wrote it; empty if there was nothing to learn. On a log that several replicas
+    share, of the events that the one which trained it had applied.
     """
 
     policy: str
@@ -583,6 +589,12 @@ class Erased(Event, frozen=True, kw_only=True, tag="erased"):
     owner: str
 
 
+class TrimOrdered(Event, frozen=True, kw_only=True, tag="trim_ordered"):
+    """Every replica deletes the records up to an offset, which snapshots hold."""
+
+    upto: int
+
+
 AnyEvent: TypeAlias = (
     ArmAdded
     | ArmUpdated
@@ -619,9 +631,10 @@ AnyEvent: TypeAlias = (
     | Forgotten
     | Erased
     | ErasureOrdered
+    | TrimOrdered
 )
 
-READS = 3
+READS = 4
 """The newest format that this version reads; 1 is that of all kinds but these."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
@@ -636,6 +649,8 @@ _FORMATS: dict[type[Event], int] = {
     Judged: 3,
     ConfigurationChanged: 3,
     ErasureOrdered: 3,
+    TrimOrdered: 4,
+    PolicyJoined: 4,
 }
 
 

@@ -17,8 +17,8 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             pending = _pending(world, event)
             if pending is None:
                 return Resolved(event, number, None, event.subject)
-            settled = pending.reward
             before, revoked = dict(pending.signals), pending.revoked
+            settled = None if revoked else pending.learned.get("reward")
             return Resolved(event, number, pending, pending.decided, before, settled, revoked)
         case ev.Shadowed() | ev.Redirected() | ev.Judged():
             pending = world.pending.decisions.get(event.decision_id)

@@ -30,6 +30,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.policy_building import PolicyBuilding
+from bandit_service.core.retention import Retention
 from bandit_service.core.routes import Routes
 from bandit_service.core.sessions import Sessions
 from bandit_service.core.spend import Spend
@@ -64,6 +65,7 @@ class World:
     sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
     configuration: Configuration = field(default_factory=Configuration, metadata=codec.IF_ANY)
     judging: JudgeGrades = field(default_factory=JudgeGrades, metadata=codec.IF_ANY)
+    retention: Retention = field(default_factory=Retention, metadata=codec.IF_ANY)
     history: History
     learners: Learners
     ts: float = 0.0

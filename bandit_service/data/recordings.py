@@ -102,22 +102,14 @@ def load(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Recorded:
     return _collect(name, arms, [path], row, most_left_out)
 
 
-def missing_paretobandit() -> str:
-    """How to get the recording of that name; "" if it is there."""
+def load_paretobandit() -> Recorded:
+    """The prompts with three models' scores and bills that the package brings as examples."""
     # Looked up, not imported: only its files are wanted.
     found = importlib.util.find_spec("pareto_bandit")
     if found is None or found.origin is None:
-        return f"paretobandit: the package is not installed; {install('demo', 'paretobandit')}"
-    return ""
-
-
-def load_paretobandit() -> Recorded:
-    """The prompts with three models' scores and bills that the package brings as examples."""
-    if missing := missing_paretobandit():
-        raise BadRecording(missing)
-    found = importlib.util.find_spec("pareto_bandit")
-    assert found is not None
-    assert found.origin is not None
+        raise BadRecording(
+            f"paretobandit: the package is not installed; {install('demo', 'paretobandit')}"
+        )
     package = Path(found.origin).parent
     listed = package / "config" / "models.json"
     try:

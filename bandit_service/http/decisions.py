@@ -20,7 +20,7 @@ from bandit_service.core.resolved import Pending
 from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
-from bandit_service.http.connections import WhileThere
+from bandit_service.http.connections import WhileThere, connection_of
 from bandit_service.http.frame import (
     CALLER,
     ROUTER,
@@ -52,7 +52,7 @@ _LOOKED_AT = 2_000
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
-    with WhileThere(request):
+    with WhileThere(connection_of(request)):
         if seconds is None:
             return await _decide(request)
         try:

@@ -8,22 +8,19 @@ anybody else decides. Its decisions have a unit and a tag of their own.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
-import math
+import sys
 
+import msgspec
 from aiohttp import web
 
 from bandit_service import wire
-from bandit_service.core.errors import Conflict, ServiceError
-from bandit_service.data.recordings import (
-    PARETOBANDIT,
-    BadRecording,
-    missing_paretobandit,
-    open_recording,
-)
+from bandit_service.core.errors import Conflict, ServiceError, Unavailable
 from bandit_service.http.frame import CONFIGURATION, ROUTER, reply
 from bandit_service.http.responses.demo import Demo as DemoState
-from bandit_service.offline.simulate import order_of
+from bandit_service.offline.demo_rows import Rows
+from bandit_service.parsing.extras import install
 from bandit_service.parsing.hosts import is_loopback
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.router import Router
@@ -77,34 +74,55 @@ class Demo:
             return "it runs only where nothing is configured, with the arms that come by default"
         if world.decisions or world.rewards or world.comparisons or world.experiments.specs:
             return "the log has decisions, outcomes or experiments, which it would be mixed with"
-        return missing_paretobandit()
+        if importlib.util.find_spec("pareto_bandit") is None:
+            return f"its recording is not installed; {install('demo', 'paretobandit')}"
+        return ""
 
     async def _run(self) -> None:
         try:
-            await self._stream()
-        except (BadRecording, ServiceError) as error:
-            _log.error("the demo ended early", extra={"why": str(error)})
+            await self._stream(await _recorded())
+        except ServiceError as error:
+            _log.error("the demo ended early", extra={"why": error.message})
         else:
             _log.info("the demo ended", extra={"count": self._made})
 
-    async def _stream(self) -> None:
-        recorded = await asyncio.to_thread(open_recording, PARETOBANDIT)
-        arms = [str(arm.id).rpartition("/")[2] for arm in recorded.arms]
-        for row in order_of(recorded, 0).tolist():
-            if self._made == QUERIES or self._router.world.decisions > self._made:
-                return  # it is over, or somebody else decides
-            quality, cost = recorded.quality[row], recorded.cost[row]
-            text = recorded.texts[row][: self._router.rules.max_query_chars]
-            asked = wire.DecideRequest(query=text, unit=NAME, tags=[NAME], arms=arms)
+    async def _stream(self, recorded: Rows) -> None:
+        most = self._router.rules.max_query_chars
+        for row in recorded.rows:
+            if self._router.world.decisions > self._made:
+                return  # somebody else decides
+            asked = wire.DecideRequest(
+                query=row.text[:most], unit=NAME, tags=[NAME], arms=recorded.arms
+            )
             decided = await self._router.decide(asked)
             self._made += 1
-            k = arms.index(decided.arm)
-            if not math.isnan(quality[k]):
-                told = wire.RewardRequest(
-                    decision_id=decided.id, quality=float(quality[k]), cost_usd=float(cost[k])
-                )
+            if decided.arm in row.outcomes:
+                quality, cost = row.outcomes[decided.arm]
+                told = wire.RewardRequest(decision_id=decided.id, quality=quality, cost_usd=cost)
                 await self._router.reward(told)
             await asyncio.sleep(PAUSE_S)
+
+
+async def _recorded() -> Rows:
+    """The recorded queries. Raises Unavailable where they cannot be read."""
+    module = "bandit_service.offline.demo"
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        str(QUERIES),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        told, _ = await child.communicate()
+        return msgspec.msgpack.decode(told, type=Rows)
+    except msgspec.DecodeError:
+        raise Unavailable("the recording of the demo cannot be read") from None
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 DEMO = web.AppKey("demo", Demo)

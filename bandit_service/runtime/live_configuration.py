@@ -94,7 +94,7 @@ class LiveConfiguration:
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._kept: Kept | None = None
-        self._writer.listen(self._heard)
+        self._writer.listen(self._heard, ev.ConfigurationChanged)
 
     @property
     def known(self) -> Configuration:

@@ -130,10 +130,10 @@ class Router:
         self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
-        writer.listen(self._forgotten)
+        writer.listen(self._forgotten, ev.Forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules.explore)
-        writer.listen(self._shadows.heard)
+        writer.listen(self._shadows.heard, ev.Decided)
         self.measuring = Measuring(writer, rules.reward)
         self._crediting = Crediting(writer, rules.reward, rules.credit)
         self._embedder = embedder
@@ -232,18 +232,21 @@ class Router:
                 self.texts.note(event, text)
         return event
 
-    def decide_soon(self, request: wire.DecideRequest, caller: str, done: Done) -> None:
+    def decide_soon(
+        self, request: wire.DecideRequest, caller: str, done: Done, patient: bool = False
+    ) -> None:
         """`decide` for a request with an embedding, with a callback instead of a future.
 
         Raises an error for an invalid request. Otherwise `done` gets the decision, or the reason
         why there is none, in this turn of the loop or the next, and its owner calls `answered`.
+        patient: or some turns later, together with others.
         """
         self._admit()
         query = self._query(request, _Features(wire.embedding_of(request, self._embedder.dim)))
         query.caller = caller
         self._in_flight += 1
         try:
-            self._deciding.submit(query, done)
+            self._deciding.submit(query, done, patient)
         except BaseException:
             self._in_flight -= 1
             raise

@@ -58,7 +58,7 @@ class Texts:
         self._written, self._failing = 0, False
         self._taught: OrderedDict[str, int] = OrderedDict()
         self._task: Kept | None = None
-        writer.listen(self.heard)
+        writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
 
     async def start(self) -> None:
         """Begin to write, without what was forgotten or has expired while nothing ran."""

@@ -136,7 +136,7 @@ def read(
         "texts_keys": texts.keys_of(values, environ, path, mistakes) if secrets else (),
     }
     mistakes += texts.redaction_mistakes(values)
-    mistakes += shared.not_yet(values, found)
+    mistakes += shared.of_retention(values)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from prometheus_client import Gauge
@@ -19,6 +20,9 @@ from bandit_service.telemetry.learning import LearningFold
 from bandit_service.telemetry.learning_health import Mean, changes
 from policies import ArmId
 
+AT_ONCE = 256
+"""Costs that are counted together."""
+
 
 class LearningMetrics:
     """`decided` and `heard` where things happen, `look` before a scrape, on the event loop.
@@ -32,6 +36,7 @@ class LearningMetrics:
         self._bounded = bounded
         self.drift = DriftMetrics(made, bounded)
         self._estimates = Estimates(made, bounded)
+        self._paid: list[tuple[str, float, float, tuple[ArmId, float] | None]] = []
 
     def decided(self, event: ev.Decided) -> bool:
         """One answered decision;
@@ -65,11 +70,24 @@ class LearningMetrics:
             self._estimates.settled(arm, "" if decided is None else decided.policy, event.reward)
         if event.cost_usd is None or decided is None:
             return
-        self._metrics.cost(arm).inc(max(0.0, event.cost_usd))
-        self._metrics.expected_cost.inc(max(0.0, decided.expected_cost_usd))
-        if would_cost is not None:
-            baseline, usd = would_cost
-            self._metrics.baseline_cost(self._bounded(baseline)).inc(max(0.0, usd))
+        self._paid.append((arm, event.cost_usd, decided.expected_cost_usd, would_cost))
+        if len(self._paid) >= AT_ONCE:
+            self.count()
+
+    def count(self) -> None:
+        """Count the costs that were told of: for many at once, and before a scrape."""
+        told, self._paid = self._paid, []
+        costs, baselines = defaultdict[str, float](float), defaultdict[str, float](float)
+        for arm, usd, _, would_cost in told:
+            costs[arm] += max(0.0, usd)
+            if would_cost is not None:
+                baselines[would_cost[0]] += max(0.0, would_cost[1])
+        for arm, usd in costs.items():
+            self._metrics.cost(arm).inc(usd)
+        for baseline, usd in baselines.items():
+            self._metrics.baseline_cost(self._bounded(baseline)).inc(usd)
+        if told:
+            self._metrics.expected_cost.inc(sum(max(0.0, expected) for _, _, expected, _ in told))
 
     def look(self, world: World) -> None:
         """Set the gauges: NaN without a value, and no series of an arm that is not offered."""

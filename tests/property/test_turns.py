@@ -231,7 +231,7 @@ def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("name", ["nested", "knn"])
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
@@ -245,7 +245,7 @@ RUNNING = [[("experiment", "f", "start")], [("experiment", "e", "start")]]
 
 
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],

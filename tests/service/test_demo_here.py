@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from bandit_service.data.recordings import missing_paretobandit
 from bandit_service.http import demo
 from tests.service.keyring import Keyring
 from tests.service.provider import until
 from tests.service.running import Client, serving
 
-pytestmark = pytest.mark.skipif(bool(missing_paretobandit()), reason=missing_paretobandit())
+pytestmark = pytest.mark.skipif(find_spec("pareto_bandit") is None, reason="no paretobandit")
 
 
 async def _ended(client: Client) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bandit_service.http.admission import DECIDE, JITTER_S, OUTCOME, Admission, Entrance, Limit
+from bandit_service.http.admission import DECIDE, JITTER_S, OUTCOME, Admission, Limit
+from bandit_service.http.entrance import Entrance
 
 
 def _run(limit: Limit, seconds_each: float, offered: int, until: float, begin: float = 0.0) -> None:

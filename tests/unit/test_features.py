@@ -140,6 +140,7 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.PolicyAnnounced(ts=9.0, policy="knn", key="knn:1", parameters=b"{}"),
     ev.PolicyBuilt(ts=9.0, key="knn:1", replica=1, epoch=2),
     ev.ErasureOrdered(ts=9.0, owner="o", upto=4),
+    ev.TrimOrdered(ts=9.0, upto=3),
     ev.PolicyGivenUp(ts=9.0, key="knn:1", replica=1, why="w"),
     ev.BudgetLeased(
         ts=9.0, replica=1, account="service", per="hour", window="1970-01-01T00", usd=1.0

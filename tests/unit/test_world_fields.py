@@ -35,6 +35,7 @@ from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
+from bandit_service.core.retention import Retention
 from bandit_service.core.routes import Routes
 from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
@@ -119,7 +120,8 @@ def _others() -> dict[str, Any]:
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
-        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
+        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}, 3),
+        "retention": Retention(4),
         "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "named": NamedMetrics(
@@ -182,6 +184,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
         "routes",
         "named",
         "sessions",
+        "retention",
     } == IF_ANY, "of which a world that has none is written as it was before"
 
 
