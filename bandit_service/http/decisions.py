@@ -135,6 +135,9 @@ async def decision(request: web.Request) -> web.Response:
         body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
+    reads = "texts" in caller.scopes
+    if reads and router.texts is not None and await router.texts.has(decided.id):
+        body.text = True
     return reply(body)
 
 

@@ -45,6 +45,7 @@ from bandit_service.runtime.queries import Queries
 from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shadows import Shadows
+from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
@@ -87,6 +88,7 @@ class Router:
         self.pending = PendingDecisions(writer, rules)
         self._pending = self.pending.find
         self.catalogue = CatalogueChanges(writer, rules.max_arms)
+        self.texts: Texts | None = None
 
     @property
     def world(self) -> World:
@@ -171,6 +173,10 @@ class Router:
             self._in_flight -= 1
         self.pending.bound()
         self._tell(event, begun)
+        if self.texts is not None and sent is None:  # the gateway notes it with the answer
+            text, _ = wire.text_and_size(request, None)
+            if text is not None:
+                self.texts.note(event, text)
         return event
 
     def decide_soon(
@@ -298,6 +304,17 @@ class Router:
             admit=False,
             late=True,
         )
+
+    async def judged(self, decision_id: str, judge: str, basis: str, score: float) -> None:
+        """Write down what a judge says of an answer, before any calibration; not its quality."""
+
+        def prepare() -> ev.Judged:
+            self._pending(decision_id, None)
+            return ev.Judged(
+                ts=self.writer.now(), decision_id=decision_id, judge=judge, basis=basis, score=score
+            )
+
+        await self.writer.submit(prepare, key=decision_id, durable=False, late=True)
 
     def observe_soon(
         self, decision_id: str, signals: outcomes.Signals, served: outcomes.Served, done: Done
