@@ -371,6 +371,19 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
     provisional: bool = False
 
 
+class Judged(Event, frozen=True, kw_only=True, tag="judged"):
+    """A judge scored the answer of a decision, from 0 to 1, before any calibration.
+
+    Its quality, if it counts, is a `Rewarded` of its own. basis: a hash of what the judge goes by;
+    scores of one basis can be compared.
+    """
+
+    decision_id: str
+    judge: str
+    basis: str
+    score: float
+
+
 class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
     """These decisions are forgotten: too old, or too many were pending.
 
@@ -600,6 +613,7 @@ AnyEvent: TypeAlias = (
     | SessionRewarded
     | SessionCredited
     | Compared
+    | Judged
     | DecisionsExpired
     | Spent
     | BudgetLeased
@@ -632,8 +646,9 @@ _FORMATS: dict[type[Event], int] = {
     MetricsWeighed: 2,
     SessionRewarded: 2,
     SessionCredited: 2,
+    Judged: 3,
     ConfigurationChanged: 3,
-    ErasureOrdered: 3,
+    ErasureOrdered: 4,
     TrimOrdered: 4,
     PolicyJoined: 4,
 }

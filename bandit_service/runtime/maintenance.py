@@ -78,8 +78,8 @@ class Maintenance:
     """Keeps recovery short, and deletes old and erased records.
 
     announce: how a change of the policy begins where several processes share the log, else None.
-    erasing, retaining: the same for erasures and for old records. due: whether a snapshot is made
-    for all as soon as that can be.
+    erasing, retaining: the same for erasures and for old records. forget_beside: deletes what is
+    kept of an owner beside the log. due: whether a snapshot is made for all as soon as that can be.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Maintenance:
         self._erasing: dict[str, asyncio.Future[int]] = {}
         self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
         self.erasing: SharedErasing | None = None
+        self.forget_beside: Callable[[str], Awaitable[None]] = _nothing_beside
         self.retaining: SharedRetaining | None = None
         self.due = False
         self._looking: Kept | None = None
@@ -290,6 +291,7 @@ class Maintenance:
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
             for each in orders:
+                await self.forget_beside(each.owner)
                 count = log.forget(each.owner, Offset(each.upto))
                 counts[each.owner] = counts.get(each.owner, 0) + count
             self._snapshots.forget(Offset(folded.at))
@@ -325,6 +327,7 @@ class Maintenance:
         log = self._writer.log
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
+        await self.forget_beside(owner)
         folded = await self.snapshot()
         async with self._folding:
             count = log.forget(owner, Offset(folded.at))
@@ -534,3 +537,7 @@ def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
         learner.policy.propose(
             learner.state, nothing, Arms(ids, np.zeros(len(ids)), np.zeros(len(ids)))
         )
+
+
+async def _nothing_beside(_: str) -> None:
+    """Nothing is kept beside the log."""

@@ -27,6 +27,7 @@ from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
+from bandit_service.core.judge_grades import Agreement, JudgeGrades, Scored
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.metric_spec import NamedMetric
@@ -133,6 +134,11 @@ def _others() -> dict[str, Any]:
             [Revision(1, 2.0, "ops", "why", "api", ["budgets"], {"budgets": []})],
             ["ab"],
         ),
+        "judging": JudgeGrades(
+            {"d": Scored("j", "00", "bot", "owner", 7_000, 5_000)},
+            {"00 j": {"bot": Agreement(1, 2, 3, 4, 5, 6, 7, {70: [1, 2, 3]})}},
+            {"j": "00"},
+        ),
         "sessions": Sessions(
             {"g": ["d"]},
             {"g": Told({"quality": 1.0}, 1)},
@@ -173,6 +179,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     assert {
         "building",
         "configuration",
+        "judging",
         "leases",
         "routes",
         "named",
