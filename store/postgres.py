@@ -315,11 +315,10 @@ class PostgresLog:
             await ask("SET synchronous_commit = off")
             await ask(sql.SET_BASE, self.name, int(upto))
             await ask("SET synchronous_commit = on")
-            while oldest := await ask(sql.OLDEST, self.name):
-                first = oldest[0]["seq"]
+            # asked once: what was deleted is skipped slowly until a VACUUM
+            oldest = await ask(sql.OLDEST, self.name)
+            for first in range(oldest[0]["seq"] if oldest else int(upto) + 1, upto + 1, _AT_ONCE):
                 last = min(int(upto), first + _AT_ONCE - 1)
-                if last < first:
-                    return
                 await ask(sql.TRIM, self.name, first, last)
 
     @property

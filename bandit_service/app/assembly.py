@@ -58,7 +58,8 @@ from bandit_service.runtime.recovery import (
     recover,
     snapshot_key,
 )
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
@@ -413,17 +414,17 @@ async def reconcile(
         raise BadSettings(mistakes)
     changed, gone = _arms_changed(world, settings)
     for spec in changed.values():
-        await router.put_arm(spec, "config")
+        await router.catalogue.put_arm(spec, "config")
     for id in gone:
         with suppress(Unknown):  # another replica, which starts too, was first
-            await router.retire_arm(id, "config")
+            await router.catalogue.retire_arm(id, "config")
     await configuration.settle()
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy.key != key:
-            await router.change_policy(wanted.name, key, wanted.parameters, source)
+            await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
         maintenance.change_policy(wanted, source)
 

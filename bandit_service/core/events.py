@@ -648,7 +648,7 @@ _FORMATS: dict[type[Event], int] = {
     SessionCredited: 2,
     Judged: 3,
     ConfigurationChanged: 3,
-    ErasureOrdered: 3,
+    ErasureOrdered: 4,
     TrimOrdered: 4,
     PolicyJoined: 4,
 }

@@ -80,6 +80,7 @@ def _begins(data: Path) -> int:
     return first
 
 
+@pytest.mark.long
 async def test_old_records_go_everywhere_and_who_joins_or_was_away_begins_from_a_snapshot(
     tmp_path: Path, models: Path, engine: Engine
 ) -> None:

@@ -20,6 +20,7 @@ from store import (
     Offset,
     Outdated,
     Record,
+    Trimmed,
     Unfit,
     Unsure,
 )
@@ -295,6 +296,35 @@ async def test_a_schema_that_a_release_before_made_is_added_to(joined: Joined) -
         nulls = "NULL::int, NULL::bigint, NULL::float8, NULL::text"
         values = f"{nulls}, 'log', 'old', 'key', '1 h', '1 d'"
         assert (await ask(f"CALL bandit_join({values})"))[0]["slot"] == 7
+
+
+async def test_a_trim_that_was_cut_off_is_continued(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.postgres._AT_ONCE", 3)
+    log, left = await joined("one"), [2]
+    await log.append(entries(1, 20), 0.0)
+    rows = PostgresLog._rows
+
+    async def stops(self: PostgresLog, db: Any, statement: str, *given: Any) -> list[Any]:
+        if statement == sql.TRIM:
+            if not left[0]:
+                raise Unsure("no answer: planted")
+            left[0] -= 1
+        return await rows(self, db, statement, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresLog, "_rows", stops)
+        with pytest.raises(Unsure, match="planted"):
+            await log.trim(Offset(13))
+    assert (await log.state()).base == 13
+    with pytest.raises(Trimmed):
+        await log.tail(Offset(0))
+    there = "SELECT count(*) FROM bandit_log WHERE log = $1"
+    assert await log._writing.fetchval(there, log.name) == 14
+    await log.trim(Offset(13))
+    assert await log._writing.fetchval(there, log.name) == 7
+    assert [int(each.offset) for each in await log.tail(Offset(13))] == list(range(14, 21))
 
 
 async def test_tables_of_a_release_before_that_trimmed_nothing_are_added_to(
