@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -24,9 +25,9 @@ from bandit_service.app.gauges import ServiceGauges
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.http import demo, frame, operations
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
-from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
 from bandit_service.http import history as history_http
 from bandit_service.http import live as live_http
@@ -74,21 +75,28 @@ _YOUNG = 10_000
 under way, and would be gone by themselves."""
 
 
-class _Collector:
-    """The garbage collector while services serve in this process, however they overlap.
+_TURN_S = 0.0005
+"""How long a thread keeps the interpreter while another one waits for it. A request takes it back
+several times, so beside the work on a large one, in a thread, Python's own 5 ms add up."""
+
+
+class _Interpreter:
+    """Its settings while services serve in this process, however they overlap.
 
     The recovered state lives as long as the process, so the collector never scans it: hardly any of
-    it is garbage. It scans later objects rarely.
+    it is garbage. It scans later objects rarely. Threads take short turns.
     """
 
     def __init__(self) -> None:
         self._serving = 0
         self._thresholds = (0, 0, 0)
+        self._turn_s = 0.0
 
     def __enter__(self) -> None:
         if not self._serving:
-            self._thresholds = gc.get_threshold()
+            self._thresholds, self._turn_s = gc.get_threshold(), sys.getswitchinterval()
             gc.set_threshold(_YOUNG, *self._thresholds[1:])
+            sys.setswitchinterval(_TURN_S)
         self._serving += 1
         gc.freeze()
 
@@ -96,10 +104,11 @@ class _Collector:
         self._serving -= 1
         if not self._serving:
             gc.set_threshold(*self._thresholds)
+            sys.setswitchinterval(self._turn_s)
             gc.unfreeze()
 
 
-_COLLECTOR = _Collector()
+_INTERPRETER = _Interpreter()
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -256,6 +265,7 @@ async def serving(
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
         app[frame.CONFIGURATION] = configuration
+        app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, app, gateway, live))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
         app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
@@ -266,7 +276,7 @@ async def serving(
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
-        collector = ExitStack()
+        interpreter = ExitStack()
         try:
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
@@ -286,11 +296,11 @@ async def serving(
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            collector.enter_context(_COLLECTOR)
+            interpreter.enter_context(_INTERPRETER)
             _log.info("serving", extra={"url": url})
             yield url, app
         finally:
-            collector.close()
+            interpreter.close()
             await lag.end()
             app[frame.DRAINING].set()
             live.broadcast.close()
@@ -303,6 +313,7 @@ async def serving(
             app[ENDING].cut()
             await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()
+            await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()
             await gateway.close()

@@ -47,12 +47,18 @@ class Pending:
     @property
     def arm(self) -> ArmId:
         """The arm that the decision's outcomes are about."""
-        return self.decided.arm if self.redirected is None else self.redirected
+        if self.redirected is not None:
+            return self.redirected
+        decided = self.decided
+        return decided.arms[decided.drawn]
 
     @property
     def propensity(self) -> float:
         """The probability with which that arm was drawn; 1 if it was not drawn."""
-        return self.decided.propensity if self.redirected is None else 1.0
+        if self.redirected is not None:
+            return 1.0
+        decided = self.decided
+        return decided.propensities[decided.drawn]
 
     @property
     def settled(self) -> bool:
@@ -167,9 +173,11 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     def variant(self) -> str:
         """What the decision is of: its route's label, or "experiment/variant"; "" of neither."""
         subject = self.subject
-        if isinstance(subject, ev.Decided) and subject.route:
+        if not isinstance(subject, ev.Decided):
+            return ""
+        if subject.route:
             return ev.label_of_route(subject.route)
-        if isinstance(subject, ev.Decided) and subject.experiment:
+        if subject.experiment:
             return label_of(subject.experiment, subject.variant)
         return ""
 

@@ -112,7 +112,7 @@ async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and its outcomes."""
     caller, router = request[CALLER], request.app[ROUTER]
     await router.writer.arrived(request.match_info["id"])
-    pending = router.find(request.match_info["id"], caller.tenant)
+    pending = router.pending.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
     body = decision_of(decided)
@@ -135,6 +135,9 @@ async def decision(request: web.Request) -> web.Response:
         body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
+    reads = "texts" in caller.scopes
+    if reads and router.texts is not None and await router.texts.has(decided.id):
+        body.text = True
     return reply(body)
 
 
