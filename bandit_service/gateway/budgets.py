@@ -33,7 +33,7 @@ _SECONDS = {"hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 @dataclass(slots=True)
 class _Reserved:
     usd: float
-    accounts: tuple[str, ...]
+    accounts: list[str]
 
 
 @dataclass(slots=True)
