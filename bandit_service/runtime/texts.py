@@ -65,6 +65,7 @@ class Texts:
         present = self._writer.world.pending.decisions
         await self._run(partial(self._store.forget_unless, lambda id: id in present))
         await self._trim()
+        self._queue(self._redaction.begin)  # so that the first text does not wait for it
         self._task = self._writer.tasks.keep("texts", self._work_forever)
 
     async def close(self) -> None:
