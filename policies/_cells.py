@@ -147,19 +147,34 @@ class Cells:
 
         A query without a cell has cell M, whose counts are zero, and the group of the nearest cell.
         """
-        none = len(self.mass)
+        return self.located(x, self.distances(x))
+
+    def distances(self, x: Vector) -> Vector:
+        """(…, used) squared distance of each query from each cell, less the query's own norm."""
         if self.used == 0:
-            return np.full(x.shape[:-1], none), np.full(x.shape[:-1], self.groups)
+            return np.zeros((*x.shape[:-1], 0), np.float32)
         self.fits(x)
         if self._search is None or self._norms is None:
             self._search = self.centres.astype(np.float32)
             self._norms = np.add.reduce(self._search * self._search, axis=1)
         used = self.used
-        distances = self._norms[:used] - _TWICE * (x @ self._search[:used].T)
+        found: Vector = self._norms[:used] - _TWICE * (x @ self._search[:used].T)
+        return found
+
+    def located(self, x: Vector, distances: Vector) -> tuple[Int64s, Int64s]:
+        """`find` with the distances that `distances` gave."""
+        none = len(self.mass)
+        if self.used == 0:
+            return np.full(x.shape[:-1], none), np.full(x.shape[:-1], self.groups)
         cell = distances.argmin(axis=-1)
         group = self.group[cell]
         own = np.add.reduce(x * x, axis=-1)
-        if used < none:
+        if x.ndim == 1:  # the same with numbers, which is faster
+            if own == 0.0:
+                return np.array(none), np.array(self.groups)
+            apart = self.used < none and float(distances[cell]) + float(own) > _SAME
+            return np.array(none) if apart else cell, group
+        if self.used < none:
             nearest = np.minimum.reduce(distances, axis=-1).astype(np.float64) + own
             cell = np.where(nearest > _SAME, none, cell)
         blank = own == 0.0

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from policies._borrowed import borrowed
 from policies._cells import EXACT, Cells, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
@@ -59,6 +60,9 @@ class Nested:
             as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
             is the sum of squared errors when each outcome, including forgotten ones, is predicted
             from the others of its group
+    borrow: where Σ n_k < borrow in a cell, n_k = Σ w_c·n_ck and s_k = Σ w_c·s_ck over the nearest
+            cells c until they have as many outcomes, w_c = ((D − d²_c)/(D − d²₁))³ by the squared
+            distances, D their mean over all cells
     family: its arms share the part f of t₀ and of each h: it is the g of their own q at every
             level, and the rest of t₀ and h is for each arm
     "ucb":      score_k = m_k + kappa·√v_k − cost_k / willingness to pay; ties share
@@ -88,6 +92,8 @@ class Nested:
     family: f in [0, 1), how similar the arms of one family are; 0 learns each arm separately.
     comparison_weight: in [0, 1], how much of an outcome a comparison is, the winner's quality
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
+    borrow: in [0, 1000], the number of outcomes up to which those of the nearest cells count in a
+        cell that has fewer, by their distance; 0 counts the cell's own alone.
 
     State: exact sums, (M + 1)·(K + 1) counts and M centres of d features: half a megabyte,
     whatever the history. propose O(M·d + C·K), learn O(M·d) and now and then a slice of k-means,
@@ -130,6 +136,7 @@ class Nested:
     keep: float = 0.1
     comparison_weight: float = 0.5
     family: float = 0.5
+    borrow: float = 0.0
 
     fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
@@ -163,11 +170,16 @@ class Nested:
         within("keep", self.keep, 0.0, 1.0)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
         within("family", self.family, 0.0, 0.999)
+        within("borrow", self.borrow, 0.0, 1000.0)
 
     @staticmethod
     def examples() -> list[Nested]:
         """Settings that the laws test, too."""
-        return [Nested(explore="ucb"), Nested(surface=0.0, cells=8, groups=2, alarm=0.0)]
+        return [
+            Nested(explore="ucb"),
+            Nested(surface=0.0, cells=8, groups=2, alarm=0.0),
+            Nested(borrow=20.0),
+        ]
 
     def init(self) -> Cells:
         """No arm seen."""
@@ -243,11 +255,17 @@ class Nested:
         k = noise / varies
         each = 1.0 / (n + k)
         m, v = (s + k * line) * each, noise * each + (k * each) ** 2 * unsure
-        cell, group = state.find(x)
+        distances = state.distances(x)
+        cell, group = state.located(x, distances)
         of_group = sums.group_n[group].take(at, -1), sums.group_s[group].take(at, -1)
         m, v = _down(state.noise, m, v, *of_group, wide, self.group_shared, kin)
-        of_cell = state.n[cell].take(at, -1), state.s[cell].take(at, -1)
-        return _down(state.noise, m, v, *of_cell, narrow, self.cell_shared, kin)
+        if self.borrow and state.used:
+            n, s = borrowed(state, distances, cell, group, self.borrow)
+        else:
+            n, s = state.n[cell], state.s[cell]
+        return _down(
+            state.noise, m, v, n.take(at, -1), s.take(at, -1), narrow, self.cell_shared, kin
+        )
 
     def _line(self, n: Floats, s: Floats, price: Floats, noise: float) -> Floats:
         """(K,) the prior mean of each arm: ridge regression of the arms' means on 1 and price."""

@@ -15,7 +15,8 @@ import pytest
 
 from bandit_service.core import codec
 from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded, _spreads
-from policies._cells import Cells
+from policies._borrowed import borrowed
+from policies._cells import Cells, on_grid
 from policies.nested import Nested
 
 A, B, C = (ArmId(name) for name in "abc")
@@ -222,7 +223,7 @@ def test_any_order_of_outcomes_between_two_groupings_gives_the_same_bits() -> No
 def test_many_proposals_are_those_of_one_by_one() -> None:
     rng = np.random.default_rng(5)
     told = [_told(_context(i), (A, B, C)[i % 3], float(rng.uniform())) for i in range(200)]
-    for policy in (Nested(), Nested(explore="ucb")):
+    for policy in (Nested(), Nested(explore="ucb"), Nested(borrow=4.0)):
         state = _after(policy, told)
         contexts = [_context(i, worth=0.01 * (i + 1)) for i in range(190, 220)]
         costs = np.array([[0.001 * i, 0.002] for i in range(30)])
@@ -232,6 +233,75 @@ def test_many_proposals_are_those_of_one_by_one() -> None:
             alone = policy.propose(state, context, replace(alike, cost_usd=cost))
             assert each.scores.tolist() == pytest.approx(alone.scores.tolist(), abs=1e-12)
             assert each.propensities.tolist() == pytest.approx(alone.propensities.tolist())
+
+
+def _four_cells() -> Cells:
+    """Of one group, with 1, 4, 2 and 8 outcomes; the last two rows are of no cell."""
+    n = np.array([[1.0, 0, 0], [3, 1, 0], [0, 2, 0], [8, 0, 0], [0, 0, 0], [5, 5, 0]])
+    return Cells(n=n, s=n / 2, used=4, mass=np.ones(4, np.int64), groups=1)
+
+
+@pytest.mark.parametrize(
+    ("own", "group", "borrow", "counts"),
+    [
+        # D = 2, so the weights are 1, 1/8, 0 and 0
+        (0, 0, 9.0, [1.375, 0.125]),
+        (0, 0, 3.0, [1.1875, 0.0625]),  # two of the second cell's four outcomes make three
+        (0, 0, 1.0, [1.0, 0.0]),  # its own are enough
+        (4, 0, 9.0, [1.375, 0.125]),  # it has no cell yet
+        (4, 1, 9.0, [0.0, 0.0]),  # it has no features
+    ],
+)
+def test_the_nearest_cells_count_by_distance_until_there_are_enough(
+    own: int, group: int, borrow: float, counts: list[float]
+) -> None:
+    state, far = _four_cells(), np.array([0.0, 1.0, 2.0, 5.0], np.float32)
+    n, s = borrowed(state, far, np.array(own), np.array(group), borrow)
+    assert n.tolist() == [*counts, 0.0]
+    assert s.tolist() == [x / 2 for x in n]
+    rows = np.array([[0.0, 1, 2, 5], [5, 2, 1, 0]], np.float32)
+    many = borrowed(state, rows, np.array([own, 3]), np.array([group, 0]), borrow)
+    # the fourth cell has eight of nine, and the ninth is a half of the third's two
+    assert many[0].tolist() == [n.tolist(), [8.0, 0.125 if borrow == 9.0 else 0.0, 0.0]]
+    assert many[1].tolist() == (many[0] / 2).tolist()
+    assert state.n.tolist() == _four_cells().n.tolist()
+
+
+def test_of_cells_equally_far_the_first_counts() -> None:
+    state, far = _four_cells(), np.array([3.0, 0.0, 0.0, 9.0], np.float32)
+    n, _ = borrowed(state, far, np.array(4), np.array(0), 4.0)
+    assert n.tolist() == [3.0, 1.0, 0.0]
+    n, _ = borrowed(state, np.full(4, 7.0, np.float32), np.array(4), np.array(0), 9.0)
+    assert n.tolist() == [1.0, 0.0, 0.0]
+
+
+def test_what_is_lent_is_on_a_grid_so_that_any_order_of_addition_gives_it() -> None:
+    rng = np.random.default_rng(2)
+    told = [_told(_context(i), (A, B, C)[i % 3], float(rng.uniform())) for i in range(90)]
+    lent = np.frombuffer(_lent(_after(Nested(), told), 8))
+    assert lent.any()
+    assert (lent * 2.0**28 % 1.0 == 0.0).all()  # a weight of 2⁻¹² times a quality of 2⁻¹⁶
+
+
+def test_an_outcome_counts_for_a_new_query_that_is_like_it() -> None:
+    """Of two kinds of queries; a query of its own cell has no outcome yet."""
+    ends = np.eye(8, dtype=np.float32)[:2]
+
+    def query(kind: int) -> Context:
+        x = ends[kind] + 0.1 * rng.normal(size=8).astype(np.float32)
+        return Context((x / np.linalg.norm(x)).astype(np.float32), 10, 0.1)
+
+    rng, gaps = np.random.default_rng(0), []
+    told = [_told(query(i % 2), A, float(i % 2)) for i in range(18)]
+    new = query(0), query(1)
+    for borrow in (0.0, 9.0):
+        policy = Nested(surface=0.0, borrow=borrow)
+        bad, good = (policy.propose(_after(policy, told), one, ONE).quality for one in new)
+        assert bad is not None
+        assert good is not None
+        gaps.append(good[0] - bad[0])
+    assert gaps[0] == pytest.approx(0.0)  # before the first grouping all cells are of one group
+    assert gaps[1] > 0.1
 
 
 def test_the_state_is_of_one_size_from_the_first_outcome_on() -> None:
@@ -246,14 +316,23 @@ def test_the_state_is_of_one_size_from_the_first_outcome_on() -> None:
     assert max(sizes) < 600_000
 
 
+def _lent(state: Cells, d: int = 384) -> bytes:
+    """What counts for new queries with `borrow`."""
+    policy, contexts = Nested(), Contexts.of([_context(i, d) for i in range(700, 720)])
+    x = on_grid(policy._features(contexts))
+    n, s = borrowed(state, state.distances(x), *state.find(x), 30.0)
+    return n.tobytes() + s.tobytes()
+
+
 _FOLD = """
 import hashlib
-from tests.unit.policies.test_nested import A, B, C, Nested, _after, _context, _told
+from tests.unit.policies.test_nested import A, B, C, Nested, _after, _context, _lent, _told
 from bandit_service.core import codec
 import numpy as np
 rng = np.random.default_rng(1)
 told = [_told(_context(i, 384), (A, B, C)[i % 3], float(rng.uniform())) for i in range(700)]
-print(hashlib.sha256(codec.dump(_after(Nested(), told))).hexdigest())
+state = _after(Nested(), told)
+print(hashlib.sha256(codec.dump(state) + _lent(state)).hexdigest())
 """
 
 
