@@ -136,7 +136,7 @@ class Nested:
     keep: float = 0.1
     comparison_weight: float = 0.5
     family: float = 0.5
-    borrow: float = 0.0
+    borrow: float = 20.0
 
     fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
@@ -178,7 +178,7 @@ class Nested:
         return [
             Nested(explore="ucb"),
             Nested(surface=0.0, cells=8, groups=2, alarm=0.0),
-            Nested(borrow=20.0),
+            Nested(borrow=0.0),
         ]
 
     def init(self) -> Cells:

@@ -102,6 +102,7 @@ OURS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "steady": {"alarm": 0.0},
             "no-price": {"slope": 0.0, "slope_variance": 1e-6},
             "alike": {"specialists": 0.0},
+            "own-cell": {"borrow": 0.0},
         }
     }
 )
