@@ -29,7 +29,8 @@ class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A name under which clients ask, with its own arms and policy.
 
     arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
-    is worth; None for the service's. policy, parameters: which decides.
+    is worth; latency_weight: quality that one second of latency costs; None for the service's.
+    weights: of named metrics, in the place of their own. policy, parameters: which decides.
     """
 
     id: str
@@ -37,3 +38,5 @@ class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     willingness_to_pay: float | None = None
     policy: str
     parameters: dict[str, Any] = {}
+    latency_weight: float | None = None
+    weights: dict[str, float] = {}

@@ -129,7 +129,7 @@ async def decision(request: web.Request) -> web.Response:
     body.signals = pending.signals
     body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
     body.settled = pending.reward is not None
-    if measured := _measured(pending.signals, router.world.named.specs):
+    if measured := _measured(pending.signals, router.world.named.of(decided.route).specs):
         body.metrics, body.weighed = measured, pending.weighed
     if pending.redirected is not None:
         body.answered_by = pending.redirected

@@ -150,6 +150,47 @@ async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
         assert "no route 'support-bot'; none is configured" in body["error"]["message"]
 
 
+async def test_a_route_weighs_metrics_and_latency_by_rules_of_its_own(
+    tmp_path: Path, models: Path
+) -> None:
+    metrics = json.dumps([{"name": "resolved", "weight": 3.0}, {"name": "polite"}])
+    there = {"BANDIT_ARMS": _pool(), "BANDIT_METRICS": metrics}
+    said = {"resolved": 1.0, "polite": 0.0}
+    bot = BOT | {"latency_weight": 0.125, "weights": {"polite": 9.0}}
+
+    async def quality(client: Client, id: str) -> float:
+        return float((await _decided(client, id))["signals"]["quality"])
+
+    async with opened(tmp_path / "var", models, **there, **_routes(bot, _PLAIN)) as (client, world):
+        ids = {}
+        for route, expected in (("support-bot", 0.25), ("plain", 0.75), ("", 0.75)):
+            made = await client.decide(query="x", route=route)
+            ids[route] = id = made["decision_id"]
+            await client.reward(id, metrics=said, latency_s=2.0, cost_usd=0.0)
+            assert await quality(client, id) == expected
+            slow = 0.25 if route == "support-bot" else 0.0
+            assert world.pending.decisions[id].reward == pytest.approx(expected - slow)
+        told = {each["name"]: each["weight"] for each in (await _decided(client, id))["metrics"]}
+        assert told == {"resolved": 3.0, "polite": 1.0}
+        body = await _decided(client, ids["support-bot"])
+        told = {each["name"]: each["weight"] for each in body["metrics"]}
+        assert told == {"resolved": 3.0, "polite": 9.0}
+        changed = {"routes": [bot | {"weights": {"polite": 0.0}}, _PLAIN]}
+        url, newest = f"{client.url}/v1/configuration", {"If-Match": "*"}
+        async with client.session.put(url, json=changed, headers=newest) as answer:
+            assert answer.status == 200, await answer.text()
+
+        async def taught() -> bool:
+            return not world.named.stale
+
+        await until(taught)
+        assert await quality(client, ids["support-bot"]) == 1.0
+        assert await quality(client, ids["plain"]) == 0.75
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **there, **_routes(bot, _PLAIN)) as (_, world):
+        assert world.digest() == digest
+
+
 async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
     tmp_path: Path, models: Path
 ) -> None:
@@ -369,6 +410,9 @@ _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "r", "parameters": {"a": 1}}, "routes[0].parameters: name the policy"),
     ({"id": "r", "willingness_to_pay": 0}, "routes[0].willingness_to_pay: must be from 1e-09"),
     ({"id": "r", "reward": 1}, "routes[0].reward"),
+    ({"id": "r", "latency_weight": -1}, "routes[0].latency_weight: must be from 0 to 100"),
+    ({"id": "r", "weights": {"stars": -1}}, "routes[0].weights.stars: must be a number from 0 to"),
+    ({"id": "r", "weights": {"star": 1}}, "routes[0].weights.star: no such metric; did you mean"),
     ({"arms": []}, "routes[0].id"),
 ]
 
@@ -387,6 +431,7 @@ def test_a_route_that_cannot_be_is_refused_by_config_check(
         {"id": "e", "kind": "embedding", **price},
     ]
     monkeypatch.setenv("BANDIT_ARMS", json.dumps(arms))
+    monkeypatch.setenv("BANDIT_METRICS", json.dumps([{"name": "stars"}]))
     monkeypatch.setenv("BANDIT_ROUTES", json.dumps([route]))
     assert cli.main(["config", "check"]) == 2
     assert says in capsys.readouterr().err
