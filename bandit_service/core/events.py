@@ -20,6 +20,8 @@ from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.route_spec import RouteSpec as RouteSpec
 from bandit_service.core.route_spec import is_of_route as is_of_route
 from bandit_service.core.route_spec import label_of_route as label_of_route
+from bandit_service.core.route_spec import route_label as route_label
+from bandit_service.core.route_spec import within_route as within_route
 from bandit_service.core.vector_bytes import pack as pack
 from bandit_service.core.vector_bytes import surface_of as surface_of
 from bandit_service.core.vector_bytes import unpack as unpack

@@ -187,13 +187,15 @@ def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
     """A variant's policy; if it cannot be loaded, the serving one decides."""
     spec = world.experiments.specs.get(event.experiment)
     variant = None if spec is None else spec.variant(event.variant)
-    if variant is None:
+    if spec is None or variant is None:
         return None
     learner = loaded(event.policy, event.parameters, event.state)
     if learner is not None:
         own = variant.learning == "isolated" and not variant.shadow
+        label = label_of(event.experiment, event.variant)
+        everything = ev.label_of_route(spec.route) if spec.route else ""
         learner.key = policies_key(event.policy, event.parameters)
-        learner.own = label_of(event.experiment, event.variant) if own else ""
+        learner.own = ev.within_route(spec.route, label) if own else everything
         learner.seeded = event.upto
     return learner
 
@@ -211,10 +213,13 @@ def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
 
 
 def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
-    """The event with its lesson, and with what a variant that learns for itself sees of it."""
-    own, learner = None, world.learners.get(what.variant)
-    if learner is not None and learner.own and what.subject is not None:
-        own = _seen(lesson, context_of(world, what.subject, learner))
+    """The event with its lesson, and with what those that learn for themselves see of it."""
+    own: dict[str, Lesson] = {}
+    labels = {what.variant, ev.route_label(what.variant)} - {""}
+    if labels and what.subject is not None:
+        for learner in world.learners.values():
+            if learner.own in labels and learner.own not in own:  # all of one label see the same
+                own[learner.own] = _seen(lesson, context_of(world, what.subject, learner))
     return msgspec.structs.replace(what, lessons=(lesson,), own=own)
 
 

@@ -97,8 +97,8 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     that one event lets leave this is about. ts: the latest time of any event. after: the signals
     with those of the event. known: whether the arm of a reward is in the catalogue. listed_usd: the
     cost of its query by list price. guessed_usd: what is booked for the decision in the place of
-    its cost. lessons: what the event teaches every policy; own: what it teaches the variant that
-    learns for itself. joining: the policy that begins with it.
+    its cost. lessons: what the event teaches every policy; own: what it teaches those that learn
+    for themselves, by `Learner.own`. joining: the policy that begins with it.
     """
 
     event: ev.AnyEvent
@@ -115,7 +115,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     listed_usd: float = 0.0
     guessed_usd: float = 0.0
     lessons: tuple[Lesson, ...] = ()
-    own: Lesson | None = None
+    own: Mapping[str, Lesson] = {}
     joining: Learner | None = None
 
     @property
@@ -165,13 +165,16 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def variant(self) -> str:
-        """What the decision is of: its route's label, or "experiment/variant"; "" of neither."""
+        """What the decision is of: its route's label, "experiment/variant", or the one within the
+        other; "" of neither.
+        """
         subject = self.subject
-        if isinstance(subject, ev.Decided) and subject.route:
-            return ev.label_of_route(subject.route)
-        if isinstance(subject, ev.Decided) and subject.experiment:
-            return label_of(subject.experiment, subject.variant)
-        return ""
+        if not isinstance(subject, ev.Decided):
+            return ""
+        if subject.experiment:
+            variant = label_of(subject.experiment, subject.variant)
+            return ev.within_route(subject.route, variant)
+        return ev.label_of_route(subject.route) if subject.route else ""
 
 
 def owner_of_subject(subject: Subject | None) -> str:

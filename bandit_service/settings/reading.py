@@ -24,6 +24,7 @@ from bandit_service.settings.metrics import all_metrics, metrics_of
 from bandit_service.settings.pool import pool_mistakes
 from bandit_service.settings.routes import (
     route_mistakes,
+    routeless,
     routes_of,
     unknown_routes,
     unknown_weights,
@@ -140,6 +141,7 @@ def read(
             values["feedback.secret_env"] if secrets else "", environ, mistakes
         ),
     }
+    mistakes += routeless(found["experiments"], found["routes"])
     mistakes += shared.not_yet(values, found)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)

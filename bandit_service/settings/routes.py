@@ -9,6 +9,7 @@ import msgspec
 
 from bandit_service.core.arm_kinds import is_routed, not_for_chat
 from bandit_service.core.events import ArmSpec, RouteSpec
+from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.fields import Id, check_stated, doc
 from bandit_service.core.metric_spec import MAX_WEIGHT
 from bandit_service.core.routes import AUTO, MOST_ROUTES
@@ -98,6 +99,28 @@ def unknown_routes(routes: Sequence[RouteSpec], judges: Sequence[JudgeSpec]) -> 
         for id in judge.routes
         if id not in there
     ]
+
+
+def routeless(experiments: Sequence[Experiment], routes: Sequence[RouteSpec]) -> list[str]:
+    """Routes that experiments name and that are not configured, and arms that their routes lack."""
+    by_id = {each.id: each for each in routes}
+    there_are = f"expected one of {', '.join(by_id)}" if by_id else "none is configured"
+    found = []
+    for i, spec in enumerate(experiments):
+        if not spec.route:
+            continue
+        route = by_id.get(spec.route)
+        if route is None:
+            meant = did_you_mean(spec.route, by_id)
+            found.append(f"experiments[{i}].route: no route {spec.route!r}{meant}; {there_are}")
+            continue
+        found += [
+            f"experiments[{i}].variants.{one.key}: {one.arm!r} is no arm of the route {route.id!r}"
+            f"{did_you_mean(one.arm, route.arms)}; expected one of {', '.join(route.arms)}"
+            for one in spec.variants
+            if one.arm and route.arms and one.arm not in route.arms
+        ]
+    return found
 
 
 def unknown_weights(routes: Sequence[RouteSpec], metrics: Collection[str]) -> list[str]:

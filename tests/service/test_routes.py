@@ -191,6 +191,70 @@ async def test_a_route_weighs_metrics_and_latency_by_rules_of_its_own(
         assert world.digest() == digest
 
 
+async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
+    tmp_path: Path, models: Path
+) -> None:
+    trial = {
+        "id": "trial",
+        "route": "support-bot",
+        "min_units": 2,
+        "variants": [
+            {"key": "usual", "weight": 0.5},
+            {"key": "other", "weight": 0.5, "policy": "uniform"},
+        ],
+    }
+    environ = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        for i in range(6):
+            made = await client.decide(query=f"before {i}", route="support-bot")
+            await client.reward(made["decision_id"], quality=1.0)
+        knows = codec.dump(world.learners["route:support-bot"].state)
+    environ["BANDIT_EXPERIMENTS"] = json.dumps([trial])
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert codec.dump(world.learners["trial/usual"].state) == knows, "not the route's past"
+        for i in range(12):
+            made = await client.decide(query=f"q {i}", route="support-bot", unit=f"u{i}")
+            assert (made["experiment"], made["route"]) == ("trial", "support-bot")
+            assert made["arm"] in ("beta", "gamma")
+            await client.reward(made["decision_id"], quality=1.0)
+            assert "experiment" not in await client.decide(query=f"q {i}", unit=f"u{i}")
+        _, results = await client.get("/v1/experiments/trial/results")
+        assert sum(side["decisions"] for side in results["variants"]) == 12
+        ask = {"policies": [{"name": "epsilon_greedy"}], "anyway": True}
+        for on, decisions in (("experiment", 12), ("service", 18)):
+            status, told = await client.post("/v1/experiments/trial/whatif", {**ask, "on": on})
+            assert (status, told["route"], told["log"]["used"]) == (
+                200,
+                "support-bot",
+                decisions,
+            )
+        status, body = await client.post("/v1/experiments/trial/stop", {"ship": True})
+        assert (status, body["error"]["param"]) == (400, "ship")
+        status, body = await client.call(
+            "PUT", "/v1/experiments/x", {**trial, "id": "x", "route": "no"}
+        )
+        assert (status, body["error"]["param"]) == (404, "route")
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest
+        assert (await client.post("/v1/experiments/trial/stop", {"winner": "other"}))[0] == 200
+        made = await client.decide(query="after", route="support-bot", unit="u1")
+        assert "experiment" not in made
+
+
+def test_an_experiment_of_a_route_that_is_not_there_is_refused() -> None:
+    variants = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "arm": "alpha"}]
+    for route, says in (
+        ("suport-bot", "experiments[0].route: no route 'suport-bot'; did you mean support-bot?"),
+        ("support-bot", "experiments[0].variants.b: 'alpha' is no arm of the route 'support-bot'"),
+        ("auto", "experiments[0].route: leave it out for the default route, 'auto'"),
+    ):
+        trial = json.dumps([{"id": "e", "route": route, "variants": variants}])
+        with pytest.raises(settings.BadSettings) as refused:
+            settings.read(None, _routes(BANDIT_ARMS=_pool(), BANDIT_EXPERIMENTS=trial))
+        assert says in str(refused.value)
+
+
 async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
     tmp_path: Path, models: Path
 ) -> None:
