@@ -424,7 +424,7 @@ class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     """Another model than the arm's answered: the decision's outcomes say nothing about that arm.
 
     model: as the provider names it. arm: the one that has this model and gets the outcomes; "" if
-    none has. prompt_tokens: of the prompt that was sent. calls: as of `Rewarded`.
+    none has. prompt_tokens: of the prompt that was sent. calls, deployment: as of `Rewarded`.
     """
 
     decision_id: str
@@ -432,6 +432,7 @@ class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     arm: ArmId = ArmId("")
     prompt_tokens: int = 0
     calls: tuple[str, ...] = ()
+    deployment: str = ""
 
 
 class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_changed"):

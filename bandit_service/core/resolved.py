@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.learner import Learner, Lesson
@@ -32,7 +33,8 @@ class Pending:
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
-    decision's, "" if no arm has it; None if its own did.
+    decision's, "" if no arm has it; None if its own did. deployment: the one of the arm's that
+    answered, "" if it has none.
     """
 
     decided: ev.Decided
@@ -43,6 +45,7 @@ class Pending:
     guessed_usd: float = 0.0
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     redirected: ArmId | None = None
+    deployment: str = field(default="", metadata=codec.IF_ANY)
 
     @property
     def arm(self) -> ArmId:

@@ -131,6 +131,8 @@ async def decision(request: web.Request) -> web.Response:
     body.settled = pending.reward is not None
     if measured := _measured(pending.signals, router.world.named.of(decided.route).specs):
         body.metrics, body.weighed = measured, pending.weighed
+    if pending.deployment:
+        body.deployment = pending.deployment
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit

@@ -184,6 +184,10 @@ class Decision(msgspec.Struct, kw_only=True):
         bool | UnsetType,
         doc("True if the quality is the weighted mean of the named metrics.", True),
     ] = UNSET
+    deployment: Annotated[
+        str | UnsetType,
+        doc("The arm's deployment that answered; absent if it has none, or none did.", "azure-eu"),
+    ] = UNSET
     answered_by: Annotated[
         str | UnsetType,
         doc("The arm whose model answered in the place of this one's; empty if none has it.", "o3"),
