@@ -109,7 +109,7 @@ class Gateway:
         return self._resources.models()
 
     async def count_tokens(self, client: Client, asked: Asked) -> Reply:
-        """How many tokens a request of the Messages API has."""
+        """How many tokens a request of the Messages or the Responses API has."""
         return await counting.count_tokens(self._resources, client, asked)
 
     async def answer(

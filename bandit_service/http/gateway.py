@@ -58,11 +58,7 @@ async def messages(request: web.Request) -> web.StreamResponse:
 
 async def count_tokens(request: web.Request) -> web.Response:
     """POST /v1/messages/count_tokens."""
-    own, parts = await _object(request)
-    front = front_of("anthropic")
-    heard = await apart(parts, lambda: heard_of(front, {"max_tokens": 1, **own}))
-    asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost, parts)
-    return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
+    return await _counted(request, "anthropic", {"max_tokens": 1})
 
 
 async def responses(request: web.Request) -> web.StreamResponse:
@@ -181,6 +177,19 @@ async def _body(request: web.Request) -> tuple[dict[str, Any], int]:
     body, parts = await _object(request)
     await apart(parts, lambda: fields.check(body))
     return body, parts
+
+
+async def input_tokens(request: web.Request) -> web.Response:
+    """POST /v1/responses/input_tokens."""
+    return await _counted(request, "responses", {})
+
+
+async def _counted(request: web.Request, kind: str, unless_said: Mapping[str, Any]) -> web.Response:
+    """unless_said: fields that only a request to be answered must have."""
+    own, parts = await _object(request)
+    heard = await apart(parts, lambda: heard_of(front_of(kind), {**unless_said, **own}))
+    asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
+    return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
 
 
 async def _other(request: web.Request, kind: str) -> web.StreamResponse:

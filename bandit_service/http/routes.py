@@ -267,6 +267,12 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
           sent={"model": "auto", "input": _QUERY},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
+    Route("POST", "/v1/responses/input_tokens", "decide", gateway.input_tokens,
+          "How many tokens a request of the Responses API has",
+          "The named arm's provider counts, if it speaks this dialect; else it is a guess, which "
+          "`x-token-count` says.",
+          answer=passed.InputTokens, body=passed.Responses,
+          sent={"model": "auto", "input": _QUERY}, errors=_PASSED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every callable arm",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
           answer=arms.Models, errors=_DOWN),
@@ -429,6 +435,7 @@ _SLASHED = frozenset(
                 "messages",
                 "messages/count_tokens",
                 "responses",
+                "responses/input_tokens",
             )
         ),
         *ABSENT,
