@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import pytest
 from loadtest.ports import free_port
 from tests.service.dialects import ARMS, KEY, configured, speaking
 from tests.service.provider import a_gateway, signals_of
-from tests.service.running import serving
+from tests.service.running import Client, serving
 
 BUILT = Path(__file__).parents[2] / ".venv" / "litellm" / "bin" / "python"
 PYTHON = os.environ.get("BANDIT_TEST_LITELLM", str(BUILT))  # noqa: TID251 - the test's own switch
@@ -135,8 +135,7 @@ async def _lives(session: aiohttp.ClientSession, url: str) -> bool:
     shutil.which(PROXY) is None,
     reason=f"LiteLLM's proxy is not installed: there is no {PROXY}; `make clients` installs it",
 )
-@pytest.mark.parametrize("model", ["auto", "auto-messages"])
-async def test_litellms_proxy_in_front_and_behind(tmp_path: Path, models: Path, model: str) -> None:
+async def test_litellms_proxy_in_front_and_behind(tmp_path: Path, models: Path) -> None:
     """The proxy takes long to start, so it is only run where `make clients` installed it."""
     port = free_port()
     async with (
@@ -148,29 +147,39 @@ async def test_litellms_proxy_in_front_and_behind(tmp_path: Path, models: Path, 
         openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0) as chat,
         anthropic.AsyncAnthropic(base_url=url, api_key="unused", max_retries=0) as claude,
     ):
-        hello: Any = [{"role": "user", "content": "Hello there"}]
-        function: Any = {"name": "weather", "parameters": {"type": "object"}}
-        raw = await chat.chat.completions.with_raw_response.create(model=model, messages=hello)
-        decision = raw.headers["llm_provider-x-decision-id"]
-        assert str(raw.parse().choices[0].message.content).startswith("Hello from ")
-        assert (await signals_of(client, decision))["cost_usd"] > 0.0
-        stream = await chat.chat.completions.create(model=model, messages=hello, stream=True)
-        said = [each.choices[0].delta.content or "" async for each in stream if each.choices]
-        assert "".join(said).startswith("Hello from ")
-        called = await chat.chat.completions.create(
-            model=model, messages=hello, tools=[{"type": "function", "function": function}]
-        )
-        assert len(called.choices[0].message.tool_calls or ()) == 2
-        response = await chat.responses.create(model=model, input="Hello there")
-        assert response.output_text.startswith("Hello from ")
-        message = await claude.messages.create(model=model, max_tokens=99, messages=hello)
-        assert any(block.type == "text" for block in message.content)
-        async with claude.messages.stream(model=model, max_tokens=99, messages=hello) as told:
-            assert (await told.get_final_text()).startswith("Hello from ")
-        counted = await claude.messages.count_tokens(model=model, messages=hello)
-        assert counted.input_tokens > 0
-        with suppress(openai.APIStatusError):  # by Messages the proxy knows it without asking
-            await chat.images.generate(model=model, prompt="a cat")
-        again = await chat.chat.completions.create(model=model, messages=hello)
-        assert str(again.choices[0].message.content).startswith("Hello from "), "in cooldown"
+        for model in ("auto", "auto-messages"):
+            await _by_chat(client, chat, model)
+            await _by_others(chat, claude, model)
+        with pytest.raises(openai.APIStatusError):
+            await chat.images.generate(model="auto", prompt="a cat")
+        await _by_chat(client, chat, "auto")  # it has not put the service into cooldown
         assert {body["model"] for _, body, _ in provider.seen} <= {f"{id}-large" for id in ARMS}
+
+
+HELLO: Any = [{"role": "user", "content": "Hello there"}]
+TOOL: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+async def _by_chat(client: Client, chat: openai.AsyncOpenAI, model: str) -> None:
+    raw = await chat.chat.completions.with_raw_response.create(model=model, messages=HELLO)
+    decision = raw.headers["llm_provider-x-decision-id"]
+    assert str(raw.parse().choices[0].message.content).startswith("Hello from ")
+    assert (await signals_of(client, decision))["cost_usd"] > 0.0
+    stream = await chat.chat.completions.create(model=model, messages=HELLO, stream=True)
+    said = [each.choices[0].delta.content or "" async for each in stream if each.choices]
+    assert "".join(said).startswith("Hello from ")
+    called = await chat.chat.completions.create(model=model, messages=HELLO, tools=[TOOL])
+    assert len(called.choices[0].message.tool_calls or ()) == 2
+
+
+async def _by_others(
+    chat: openai.AsyncOpenAI, claude: anthropic.AsyncAnthropic, model: str
+) -> None:
+    response = await chat.responses.create(model=model, input="Hello there")
+    assert response.output_text.startswith("Hello from ")
+    message = await claude.messages.create(model=model, max_tokens=99, messages=HELLO)
+    assert any(block.type == "text" for block in message.content)
+    async with claude.messages.stream(model=model, max_tokens=99, messages=HELLO) as told:
+        assert (await told.get_final_text()).startswith("Hello from ")
+    counted = await claude.messages.count_tokens(model=model, messages=HELLO)
+    assert counted.input_tokens > 0
