@@ -281,6 +281,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     tenant: The tenant of the request, or empty.
     experiment: The experiment that the unit takes part in, or empty.
     variant: The unit's variant of it, or empty.
+    route: The route that decided, or empty for the default one.
     signals: The signals reported so far.
     reward: Its reward, or null.
     baseline_usd: What `baseline` of the list is expected to cost for this query, USD.
@@ -296,6 +297,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     tenant: str
     experiment: str
     variant: str
+    route: str
     signals: dict[str, float]
     reward: float | None
     baseline_usd: float | None = None

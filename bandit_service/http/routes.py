@@ -179,11 +179,11 @@ ROUTES: tuple[Route, ...] = (
           answered={"results": [{"decision_id": None, "status": "accepted"}]},
           parameters=(given.LEARNED,), headers=_OFFSET, many=True, errors=_LEARNED),
     Route("GET", "/v1/decisions", "read", decisions.list_decisions,
-          "The newest decisions, by tag or arm",
+          "The newest decisions, by tag, arm or route",
           "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
           "older ones with `before`.",
           answer=made.DecisionList,
-          parameters=(given.TAG, given.OF_ARM, given.BEFORE, given.MOST_DECISIONS),
+          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MOST_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/history", "read", history.history,
           "Decisions, rewards and spend by period and group; one at a time",

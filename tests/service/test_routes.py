@@ -150,6 +150,19 @@ async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
         assert "no route 'support-bot'; none is configured" in body["error"]["message"]
 
 
+async def test_decisions_are_listed_by_route(tmp_path: Path, models: Path) -> None:
+    async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, _):
+        for route in ("", "plain", "support-bot", "plain"):
+            await client.decide(query="x", route=route)
+        for route, count in (("auto", 1), ("plain", 2), ("support-bot", 1)):
+            _, listed = await client.get(f"/v1/decisions?route={route}")
+            found = {each["route"] or "auto" for each in listed["decisions"]}
+            assert (len(listed["decisions"]), found) == (count, {route})
+        status, body = await client.get("/v1/decisions?route=plian")
+        assert (status, body["error"]["param"]) == (400, "route")
+        assert "expected one of auto, support-bot, plain" in body["error"]["message"]
+
+
 async def test_a_route_weighs_metrics_and_latency_by_rules_of_its_own(
     tmp_path: Path, models: Path
 ) -> None:
@@ -211,6 +224,11 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
         knows = codec.dump(world.learners["route:support-bot"].state)
     environ["BANDIT_EXPERIMENTS"] = json.dumps([trial])
     async with opened(tmp_path / "var", models, **environ) as (client, world):
+
+        async def runs() -> bool:
+            return world.experiments.trials["trial"].status == "running"
+
+        await until(runs)
         assert codec.dump(world.learners["trial/usual"].state) == knows, "not the route's past"
         for i in range(12):
             made = await client.decide(query=f"q {i}", route="support-bot", unit=f"u{i}")

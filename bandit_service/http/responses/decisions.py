@@ -250,6 +250,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
         str, doc("The experiment that the unit takes part in, or empty.", "cheaper-models")
     ]
     variant: Annotated[str, doc("The unit's variant of it, or empty.", "treatment")]
+    route: Annotated[str, doc("The route that decided, or empty for the default one.", "")]
     signals: Annotated[
         Mapping[str, float],
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),
