@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, ServiceError, Unknown
+from bandit_service.core.errors import Conflict, ServiceError, Unavailable, Unknown
 from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.experiments.steering import Change, steer
 from bandit_service.core.experiments.trial import Trial
@@ -162,10 +162,14 @@ class Background:
         return upto
 
     def _serving(self, route: str) -> PolicySettings:
-        """The policy that decides where no variant does. Raises Unknown for an unknown route."""
+        """The policy that decides where no variant does. Raises Unavailable if there is no such
+        route any more.
+        """
         if not route:
             return self._maintenance.serving
-        spec = self._writer.world.routes.find(route)
+        spec = self._writer.world.routes.specs.get(route)
+        if spec is None:
+            raise Unavailable(f"route: {route!r} is no longer configured")
         return PolicySettings(spec.policy, dict(spec.parameters))
 
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:

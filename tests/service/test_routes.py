@@ -260,6 +260,23 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
         assert "experiment" not in made
 
 
+async def test_an_experiment_whose_route_is_removed_is_not_started(
+    tmp_path: Path, models: Path
+) -> None:
+    variants = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "policy": "uniform"}]
+    there = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **there) as (client, _):
+        made = {"route": "plain", "variants": variants}
+        assert (await client.call("PUT", "/v1/experiments/e", made))[0] == 201
+    async with opened(tmp_path / "var", models, **_routes(BOT, BANDIT_ARMS=_pool())) as (
+        client,
+        world,
+    ):
+        status, body = await client.post("/v1/experiments/e/start", {})
+        assert (status, body["error"]["param"]) == (404, "route")
+        assert world.experiments.trials["e"].status == "draft"
+
+
 def test_an_experiment_of_a_route_that_is_not_there_is_refused() -> None:
     variants = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "arm": "alpha"}]
     for route, says in (
