@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from bandit_service.core.history import View
 from bandit_service.core.query import Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World
+from bandit_service.runtime import folding
 from policies import load
 from tests.unit.experiments.given import (
     a_world,
@@ -188,3 +191,39 @@ def test_an_experiment_without_a_route_is_written_as_it_was() -> None:
     world = a_world()
     put(world, two_arms())
     assert b"route" not in codec.dump(world)
+
+
+def test_a_policy_that_is_trained_for_a_variant_learns_the_routes_past_alone(
+    tmp_path: Path,
+) -> None:
+    """As the process beside the service does it, also of what came by another experiment of it."""
+    events: list[ev.AnyEvent] = []
+    world = a_world(serving="uniform")
+    for id in world.arms:
+        events.append(ev.ArmAdded(ts=0.0, arm=world.arms[id].spec, source="api"))
+    spec = ev.RouteSpec(id=BOT, policy="epsilon_greedy")
+    events.append(ev.RouteChanged(ts=0.0, route=spec, key="k"))
+    apply(world, events[-1])
+    run(world, two_arms(route=BOT))
+    for i in range(8):
+        made = decided(world, asked(f"u{i}", i, route=BOT if i % 2 else ""))
+        came = ev.Rewarded(ts=9.0, decision_id=made.id, quality=i / 8, reward=i / 8)
+        apply(world, came)
+        events += [made, came]
+    assert {one.experiment for one in events if isinstance(one, ev.Decided)} == {"e", ""}
+    task = folding.Task(
+        *("epsilon_greedy", {}, "key", 10, 10, str(tmp_path), 3),
+        begin="fresh",
+        save=False,
+        route=LABEL,
+    )
+    records = [(i, ev.encode(event)) for i, event in enumerate(events, 1)]
+    source = io.BytesIO(folding.framed(task) + folding.framed(records) + folding.framed([]))
+    sink = io.BytesIO()
+    folding.fold(source, sink)
+    sink.seek(0)
+    folding.read_frame(sink, folding.Begin)
+    trained = folding.read_frame(sink, folding.Folded)
+    learner = snapshot.load_learner(trained.learner, load("epsilon_greedy"))
+    assert codec.dump(learner.state) == codec.dump(world.learners[LABEL].state)
+    assert codec.dump(learner.state) != codec.dump(load("epsilon_greedy").init())
