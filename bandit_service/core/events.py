@@ -610,8 +610,10 @@ AnyEvent: TypeAlias = (
     | ErasureOrdered
 )
 
-READS = 3
+READS = 4
 """The newest format that this version reads; 1 is that of all kinds but these."""
+_OF_ROUTES = 4
+"""That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
     BudgetReturned: 2,
@@ -630,6 +632,17 @@ _FORMATS: dict[type[Event], int] = {
 def format_of(kind: type[Event]) -> int:
     """What a replica must read, at least, to read events of this kind."""
     return _FORMATS.get(kind, 1)
+
+
+def format_needed(event: AnyEvent) -> int:
+    """What a replica must read, at least, to take this event in as it is meant."""
+    match event:
+        case ExperimentChanged() if event.experiment.route:
+            return _OF_ROUTES
+        case RouteChanged() if event.route.weights or event.route.latency_weight is not None:
+            return _OF_ROUTES
+        case _:
+            return format_of(type(event))
 
 
 _encoder = msgspec.msgpack.Encoder()
