@@ -70,11 +70,13 @@ def fork(
     log: Path,
     descriptors: int = 0,
     out: Path | None = None,
+    session: bool = False,
 ) -> Forked:
     """`bandit-service` with these arguments and nothing but this environment.
 
     log: what it says on both outputs is added there. descriptors: its `ulimit -n`, where that is
-    not to be this process's. out: what it says on standard output goes there instead.
+    not to be this process's. out: what it says on standard output goes there instead. session: a
+    terminal's Ctrl-C is not for it.
     """
     server = _server()
     assert server.stdin is not None
@@ -86,6 +88,7 @@ def fork(
         "log": str(log),
         "out": str(out or log),
         "files": files,
+        "session": session,
     }
     server.stdin.write(json.dumps(asked) + "\n")
     server.stdin.flush()
@@ -154,6 +157,8 @@ def _serve() -> int:
         for number, file in enumerate((nothing, out, log)):
             os.dup2(file, number)
         os.closerange(3, max(nothing, out, log, tell) + 1)
+        if asked["session"]:
+            os.setsid()
         resource.setrlimit(resource.RLIMIT_NOFILE, tuple(asked["files"]))
         os.environ.clear()  # noqa: TID251 - the command's, as if it had been started with it
         os.environ.update(asked["environ"])  # noqa: TID251

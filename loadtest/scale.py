@@ -29,6 +29,7 @@ import aiohttp
 import numpy as np
 
 from loadtest import engines, scale_budget
+from loadtest.forks import Forked, fork
 
 DIM = 384
 _AWAY_S, _PATIENCE_S = 1.0, 120.0
@@ -52,12 +53,16 @@ class Ended(Exception):
 class Replica:
     """One service; started again by `keep` whenever it ended."""
 
-    def __init__(self, directory: Path, models: Path, environ: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, models: Path, environ: dict[str, str], *, forked: bool = False
+    ) -> None:
+        """forked: by a process that has imported the service, which spares most of a start."""
         directory.mkdir()
         (directory / "models").symlink_to(models.resolve(), target_is_directory=True)
         self.directory = directory
         self.url = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
+        self._forked = forked
         self._environ = environ | {"BANDIT_DATA_DIR": str(directory)}
         self._ready = directory / "ready.json"
 
@@ -72,9 +77,12 @@ class Replica:
             await asyncio.sleep(0.05)
         self.url = str(json.loads(self._ready.read_text())["url"])
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self) -> subprocess.Popen[bytes] | Forked:
         arguments = ["serve", "--port", "0", "--ready-file", str(self._ready)]
-        with (self.directory / "log").open("ab") as said:
+        log = self.directory / "log"
+        if self._forked:
+            return fork(arguments, self._environ, log, session=True)
+        with log.open("ab") as said:
             return subprocess.Popen(
                 [sys.executable, "-m", "bandit_service.cli", *arguments],
                 env=self._environ,
@@ -171,6 +179,7 @@ class Traffic:
     async def get(self, replica: Replica, path: str) -> Any:
         """What one replica says."""
         async with self._session.get(replica.url + path) as answer:
+            answer.raise_for_status()
             return await answer.json()
 
 
@@ -214,7 +223,7 @@ async def _agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
             if len({each.get("last") for each in told}) == 1:
                 break
         await asyncio.sleep(0.1)
-    serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]
+    serving = (await traffic.get(replicas[0], "/v1/policies"))["serving"]["name"]
     states = [await traffic.get(each, f"/v1/policies/{serving}/state") for each in replicas]
     return {json.dumps(each, sort_keys=True) for each in states}
 
@@ -247,7 +256,8 @@ async def _served(
     environ = os.environ | engine.environ | {"BANDIT_POLICY_NAME": args.policy}  # noqa: TID251 - passed on
     environ |= provider.settings(args.paid)
     replicas = [
-        Replica(directory / f"replica-{i + 1}", args.models, environ) for i in range(args.replicas)
+        Replica(directory / f"replica-{i + 1}", args.models, environ, forked=bool(args.kills))
+        for i in range(args.replicas)
     ]
     ledger, stop = Ledger(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -22,6 +22,7 @@ import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,6 @@ from loadtest.engines import Engine
 from loadtest.sections import put_section
 
 RATES = (1_000, 10_000, 100_000, 1_000_000)
-_REPLICAS = (1, 2, 3)
 _CLIENTS = 8
 _WRITERS, _BATCH = 4, 16
 
@@ -129,24 +129,30 @@ def baseline(found: Constants, busy: float, prices: Prices) -> dict[str, Any]:
 
 
 async def measured(
-    directory: Path, models: Path, name: str, engine: Engine, policy: str, seconds: float
+    directory: Path,
+    models: Path,
+    name: str,
+    engine: Engine,
+    policy: str,
+    seconds: float,
+    counts: Sequence[int],
 ) -> Constants:
-    """The constants, each in seconds and bytes."""
+    """The constants, each in seconds and bytes. counts: so many replicas, one load each."""
     alone, _ = await _loaded(directory / "alone", models, {}, policy, 1, seconds)
     loads, idles = [], []
-    for count in _REPLICAS:
+    for count in counts:
         log = f"of-{count}"
         found = await _loaded(directory / log, models, shared(engine, log), policy, count, seconds)
         loads.append(found[0])
         idles.append(found[1])
     idle = statistics.median(idles)
     pairs = np.array([load.pairs for load in loads])
-    terms = np.array([pairs, pairs * _REPLICAS]).T
+    terms = np.array([pairs, pairs * np.array(counts)]).T
     used = np.array(
-        [load.cpu_s - n * idle * load.seconds for n, load in zip(_REPLICAS, loads, strict=True)]
+        [load.cpu_s - n * idle * load.seconds for n, load in zip(counts, loads, strict=True)]
     )
     asked, applied = np.linalg.lstsq(terms, used, rcond=None)[0]
-    log = f"of-{_REPLICAS[0]}"
+    log = f"of-{counts[0]}"
     events, size, took = await read_whole(log_of(name, engine.address, log))
     with uncollected():
         folded = cpu_s(partial(fold, directory / log / "r0" / "events.sqlite3", policy))
@@ -215,6 +221,9 @@ def main() -> int:
         "--busy", type=float, default=0.6, help="of a core, at most; and of a server"
     )
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
+    parser.add_argument(
+        "--replicas", type=int, nargs="+", default=[1, 2, 3], help="two numbers or more"
+    )
     parser.add_argument("--usd-core-hour", type=float, default=0.04)
     parser.add_argument(
         "--usd-gb-month", type=float, default=0.10, help="a day's log is kept twice"
@@ -227,6 +236,8 @@ def main() -> int:
     args = parser.parse_args()
     if args.copies < 1 or not 0 < args.busy <= 1:
         parser.error("--copies is at least 1, --busy above 0 and at most 1")
+    if len(set(args.replicas)) < 2 or min(args.replicas) < 1:
+        parser.error("--replicas are at least two numbers from 1")
     if why := engines.missing(args.engine):
         print(why, file=sys.stderr)
         return 2
@@ -235,7 +246,15 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="bandit-") as directory,
     ):
         found = asyncio.run(
-            measured(Path(directory), args.models, args.engine, engine, args.policy, args.seconds)
+            measured(
+                Path(directory),
+                args.models,
+                args.engine,
+                engine,
+                args.policy,
+                args.seconds,
+                args.replicas,
+            )
         )
     prices = Prices(args.usd_core_hour, args.usd_gb_month, args.usd_gb_between)
     rows = [sized(rate, found, args.copies, args.busy, prices) for rate in RATES]

@@ -152,13 +152,14 @@ class Cells:
             return np.full(x.shape[:-1], none), np.full(x.shape[:-1], self.groups)
         self.fits(x)
         if self._search is None or self._norms is None:
-            self._search = self.centres[: self.used].astype(np.float32)
+            self._search = self.centres.astype(np.float32)
             self._norms = np.add.reduce(self._search * self._search, axis=1)
-        distances = self._norms - _TWICE * (x @ self._search.T)
+        used = self.used
+        distances = self._norms[:used] - _TWICE * (x @ self._search[:used].T)
         cell = distances.argmin(axis=-1)
         group = self.group[cell]
         own = np.add.reduce(x * x, axis=-1)
-        if self.used < none:
+        if used < none:
             nearest = np.minimum.reduce(distances, axis=-1).astype(np.float64) + own
             cell = np.where(nearest > _SAME, none, cell)
         blank = own == 0.0
@@ -188,13 +189,15 @@ class Cells:
 
     def place_many(self, row: Int64s, x: Vector) -> None:
         """Count the outcomes of queries with and without a cell."""
-        row, x = row[row < self.used], x[row < self.used]
+        inside = row < self.used
+        if not inside.all():
+            row, x = row[inside], x[inside]
         if not len(row):
             return
-        order = np.argsort(row, kind="stable")
-        cells, starts = np.unique(row[order], return_index=True)
-        self.mass[cells] += np.diff(starts, append=len(row))
-        self.sums_x[cells] += np.add.reduceat(x[order].astype(np.int32), starts)
+        cells, counts = np.unique(row, return_counts=True)
+        self.mass[cells] += counts
+        mine = (cells[:, None] == row).astype(np.float32)
+        self.sums_x[cells] += (mine @ x).astype(np.int32)  # exact, as a block has few queries
 
     def place(self, x: Vector, cell: int, group: int, cells: int, groups: int) -> int:
         """The row of a query with an outcome: its cell, which is created if it had none."""
@@ -208,8 +211,10 @@ class Cells:
             self.used += 1
             self.centres[cell] = x
             self.group[cell] = group
-            self.groups = max(self.groups, 1)
-            self._search = self._norms = self._sums = None
+            if self._search is not None and self._norms is not None:
+                self._search[cell], self._norms[cell] = x, np.add.reduce(x * x)
+            if not self.groups:
+                self.groups, self._sums = 1, None
         self.mass[cell] += 1
         self.sums_x[cell] += x.astype(np.int32)
         return cell

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policies._cells import Cells, Told
 
@@ -16,6 +18,12 @@ COIN = 0.2
 LEAST_COIN = 0.03
 _SEEN = 10.0
 """Outcomes of an arm, by weight, up to which it raises no alarm."""
+
+
+@cache
+def _earlier(n: int) -> NDArray[np.bool_]:
+    """(n, n) whether the column's outcome came before the row's."""
+    return np.tri(n, k=-1, dtype=np.bool_)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +59,12 @@ class Watch:
         """
         sums, at = state.sums, told.columns
         group = told.group[told.query]
-        before = np.tril(at[:, None] == at, -1)
-        n = sums.n[at] + before @ told.weight
-        s = sums.s[at] + before @ told.worth
+        worths = np.array([told.weight, told.worth]).T
+        before = (at[:, None] == at) & _earlier(len(at))
+        n, s = (np.array([sums.n[at], sums.s[at]]).T + before.astype(np.float64) @ worths).T
         before &= (group[:, None] == group) & told.counted
-        group_n = sums.group_n[group, at] + before @ told.weight
-        group_s = sums.group_s[group, at] + before @ told.worth
+        known = np.array([sums.group_n[group, at], sums.group_s[group, at]]).T
+        group_n, group_s = (known + before.astype(np.float64) @ worths).T
         z = self._surprise(state, told.quality, n, s, group_n, group_s, np.maximum, np.sqrt)
         up, down, since = state.up.tolist(), state.down.tolist(), state.since.tolist()
         each = zip(at.tolist(), z.tolist(), told.weight.tolist(), (n > _SEEN).tolist(), strict=True)

@@ -353,7 +353,9 @@ class Nested:
         if quality is None:
             cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
             quality = reward + cost / event.context.willingness_to_pay
-        return rounded(min(1.0, max(0.0, finite("quality", quality))), TARGET)
+        if not 0.0 <= finite("quality", quality) <= 1.0:
+            quality = 0.0 if quality < 0.0 else 1.0
+        return rounded(quality, TARGET)
 
     def _outcomes(self, event: Rewarded | Compared) -> list[tuple[ArmId, float, float]]:
         """The arms of an event, each with quality and weight."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from store._protocols import Vector
 
 _PER_CELL, _ROUNDS = 16, 4
+_ENOUGH = 16
+"""How many vectors of a cell its centre is computed of, where all cells are known."""
 _MOST_CELLS = 2048
 
 
@@ -43,4 +45,23 @@ def centres(
         found[used] = np.add.reduceat(sample[order], (np.cumsum(counts) - counts)[used], axis=0)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         found /= np.where(lengths > 0, lengths, 1.0)
+    return found
+
+
+def middles_of(
+    where: NDArray[np.int32], cells: int, matrix: Vector, rows: NDArray[np.int32]
+) -> Vector:
+    """The centres of cells, of unit length, from the cell of each of these rows. None is empty.
+
+    Of a large cell, vectors that are spread evenly over their order stand for all.
+    """
+    order, counts = np.argsort(where, kind="stable"), np.bincount(where, minlength=cells)
+    begins = np.cumsum(counts) - counts
+    within = np.arange(len(where)) - np.repeat(begins, counts)
+    every = np.repeat(-(-counts // _ENOUGH), counts)
+    some = order[within % every == 0]
+    taken = -(-counts // -(-counts // _ENOUGH))
+    found: Vector = np.add.reduceat(matrix[rows[some]], np.cumsum(taken) - taken, axis=0)
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    found /= np.where(lengths > 0, lengths, 1.0)
     return found

@@ -212,6 +212,25 @@ class Members:
         ]
         return min(counted, default=0.0), now
 
+    async def base(self) -> int:
+        """Up to where the log is trimmed. Its first message does not tell: it may be erased."""
+        found = await self._stream.newest(self._key("base"))
+        return 0 if found is None else int(json.loads(found.payload)["base"])
+
+    async def set_base(self, upto: int) -> None:
+        """Note that it is trimmed up to there, or further."""
+        while True:
+            found = await self._stream.newest(self._key("base"))
+            if found is not None and json.loads(found.payload)["base"] >= upto:
+                return
+            try:
+                await self._put(
+                    self._key("base"), {"base": upto}, 0 if found is None else found.seq
+                )
+            except Moved:
+                continue
+            return
+
     # --- inside ---------------------------------------------------------------------------
 
     async def _leases(self, now: float | None = None) -> list[tuple[str, int, int, int]]:

@@ -26,6 +26,7 @@ _ENOUGH = 4096
 
 
 BodyOf = Callable[[bytes], Awaitable[bytes]]
+GoneOf = Callable[[int], Awaitable[Message | None]]
 
 
 class Broken(Exception):
@@ -146,11 +147,12 @@ def _ends(headers: dict[str, str]) -> bool:
 class Tail:
     """Reads a whole stream from some offset on.
 
-    body_of: returns bodies that are not in their messages.
+    body_of: returns bodies that are not in their messages. gone: returns what is left of a message
+    that was erased; None if it was not.
     """
 
-    def __init__(self, wire: Wire, stream: str, body_of: BodyOf) -> None:
-        self._wire, self._stream, self._body_of = wire, stream, body_of
+    def __init__(self, wire: Wire, stream: str, body_of: BodyOf, gone: GoneOf) -> None:
+        self._wire, self._stream, self._body_of, self._gone = wire, stream, body_of, gone
         self._consumer: Consumer | None = None
         self._at = 0
         self._part: list[Message] = []
@@ -168,8 +170,12 @@ class Tail:
         found += part
         while consumer.waiting and (ended == 0 or len(found) < most):
             offset, headers, payload, ns = await consumer.take()
-            if offset != self._at + 1:
-                raise Corrupt(self._at + 1, "it is missing in the stream")
+            for missing in range(self._at + 1, offset):
+                erased = await self._gone(missing)
+                if erased is None:
+                    raise Corrupt(missing, "it is missing in the stream")
+                found.append(erased)
+                ended = len(found) if erased.ends else ended
             message = unpack(offset, payload, ns, _ends(headers))
             if message.held:
                 message = message.with_body(await self._body_of(message.held))
@@ -177,6 +183,18 @@ class Tail:
             found.append(message)
             if found[-1].ends:
                 ended = len(found)
+        self._part = found[ended:]
+        return found[:ended]
+
+    async def erased(self) -> list[Message]:
+        """The appends that end with erased messages, of which the server pushes nothing, if nothing
+        follows them.
+        """
+        found, ended = list(self._part), 0
+        while (gone := await self._gone(self._at + 1)) is not None:
+            self._at += 1
+            found.append(gone)
+            ended = len(found) if gone.ends else ended
         self._part = found[ended:]
         return found[:ended]
 
@@ -200,6 +218,30 @@ class Tail:
         await consumer.start(deliver_policy="by_start_sequence", opt_start_seq=after + 1)
         self._consumer = consumer
         return consumer
+
+
+async def owned(
+    wire: Wire, stream: str, owners: Sequence[str], upto: int
+) -> AsyncIterator[Message]:
+    """The messages of these owners' records up to an offset; all up to there are read."""
+    consumer, wanted = Consumer(wire, stream), set(owners)
+    await consumer.start(deliver_policy="all")
+    try:
+        while consumer.left or consumer.waiting:
+            if not await consumer.wait(_QUIET_S):
+                raise Unsure(f"the stream {stream} was not read to its end")
+            offset, headers, payload, ns = await consumer.take()
+            if offset > upto:
+                return
+            message = unpack(offset, payload, ns, _ends(headers))
+            if message.record.owner in wanted and (message.record.body or message.held):
+                yield message
+            try:
+                consumer.check()
+            except Broken:
+                raise Unsure(f"the stream {stream} was not read to its end") from None
+    finally:
+        await consumer.stop()
 
 
 async def ids_of(

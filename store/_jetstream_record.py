@@ -10,6 +10,7 @@ import struct
 import uuid
 import zlib
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import quote, unquote
 
 from store._protocols import Offset, Record
@@ -18,7 +19,7 @@ from store.errors import Corrupt
 
 SHARDS = 4096
 _HEAD = struct.Struct("<BdIHHHH")  # format, ts, crc of the body, lengths of what stands before it
-_WHOLE, _HELD = 1, 2
+_WHOLE, _HELD, _GONE = 1, 2, 3
 """Formats: with the body, or with the SHA-256 of a body that is too large for a message."""
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 MESSAGE_ID = "Nats-Msg-Id"
@@ -81,10 +82,13 @@ def eid_of(message_id: str) -> str:
 
 
 def pack(record: Record, subject: bytes, held: bytes = b"") -> bytes:
-    """The payload of a message. held: the key of its body in the object store."""
+    """The payload of a message. held: the key of its body in the object store. A record without a
+    body is one that was erased in another log.
+    """
     eid, kind, owner = record.eid.encode(), record.kind.encode(), record.owner.encode()
     sizes = len(eid), len(kind), len(owner), len(subject)
-    head = _HEAD.pack(_HELD if held else _WHOLE, record.ts, zlib.crc32(record.body), *sizes)
+    form = _HELD if held else _WHOLE if record.body else _GONE
+    head = _HEAD.pack(form, record.ts, zlib.crc32(record.body), *sizes)
     return b"".join((head, eid, kind, owner, subject, held or record.body))
 
 
@@ -115,6 +119,16 @@ class Message:
         _check(int(self.offset), body, self.crc)
         return replace(self, record=replace(self.record, body=body), held=b"")
 
+    def without_body(self) -> Message:
+        """What stays of an erased record."""
+        return replace(self, record=replace(self.record, body=b""), held=b"")
+
+    def told(self) -> list[Any]:
+        """The same for JSON."""
+        record = self.record
+        names = [record.eid, record.kind, record.ts, record.owner]
+        return [int(self.offset), *names, self.subject.hex(), self.crc, self.ns, self.ends]
+
     def tailed(self) -> Tailed:
         """The record as a replica reads it."""
         return Tailed(self.offset, self.record, self.chain)
@@ -124,7 +138,7 @@ def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
     """Raise Corrupt if it is damaged."""
     try:
         known, ts, crc, *sizes = _HEAD.unpack_from(payload)
-        if known not in (_WHOLE, _HELD):
+        if known not in (_WHOLE, _HELD, _GONE):
             raise Corrupt(offset, f"the message in the stream has format {known}")
         at, parts = _HEAD.size, list[bytes]()
         for size in sizes:
@@ -135,7 +149,7 @@ def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
         record = Record(eid.decode(), kind.decode(), ts, body, owner.decode())
     except (struct.error, UnicodeDecodeError):
         raise Corrupt(offset, "the message in the stream is no record") from None
-    if not held:
+    if not held and known != _GONE:
         _check(offset, body, crc)
     return Message(Offset(offset), record, subject, crc, ns, ends, held)
 
@@ -143,6 +157,13 @@ def unpack(offset: int, payload: bytes, ns: int, ends: bool) -> Message:
 def _check(offset: int, body: bytes, crc: int) -> None:
     if not body or zlib.crc32(body) != crc:
         raise Corrupt(offset, "its checksum in the stream does not match")
+
+
+def told_again(told: list[Any]) -> Message:
+    """The message that `told` was made of, without its body."""
+    offset, eid, kind, ts, owner, subject, crc, ns, ends = told
+    record = Record(eid, kind, ts, b"", owner)
+    return Message(Offset(offset), record, bytes.fromhex(subject), crc, ns, ends, b"")
 
 
 def made_at(eid: str) -> float | None:

@@ -71,6 +71,8 @@ class Shards:
     async def _more(self, shard: int) -> list[Message]:
         known = self._shards[shard]
         found = await self._stream.following(self._subjects.of_shard(shard), known.last)
+        if not found:
+            known.last = min(known.last, await self._stream.last_of(self._subjects.of_shard(shard)))
         messages = [each.message() for each in found]
         for message in messages:
             self._note(message)

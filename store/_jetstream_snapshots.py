@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import datetime
 from typing import Any
 
+from store._jetstream_record import Message, told_again
 from store._jetstream_stream import Names, Stream
 from store._nats_wire import Wire
 from store._protocols import Offset
@@ -20,6 +23,7 @@ from store.errors import Corrupt, StoreError
 Apart = Callable[[], Awaitable[Wire]]
 _DAY_S = 86_400.0
 _MOST_S = 120.0
+_BODY, _ERASED = "body.", "erased."
 
 
 @contextlib.asynccontextmanager
@@ -87,6 +91,14 @@ async def save(apart: Apart, names: Names, key: str, at: Offset, state: bytes, k
                 await bucket.delete(each[0])
 
 
+async def all_of(apart: Apart, names: Names) -> list[tuple[str, Offset]]:
+    """Key and offset of every snapshot, the newest first."""
+    async with _store(apart, names, made=False) as (_, bucket):
+        listed = [] if bucket is None else await _listed(bucket)
+    listed.sort(key=lambda each: (each[2], each[3]), reverse=True)
+    return [(each[1], Offset(each[2])) for each in listed]
+
+
 async def newest(
     apart: Apart, names: Names, key: str, after: Offset, upto: Offset
 ) -> tuple[Offset, bytes] | None:
@@ -116,6 +128,71 @@ async def hold(apart: Apart, names: Names, body: bytes) -> bytes:
     return digest
 
 
+async def note_erased(apart: Apart, names: Names, messages: Sequence[Message]) -> None:
+    """Store what stays of messages that are erased next."""
+    told = json.dumps([each.told() for each in messages]).encode()
+    digest = hashlib.sha256(told).hexdigest()[:32]
+    async with _store(apart, names, made=True) as (_, bucket):
+        await bucket.put(f"{_ERASED}{max(int(each.offset) for each in messages)}.{digest}", told)
+
+
+async def erased(apart: Apart, names: Names) -> dict[int, Message]:
+    """What stays of all that were erased, by offset."""
+    from nats.js import errors
+
+    found = dict[int, Message]()
+    async with _store(apart, names, made=False) as (_, bucket):
+        try:
+            infos = [] if bucket is None else await bucket.list(ignore_deletes=True)
+        except errors.NotFoundError:
+            return {}
+        for info in infos:
+            if info.name.startswith(_ERASED):
+                try:
+                    for told in json.loads((await bucket.get(info.name)).data):
+                        message = told_again(told)
+                        found[int(message.offset)] = message
+                except errors.NotFoundError:
+                    continue  # its records were trimmed meanwhile
+    return found
+
+
+async def drop_body(apart: Apart, names: Names, digest: bytes) -> None:
+    """Delete a stored body."""
+    from nats.js import errors
+
+    async with _store(apart, names, made=True) as (_, bucket):
+        with contextlib.suppress(errors.NotFoundError):
+            await bucket.delete(_body(digest))
+
+
+async def forget(apart: Apart, names: Names, before: Offset) -> None:
+    """Delete the snapshots of less than this offset, of whatever key."""
+    async with _store(apart, names, made=False) as (_, bucket):
+        for name, _, at, _ in [] if bucket is None else await _listed(bucket):
+            if at < before:
+                await bucket.delete(name)
+
+
+async def let_go(apart: Apart, names: Names, before: float, base: int) -> None:
+    """Delete the bodies that were stored before this moment, and what stays of erased messages up
+    to an offset. A body that is stored again is newer.
+    """
+    from nats.js import errors
+
+    async with _store(apart, names, made=False) as (_, bucket):
+        try:
+            infos = [] if bucket is None else await bucket.list(ignore_deletes=True)
+        except errors.NotFoundError:
+            return
+        for info in infos:
+            name = info.name
+            if name.startswith(_BODY) and _stored_at(info.mtime) < before:
+                await bucket.delete(name)
+            if name.startswith(_ERASED) and int(name.split(".")[1]) <= base:
+                await bucket.delete(name)
+
+
 async def held(apart: Apart, names: Names, digest: bytes) -> bytes:
     """A stored body; empty if it is missing or damaged."""
     from nats.js import errors
@@ -128,4 +205,8 @@ async def held(apart: Apart, names: Names, digest: bytes) -> bytes:
 
 
 def _body(digest: bytes) -> str:
-    return f"body.{digest.hex()}"
+    return f"{_BODY}{digest.hex()}"
+
+
+def _stored_at(told: str) -> float:
+    return datetime.fromisoformat(told).timestamp()

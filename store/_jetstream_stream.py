@@ -14,7 +14,7 @@ from store._shared import Unfit, Unsure
 
 _COPIES = 3
 _WINDOW_NS = 120 * 10**9
-_NOT_FOUND, _NO_MESSAGE = 10059, 10037
+_NOT_FOUND, _NO_MESSAGE = 10059, (10037, 10043, 10057)
 _ALONE = (10074, 10005)
 _IN_USE = 10058
 
@@ -54,8 +54,9 @@ class Names:
         return 1 if self.single else _COPIES
 
 
-async def prepare(wire: Wire, names: Names) -> None:
-    """Create both streams if they are missing, and check that they keep acknowledged messages.
+async def prepare(wire: Wire, names: Names) -> bool:
+    """Create both streams if they are missing, and check that they keep acknowledged messages;
+    whether single records can be erased, which no setting changes after a stream was created.
 
     Raises Unfit if one does not.
     """
@@ -64,7 +65,6 @@ async def prepare(wire: Wire, names: Names) -> None:
         "subjects": [names.subjects.all],
         "duplicate_window": _WINDOW_NS,
         "allow_atomic": True,
-        "deny_delete": True,
         "metadata": {"bandit_log": names.log},
     }
     members = {
@@ -75,9 +75,12 @@ async def prepare(wire: Wire, names: Names) -> None:
         "allow_rollup_hdrs": True,
         "deny_delete": True,
     }
+    found = []
     for wanted in (log, members):
         common = {"storage": "file", "num_replicas": names.copies, "allow_direct": True}
-        _check(await _there(wire, wanted | common), wanted, names)
+        found.append(await _there(wire, wanted | common))
+        _check(found[-1], wanted, names)
+    return not found[0].get("deny_delete")
 
 
 async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -167,9 +170,25 @@ class Stream:
             int(state["last_seq"]), seconds_of(found["ts"]), state.get("subjects") or {}
         )
 
+    async def purge(self, upto: int) -> None:
+        """Delete the messages up to this one."""
+        await self._ask(f"STREAM.PURGE.{self.name}", seq=upto + 1)
+
+    async def erase(self, seq: int) -> None:
+        """Overwrite a message and delete it, if it is there."""
+        try:
+            await self._ask(f"STREAM.MSG.DELETE.{self.name}", seq=seq, no_erase=False)
+        except _NoMessage:
+            return
+
     async def newest(self, subject: str) -> Found | None:
         """The last message of a subject."""
         return await self._message(last_by_subj=subject)
+
+    async def last_of(self, subject: str) -> int:
+        """The number of that one, 0 if there is none: messages may have been deleted."""
+        found = await self.newest(subject)
+        return 0 if found is None else found.seq
 
     async def next(self, subject: str, after: int) -> Found | None:
         """The first message of a subject that is after this one."""
@@ -204,7 +223,7 @@ class Stream:
         try:
             return await self.wire.ask(what, **given)
         except Refused as error:
-            if error.code == _NO_MESSAGE:
+            if error.code in _NO_MESSAGE:
                 raise _NoMessage from None
             raise Unsure(f"JetStream cannot describe the stream {self.name}: {error}") from None
 

@@ -19,7 +19,7 @@ from store._exact import nearest
 from store._protocols import Vector
 
 LEVELS = ("plain C", "AVX2", "AVX-512 VNNI")
-_VERSION = 1
+_VERSION = 2
 _BLOCK = 32
 """The number of queries whose products with all vectors are held at once."""
 _SOME = 512
@@ -157,14 +157,14 @@ class Native:
                 *(pointer, pointer, pointer, pointer, pointer),
             )
         for one in (self._put, self._put_many):
-            one.argtypes = (ctypes.POINTER(Table), pointer, count)
+            one.argtypes = (ctypes.POINTER(Table), ctypes.c_int, pointer, count)
 
     def put(self, cells: Cells, slots: NDArray[np.int32]) -> None:
         """Make the int8 copies of these slots' vectors, without the interpreter's lock if they are
         many.
         """
         put = self._put if len(slots) == 1 else self._put_many
-        if put(cells.table, slots.ctypes.data, len(slots)):
+        if put(cells.table, self.level, slots.ctypes.data, len(slots)):
             raise MemoryError
 
     def nearest(

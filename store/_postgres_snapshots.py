@@ -40,6 +40,7 @@ _NEWEST = """
 SELECT seq, hash, size FROM bandit_snapshot
   WHERE log = $1 AND key = $2 AND seq > $3 AND seq <= $4 ORDER BY seq DESC LIMIT 1
 """
+ALL = "SELECT key, seq FROM bandit_snapshot WHERE log = $1 ORDER BY seq DESC, made DESC"
 _FORGET = "DELETE FROM bandit_snapshot WHERE log = $1 AND seq < $2"
 _PART_OF = "SELECT body FROM bandit_blob WHERE hash = $1 AND part = $2"
 

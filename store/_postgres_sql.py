@@ -17,7 +17,8 @@ TABLES = """
 CREATE TABLE bandit_schema (version int NOT NULL);
 INSERT INTO bandit_schema VALUES (2);
 CREATE TABLE bandit_head (
-  log text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, chain bytea NOT NULL DEFAULT ''
+  log text PRIMARY KEY, seq bigint NOT NULL DEFAULT 0, chain bytea NOT NULL DEFAULT '',
+  base bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50);
 CREATE TABLE bandit_log (
   log text NOT NULL, seq bigint NOT NULL, eid bytea NOT NULL, at double precision NOT NULL,
@@ -53,17 +54,21 @@ CREATE TABLE IF NOT EXISTS bandit_reads (
 """What each replica reads. It came later than the others, and a release before does not know it: a
 replica that says nothing here reads the oldest format."""
 
+BASE_COLUMN = "ALTER TABLE bandit_head ADD COLUMN IF NOT EXISTS base bigint NOT NULL DEFAULT 0"
+"""Up to where records are trimmed. A release before neither has it nor trims."""
+
 PUT = """
-CREATE PROCEDURE bandit_put(INOUT s bigint, l text, r int, e bigint, led text, led_epoch bigint,
-  until float8, eids bytea[], tss float8[], kinds text[], owners bytea[], subjects bytea[],
-  seens bigint[], crcs bigint[], bodies bytea[]) LANGUAGE plpgsql AS $$
-DECLARE n int := cardinality(eids); c bytea; t float8 := extract(epoch FROM clock_timestamp());
+CREATE OR REPLACE PROCEDURE bandit_put(INOUT s bigint, l text, r int, e bigint, led text,
+  led_epoch bigint, until float8, eids bytea[], tss float8[], kinds text[], owners bytea[],
+  subjects bytea[], seens bigint[], crcs bigint[], bodies bytea[]) LANGUAGE plpgsql AS $$
+DECLARE n int := cardinality(eids); c bytea; gone bigint;
+  t float8 := extract(epoch FROM clock_timestamp());
 BEGIN
   SET LOCAL synchronous_commit = off;
   SET LOCAL enable_seqscan = off;
   UPDATE bandit_head SET seq = seq + n,
     chain = sha256(chain || int8send(seq + n) || convert_to(array_to_string(crcs, ','), 'UTF8'))
-    WHERE log = l RETURNING seq, chain INTO s, c;
+    WHERE log = l RETURNING seq, chain, base INTO s, c, gone;
   IF s IS NULL THEN RAISE EXCEPTION 'no log' USING ERRCODE = 'BF002'; END IF;
   IF NOT EXISTS (SELECT 1 FROM bandit_replica
        WHERE log = l AND id = r AND epoch = e AND closed_at IS NULL)
@@ -71,8 +76,8 @@ BEGIN
        WHERE log = l AND role = led AND holder = r AND epoch = led_epoch)
   THEN RAISE EXCEPTION 'fenced' USING ERRCODE = 'BF001'; END IF;
   IF EXISTS (SELECT 1 FROM unnest(subjects, seens) AS u(subject, seen)
-       WHERE u.subject IS NOT NULL AND EXISTS (SELECT 1 FROM bandit_log x
-         WHERE x.log = l AND x.subject = u.subject AND x.seq > u.seen))
+       WHERE u.subject IS NOT NULL AND (u.seen < gone OR EXISTS (SELECT 1 FROM bandit_log x
+         WHERE x.log = l AND x.subject = u.subject AND x.seq > u.seen)))
   THEN RAISE EXCEPTION 'conflict' USING ERRCODE = 'BF003'; END IF;
   INSERT INTO bandit_log SELECT l, s - n + i, u.eid, t, u.ts, u.kind, u.owner, u.subject, u.crc,
       CASE WHEN i = n THEN c END, u.body
@@ -202,14 +207,20 @@ SELECT 1 FROM pg_proc WHERE proname = 'bandit_join' AND pronargs = 10
 """
 """With nine arguments it is that of a release before, which said apart what it reads."""
 
+BASE_THERE = """
+SELECT 1 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+  WHERE c.relname = 'bandit_head' AND pg_table_is_visible(c.oid) AND a.attname = 'base'
+"""
+
 TAIL = """
 SELECT seq, eid, ts, kind, owner, crc, chain, body FROM bandit_log WHERE log = $1 AND seq > $2
 AND seq <= (SELECT max(durable) FROM bandit_replica WHERE log = $1) ORDER BY seq LIMIT $3
 """
 FIND = "SELECT eid, seq FROM bandit_log WHERE log = $1 AND eid = ANY($2::bytea[])"
 CONFLICTS = """
-SELECT i, (SELECT max(seq) FROM bandit_log x
-  WHERE x.log = $1 AND x.subject = u.subject AND x.seq > u.seen)
+SELECT i, greatest((SELECT max(seq) FROM bandit_log x
+    WHERE x.log = $1 AND x.subject = u.subject AND x.seq > u.seen),
+  (SELECT base FROM bandit_head h WHERE h.log = $1 AND h.base > u.seen))
 FROM unnest($2::bytea[], $3::bigint[]) WITH ORDINALITY AS u(subject, seen, i)
 WHERE u.subject IS NOT NULL
 """
@@ -219,6 +230,7 @@ SELECT coalesce((SELECT seq FROM bandit_head WHERE log = $1), 0) AS head,
   coalesce((SELECT min(settled) FROM bandit_replica WHERE log = $1
     AND (closed_at IS NULL OR NOT clean AND seen > clock_timestamp() - $2::interval)), 0)
     AS settled,
+  coalesce((SELECT base FROM bandit_head WHERE log = $1), 0) AS base,
   extract(epoch FROM clock_timestamp())::float8 AS now
 """
 REPLICAS = """
@@ -235,4 +247,9 @@ WITH found AS (UPDATE bandit_log SET body = '' WHERE log = $1 AND seq BETWEEN $2
   AND owner = ANY($4::bytea[]) AND body <> '' RETURNING seq) SELECT count(*) AS n FROM found
 """
 """The CRC stays, since the chain covers it."""
+BASE = "SELECT base FROM bandit_head WHERE log = $1"
+SET_BASE = "UPDATE bandit_head SET base = greatest(base, least(seq, $2)) WHERE log = $1"
+BEGIN_AFTER = "UPDATE bandit_head SET seq = $2, base = $2 WHERE log = $1 AND seq = 0"
+OLDEST = "SELECT seq FROM bandit_log WHERE log = $1 ORDER BY seq LIMIT 1"
+TRIM = "DELETE FROM bandit_log WHERE log = $1 AND seq BETWEEN $2 AND $3"
 CHAIN_AT = "SELECT chain FROM bandit_log WHERE log = $1 AND seq = $2"

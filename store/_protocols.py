@@ -99,10 +99,20 @@ class Trimmable(EventLog, Protocol):
 
 
 class KeepsErased(EventLog, Protocol):
-    """A log that can be a copy of one that has erased records."""
+    """A log that can be a copy of one that has erased or trimmed records."""
 
     def append_copied(self, records: Sequence[Record]) -> Offset:
         """As `append`; a record without a body is kept as an erased one."""
+        ...
+
+    def records(self, after: Offset = START) -> Iterator[tuple[Offset, Record]]:
+        """As `replay`, with all of each record; one without a body was erased."""
+        ...
+
+    def begin_after(self, offset: Offset) -> None:
+        """Delete all records; the next one has the offset after this one, which must not be less
+        than the last.
+        """
         ...
 
 

@@ -373,7 +373,7 @@ SCAN(vnni, VNNI, dots_vnni)
 #endif
 
 /* Goes up with any change of what a caller must know. */
-int scan_version(void) { return 1; }
+int scan_version(void) { return 2; }
 
 /* The best this processor has: 0 plain, 1 AVX2, 2 AVX-512 with VNNI. */
 int scan_level(void) {
@@ -417,18 +417,41 @@ static int cell_first(const void *one, const void *other) {
     return (a > b) - (a < b);
 }
 
+/* Wider registers give the same bits: every sum has LANES parts, whatever adds them up. */
+#define PUT(NAME, TARGET)                                                                         \
+    TARGET static void put_##NAME(const Table *table, const int32_t *slots, int64_t n,            \
+                                  int8_t *copy) {                                                 \
+        for (int64_t i = 0; i < n; i++) {                                                         \
+            int64_t slot = slots[i];                                                              \
+            uint8_t *to = table->blocks + slot / LANES * LANES * table->width + slot % LANES * 4; \
+            quantise(table->matrix + table->rows[slot] * table->dim, table->dim, copy,            \
+                     table->scale + slot, table->length + slot, table->error + slot);             \
+            for (int64_t at = 0; at < table->width; at += 4, to += 4 * LANES) {                   \
+                Word four = *(const Word *)(copy + at) ^ (Word)0x80808080; /* each plus 128 */     \
+                memcpy(to, &four, sizeof four);                                                   \
+            }                                                                                     \
+        }                                                                                         \
+    }
+
+PUT(plain, )
+#ifdef X86
+PUT(avx2, AVX2)
+PUT(vnni, VNNI)
+#endif
+
 /* Copy `n` rows of the matrix into these slots; -1 where memory is wanting. */
-int scan_put(const Table *table, const int32_t *slots, int64_t n) {
+int scan_put(const Table *table, int level, const int32_t *slots, int64_t n) {
     int8_t *copy = calloc((size_t)table->width, 1);
     if (!copy) return -1;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t slot = slots[i];
-        uint8_t *to = table->blocks + slot / LANES * LANES * table->width + slot % LANES * 4;
-        quantise(table->matrix + table->rows[slot] * table->dim, table->dim, copy,
-                 table->scale + slot, table->length + slot, table->error + slot);
-        for (int64_t at = 0; at < table->width; at += 4, to += 4 * LANES)
-            for (int j = 0; j < 4; j++) to[j] = (uint8_t)(copy[at + j] + 128);
-    }
+#ifdef X86
+    if (level == 2)
+        put_vnni(table, slots, n, copy);
+    else if (level == 1)
+        put_avx2(table, slots, n, copy);
+    else
+#endif
+        put_plain(table, slots, n, copy);
+    (void)level;
     free(copy);
     return 0;
 }

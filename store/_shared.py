@@ -54,13 +54,15 @@ class Lease:
 @dataclass(frozen=True, slots=True)
 class LogState:
     """head: the newest offset. horizon: the newest durable one. settled: all decisions answered
-    before this moment are durable. now: the engine's time; both UTC seconds.
+    before this moment are durable. now: the engine's time; both UTC seconds. base: the newest
+    offset that is trimmed, 0 if none is.
     """
 
     head: int
     horizon: int
     settled: float
     now: float
+    base: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,17 @@ class SharedLog(Protocol):
     ) -> Offset:
         """Append all or none, and make them durable; returns the last offset.
 
-        Raises Duplicate if an id exists, and Outdated if a subject has a newer record.
+        Raises Duplicate if an id exists, and Outdated if a subject has a newer record, or may have
+        had one among those that were trimmed.
         """
+        ...
+
+    async def append_copied(self, records: Sequence[Record]) -> Offset:
+        """As `append`, of another log's records; one without a body is kept as an erased one."""
+        ...
+
+    async def begin_after(self, offset: Offset) -> None:
+        """The first record of a log without any has the offset after this one."""
         ...
 
     async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
@@ -127,7 +138,10 @@ class SharedLog(Protocol):
         ...
 
     async def tail(self, after: Offset, most: int) -> list[Tailed]:
-        """The next durable records after an offset, in whole appends."""
+        """The next durable records after an offset, in whole appends.
+
+        Raises Trimmed if some of them were trimmed.
+        """
         ...
 
     async def find(self, eids: Sequence[str]) -> Mapping[str, Offset]:
@@ -167,6 +181,17 @@ class SharedLog(Protocol):
         """
         ...
 
+    async def snapshots(self) -> list[tuple[str, Offset]]:
+        """The keys and offsets of all stored snapshots, the newest first."""
+        ...
+
+    async def trim(self, upto: Offset) -> None:
+        """Delete the records up to an offset for good; the others keep their offsets.
+
+        Everything up to it must be durable. If it is interrupted, a later call continues.
+        """
+        ...
+
     async def leave(self) -> None:
         """Leave: append nothing more; everything that was answered is in the log."""
         ...
@@ -182,6 +207,11 @@ class SharedLog(Protocol):
 
 class SharedErasable(SharedLog, Protocol):
     """A shared log that can erase the records of owners. Their offsets and ids stay."""
+
+    @property
+    def cannot_erase(self) -> str:
+        """Why this one cannot; "" where it can."""
+        ...
 
     async def forget(self, owners: Sequence[str], upto: Offset) -> int:
         """Erase the bodies of these owners' records up to an offset; how many that were."""

@@ -7,17 +7,18 @@ An index is a cache of vectors that the folded state has. One thread calls `add`
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from store._cells import Cells
-from store._centres import cells_for, centres, sampled
+from store._cells import LANES, Cells
+from store._centres import cells_for, centres, middles_of, sampled
 from store._exact import NOTHING, nearest
 from store._kernels import Kernel, Which, best
 from store._protocols import Neighbours, Rows, Vector
+from store.placed import Placed
 
 EXACT_BELOW = 30_000
 """From this size on, comparing only the nearest cells is cheaper than comparing everything."""
@@ -174,11 +175,13 @@ class HybridIndex:
 
     Another thread computes cells by k-means once there are enough vectors, and again when their
     number has doubled; until then the earlier cells, or none, are used. `load` waits for them, so
-    that a service is as fast after its start as before. The cells of a query are found by an exact
+    that a service is as fast after its start as before; it continues with those of `placed`, which
+    is much faster. The cells of a query are found by an exact
     search among their centres. So the result depends neither on the kernel nor on the other queries
     of the same turn.
 
     rows: the existing vectors, so that no second copy is kept. Without it the index keeps its own.
+    built: called with new cells by the thread that computed them, to be kept; must not raise.
 
     LEAST, BY_K: the minimum of vectors that a query is compared with, in all and for each result.
     """
@@ -192,8 +195,10 @@ class HybridIndex:
         exact_below: int = EXACT_BELOW,
         rows: Rows | None = None,
         kernel: Kernel | None = None,
+        built: Callable[[Placed], None] | None = None,
     ) -> None:
         self.dim, self.capacity, self.exact_below = dim, capacity, exact_below
+        self._built = built
         self._kernel = best() if kernel is None else kernel
         self._own = None if rows is not None else _OwnRows(dim)
         self._rows: Rows = rows if rows is not None else cast(Rows, self._own)
@@ -206,6 +211,8 @@ class HybridIndex:
         self._gone: set[int] = set()
         self._fresh: dict[int, None] = {}
         self._built_of, self._since = 0, 0
+        self._found = 0, 0
+        """Of how many the cells in `_made` were computed, and how many came after."""
 
     def add(self, id: int, vector: Vector) -> None:
         """Remember. Raises ValueError for a known id, or at `capacity`. O(d)."""
@@ -224,8 +231,16 @@ class HybridIndex:
         elif self._due():
             self._build_beside()
 
-    def load(self, ids: Sequence[int] | NDArray[np.int64], vectors: Vector) -> None:
-        """Remember many at once, in an empty index, and compute their cells."""
+    def load(
+        self,
+        ids: Sequence[int] | NDArray[np.int64],
+        vectors: Vector,
+        placed: Placed | None = None,
+    ) -> None:
+        """Remember many at once, in an empty index, and compute their cells.
+
+        placed: those of before, which it continues with where they have most of the ids.
+        """
         _check_room(len(ids), self.capacity)
         cells = self._answering()
         found = _check_load(ids, vectors, self.dim, len(cells))
@@ -236,8 +251,10 @@ class HybridIndex:
         rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
         if len(found) >= self.exact_below and not self._failed:
             order = np.argsort(found)
+            given = found[order], rows[order], self._rows.matrix
             try:
-                self._build(found[order], rows[order], self._rows.matrix)
+                if placed is None or not self._resume(placed, *given):
+                    self._build(*given)
             except MemoryError:
                 self._failed = True
             if len(self._answering()):
@@ -378,8 +395,41 @@ class HybridIndex:
                 row = before.row(id)
                 if row < len(cells.matrix):
                     self._put(cells, self._centres, id, row)
-            self._built_of, self._since = len(cells), len(fresh)
+            self._built_of, since = self._found
+            self._since = since + len(fresh)
         return self._cells
+
+    def placed(self) -> Placed | None:
+        """In which cell each query is, to be kept; None without cells."""
+        cells = self._answering()
+        if self._centres is None:
+            return None
+        return _placed(cells, self._built_of, self._since)
+
+    def _resume(
+        self,
+        placed: Placed,
+        ids: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        matrix: Vector,
+    ) -> bool:
+        """Continue with cells that were kept; False where they have too few of the ids.
+
+        Their centres are computed from what they hold. What came after them joins the nearest one.
+        """
+        at = np.minimum(np.searchsorted(placed.ids, ids), max(len(placed.ids) - 1, 0))
+        known = placed.ids[at] == ids if len(placed.ids) else np.zeros(len(ids), np.bool_)
+        if 2 * int(known.sum()) < len(ids):
+            return False
+        used, where = np.unique(placed.where[at[known]], return_inverse=True)
+        placing = np.zeros(len(ids), np.int32)
+        placing[known] = where
+        middles = self._centred(middles_of(placing[known], len(used), matrix, rows[known]))
+        if not known.all():
+            placing[~known] = self._nearest_of(middles, matrix, rows[~known])
+        self._made = middles, self._filled(len(used), ids, rows, placing, matrix)
+        self._found = placed.built_of, placed.since + int((~known).sum())
+        return True
 
     def _build_beside(self) -> None:
         ids, rows = self._cells.live()
@@ -398,10 +448,25 @@ class HybridIndex:
             where = self._nearest_of(middles, matrix, rows)
         except _Stopped:
             return
+        cells = self._filled(count, ids, rows, where, matrix)
+        if self._built is not None:
+            self._built(_placed(cells, len(ids), 0))
+        self._found = len(ids), 0
+        self._made = middles, cells
+
+    def _filled(
+        self,
+        count: int,
+        ids: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        where: NDArray[np.int32],
+        matrix: Vector,
+    ) -> Cells:
+        """So many cells with these vectors in them."""
         cells = Cells(self.dim, count, self._kernel.copied)
         cells.point_at(matrix)
         self._kernel.put(cells, cells.put_many(ids, rows, where))
-        self._made = middles, cells
+        return cells
 
     def _centred(self, centres: Vector) -> Cells:
         """An index of the centres, to find the nearest ones."""
@@ -427,6 +492,13 @@ class HybridIndex:
             near = self._kernel.nearest(centres, some, None, 1)
             where[start : start + _SLICE] = near.ids[:, 0]
         return where
+
+
+def _placed(cells: Cells, built_of: int, since: int) -> Placed:
+    slots = np.flatnonzero(~np.isnan(cells.error))
+    slots = slots[np.argsort(cells.ids[slots])]
+    where = cells.cell_of[slots // LANES]
+    return Placed(len(cells.first), built_of, since, cells.ids[slots], where)
 
 
 class _Stopped(Exception):

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from store import _jetstream_snapshots as shared_snapshots
 from store._format import check_record
 from store._jetstream_members import Members
-from store._jetstream_reading import BEAT_S, Tail, ids_of
+from store._jetstream_reading import BEAT_S, Tail, ids_of, owned
 from store._jetstream_record import (
     BATCH,
     COMMIT,
     EXPECTED,
     MESSAGE_ID,
     POSITION,
+    Message,
     made_at,
     message_id,
     pack,
@@ -30,7 +31,7 @@ from store._jetstream_record import (
 from store._jetstream_shards import Shards
 from store._jetstream_stream import Names, Stream, in_parallel, prepare
 from store._nats_wire import Refused, Wire, address_of
-from store._protocols import Offset
+from store._protocols import START, Offset, Record
 from store._shared import (
     NO_MARK,
     Entry,
@@ -44,7 +45,7 @@ from store._shared import (
     Tailed,
     Unsure,
 )
-from store.errors import Duplicate
+from store.errors import Corrupt, Duplicate, Trimmed
 
 MOST = 1000
 """The maximum of records in an append: the servers accept no larger batch."""
@@ -98,6 +99,9 @@ class JetStreamLog:
         self._tried: dict[str, tuple[str, int]] = {}
         self._empty_at = -1
         self._settled = 0.0
+        self._base = 0
+        self._gone: dict[int, Message] = {}
+        self._erases = True
         self._write_lock, self._read_lock = asyncio.Lock(), asyncio.Lock()
         self._member_lock = asyncio.Lock()
         self._on(Wire(timeout_s))
@@ -110,7 +114,7 @@ class JetStreamLog:
         bucket = Stream(wire, f"KV_{names.bucket}")
         self._members = Members(bucket, names.bucket, self._alive_s, self._lost_after_s)
         self._shards = Shards(self._stream, names.subjects)
-        self._tail = Tail(wire, names.stream, self._held)
+        self._tail = Tail(wire, names.stream, self._held, self._erased)
 
     async def connect(self) -> None:
         """Connect to one of the servers, and create missing streams. Raises Unsure, or Unfit if the
@@ -123,7 +127,7 @@ class JetStreamLog:
                 wire = Wire(self._timeout_s)
                 try:
                     await wire.open(self._address, server, self._timeout_s / len(servers))
-                    await prepare(wire, self._names)
+                    self._erases = await prepare(wire, self._names)
                 except Unsure as error:
                     told.append(f"{server}: {error}")
                     await wire.close()
@@ -144,7 +148,22 @@ class JetStreamLog:
             # pending appends of an earlier connection are refused from now on, or are in the log
             self._own_last = {}
             await self._own(self._names.subjects.of_replica(name))
+            self._base = await self._members.base()
         return self.member
+
+    async def append_copied(self, records: Sequence[Record]) -> Offset:
+        """The same."""
+        last = START
+        for first in range(0, len(records), MOST):
+            some = [Entry(each) for each in records[first : first + MOST]]
+            last = await self._appended(some, 0.0, None)
+        return last
+
+    async def begin_after(self, offset: Offset) -> None:
+        """A purge beyond the end."""
+        if not (await self._stream.state()).last:
+            await self._members.set_base(int(offset))
+            await self._stream.purge(int(offset))
 
     async def append(
         self, entries: Sequence[Entry], settled: float, lease: Lease | None = None
@@ -153,6 +172,11 @@ class JetStreamLog:
         _check(entries)
         if not entries:
             return Offset((await self._stream.state()).last)
+        return await self._appended(entries, settled, lease)
+
+    async def _appended(
+        self, entries: Sequence[Entry], settled: float, lease: Lease | None
+    ) -> Offset:
         async with self._write_lock:
             last = asyncio.get_running_loop().time() + self._timeout_s
             while True:
@@ -176,7 +200,8 @@ class JetStreamLog:
         newer = {
             i: Offset(at)
             for i, each in enumerate(entries)
-            if each.subject and (at := self._shards.newer(each.subject, each.seen))
+            if each.subject
+            and (at := max(self._shards.newer(each.subject, each.seen), self._purged(each.seen)))
         }
         if newer:
             raise Outdated(newer)
@@ -201,6 +226,12 @@ class JetStreamLog:
             else:
                 self._own_last[message.subject] = offset
         return last
+
+    def _purged(self, seen: int) -> int:
+        """Up to where records of its subject may have been purged unseen, otherwise 0. What was
+        checked that long ago waited while the servers were away; the base is asked at a join.
+        """
+        return self._base if self._base > seen else 0
 
     async def _messages(self, entries: Sequence[Entry], lease: Lease | None) -> list[_Message]:
         """The first message of each subject names the one that it expects to be the last there."""
@@ -262,6 +293,8 @@ class JetStreamLog:
                 if eid in ours:
                     raise Duplicate(eid)
                 self._own_last[subject] = offset
+            if self._own_last[subject] == before:  # it may have been deleted
+                self._own_last[subject] = min(before, await self._stream.last_of(subject))
 
     async def _own(self, subject: str) -> int:
         """The last message of a subject that has no shard."""
@@ -289,7 +322,10 @@ class JetStreamLog:
             wait_s = BEAT_S if self._empty_at == after else 0.0
             last = asyncio.get_running_loop().time() + self._timeout_s
             while True:
-                found = await self._tail.next(int(after), most, wait_s)
+                found = await self._next(int(after), most, wait_s)
+                state = None if found else await self._stream.state()
+                if state is not None and state.last > after and wait_s:
+                    found = await self._tail.erased()
                 if found:
                     before = int(after)
                     for each in found:
@@ -297,13 +333,25 @@ class JetStreamLog:
                         before = int(each.offset)
                     self._empty_at = -1
                     return [each.tailed() for each in found]
-                if (await self._stream.state()).last <= after:
+                if state is not None and state.last <= after:
                     self._empty_at = int(after)
                     return []
+                if (base := await self._members.base()) > after:
+                    raise Trimmed(int(after), base + 1)
                 if asyncio.get_running_loop().time() > last:
                     await self._tail.drop()
                     raise Unsure("the server has more messages than it sends")
                 wait_s = BEAT_S
+
+    async def _next(self, after: int, most: int, wait_s: float) -> list[Message]:
+        try:
+            return await self._tail.next(after, most, wait_s)
+        except Corrupt:
+            await self._tail.drop()
+            base = await self._members.base()
+            if base > after:
+                raise Trimmed(after, base + 1) from None
+            raise
 
     async def find(self, eids: Sequence[str]) -> dict[str, Offset]:
         """For appends of this process, search their subjects; for others, the records that a
@@ -350,7 +398,7 @@ class JetStreamLog:
         """The settled time is read first: everything settled is then before the head."""
         settled, _ = await self._members.settled()
         state = await self._stream.state()
-        return LogState(state.last, state.last, settled, state.now)
+        return LogState(state.last, state.last, settled, state.now, await self._members.base())
 
     async def replicas(self) -> list[Replica]:
         """All keys of the bucket."""
@@ -359,7 +407,10 @@ class JetStreamLog:
     async def chain_at(self, offset: Offset) -> bytes:
         """Of the message that has this number."""
         found = await self._stream.at(int(offset)) if offset > 0 else None
-        return found.message().chain if found is not None else b""
+        if found is not None:
+            return found.message().chain
+        gone = await self._erased(int(offset)) if offset > 0 else None
+        return b"" if gone is None else gone.chain
 
     async def lead(self, role: str, held: Lease | None, ttl_s: float) -> Lease | None:
         """Take or keep it by the revision of the lease's key."""
@@ -385,6 +436,69 @@ class JetStreamLog:
     ) -> tuple[Offset, bytes] | None:
         """From the object store, on a separate connection."""
         return await shared_snapshots.newest(self._apart, self._names, key, after, upto)
+
+    async def snapshots(self) -> list[tuple[str, Offset]]:
+        """From the object store, on a separate connection."""
+        return await shared_snapshots.all_of(self._apart, self._names)
+
+    async def trim(self, upto: Offset) -> None:
+        """One purge of the stream; then the bodies in the object store that are older than the
+        first record that is left.
+        """
+        base = min(int(upto), (await self._stream.state()).last)
+        await self._members.set_base(base)
+        await self._stream.purge(base)
+        first = await self._stream.next(self._names.subjects.all, base)
+        if first is not None:
+            before = first.ns / 1e9 - _EARLIER_S
+            await shared_snapshots.let_go(self._apart, self._names, before, base)
+
+    @property
+    def cannot_erase(self) -> str:
+        """A stream that an earlier release created denies it for ever."""
+        if self._erases:
+            return ""
+        return (
+            f"the stream {self._names.stream} was created by an earlier release, which had it deny "
+            "deletions; migrate the log to another log.name"
+        )
+
+    async def forget(self, owners: Sequence[str], upto: Offset) -> int:
+        """What stays of each record is stored first, then it is overwritten and deleted. All
+        records are read, since the servers know no owners.
+        """
+        if not all(owners):
+            raise ValueError("owners: none must be empty")
+        wire, count, some = await self._apart(), 0, list[Message]()
+        try:
+            async for message in owned(wire, self._names.stream, owners, int(upto)):
+                some.append(message)
+                if len(some) == MOST:
+                    count += await self._erase(some)
+                    some = []
+            return count + (await self._erase(some) if some else 0)
+        finally:
+            await wire.close()
+
+    async def _erase(self, messages: Sequence[Message]) -> int:
+        await shared_snapshots.note_erased(
+            self._apart, self._names, [each.without_body() for each in messages]
+        )
+        for each in messages:
+            if each.held:
+                await shared_snapshots.drop_body(self._apart, self._names, each.held)
+            await self._stream.erase(int(each.offset))
+        return len(messages)
+
+    async def _erased(self, offset: int) -> Message | None:
+        """What stays of an erased record; None if it was not erased."""
+        if offset not in self._gone:
+            self._gone = await shared_snapshots.erased(self._apart, self._names)
+        return self._gone.get(offset)
+
+    async def forget_snapshots(self, before: Offset) -> None:
+        """In the object store."""
+        await shared_snapshots.forget(self._apart, self._names, before)
 
     async def _apart(self) -> Wire:
         """A connection for large data, so that nothing else waits for it."""

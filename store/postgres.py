@@ -34,7 +34,7 @@ from store._shared import (
     Unfit,
     Unsure,
 )
-from store.errors import Corrupt, Duplicate, StoreError
+from store.errors import Corrupt, Duplicate, StoreError, Trimmed
 
 _OLDEST = 14
 _GONE = timedelta(days=1)
@@ -128,6 +128,20 @@ class PostgresLog:
         """One call of `bandit_put`."""
         for each in entries:
             check_record(each.record)
+        return await self._append(entries, settled, lease)
+
+    async def append_copied(self, records: Sequence[Record]) -> Offset:
+        """The same."""
+        return await self._append([Entry(each) for each in records], 0.0, None)
+
+    async def begin_after(self, offset: Offset) -> None:
+        """One statement."""
+        async with self._write_lock:
+            await self._rows(self._writing, sql.BEGIN_AFTER, self.name, int(offset))
+
+    async def _append(
+        self, entries: Sequence[Entry], settled: float, lease: Lease | None
+    ) -> Offset:
         ids: set[str] = set()
         for each in entries:
             if each.record.eid in ids:
@@ -193,6 +207,8 @@ class PostgresLog:
                 rows = await self._rows(self._reading, sql.TAIL, self.name, int(after), most)
             while rows and rows[-1]["chain"] is None:
                 rows.pop()
+            if rows and rows[0]["seq"] > after + 1:
+                await self._refuse_trimmed(int(after))
             if rows or most >= 1 << 20:
                 return _checked(int(after), rows)
             async with self._read_lock:
@@ -200,6 +216,12 @@ class PostgresLog:
             if not more:
                 return []
             most *= 4
+
+    async def _refuse_trimmed(self, after: int) -> None:
+        async with self._read_lock:
+            [row] = await self._rows(self._reading, sql.BASE, self.name)
+        if row["base"] > after:
+            raise Trimmed(after, row["base"] + 1)
 
     async def find(self, eids: Sequence[str]) -> dict[str, Offset]:
         """By the index of ids."""
@@ -210,7 +232,7 @@ class PostgresLog:
         """One query."""
         async with self._read_lock:
             row = await self._row(self._reading, sql.STATE, self.name, self._lost_after)
-        return LogState(row["head"], row["horizon"], row["settled"], row["now"])
+        return LogState(row["head"], row["horizon"], row["settled"], row["now"], row["base"])
 
     async def replicas(self) -> list[Replica]:
         """One query."""
@@ -276,6 +298,33 @@ class PostgresLog:
         """In one transaction on a connection of its own."""
         async with self._apart() as ask:
             return await shared_snapshots.newest(ask, self.name, key, after, upto)
+
+    async def snapshots(self) -> list[tuple[str, Offset]]:
+        """One query."""
+        async with self._read_lock:
+            rows = await self._rows(self._reading, shared_snapshots.ALL, self.name)
+        return [(row["key"], Offset(row["seq"])) for row in rows]
+
+    async def trim(self, upto: Offset) -> None:
+        """By statements of some thousand records each, on a connection of its own.
+
+        The new beginning comes first: a reader between the two is told of it. It is not flushed
+        there, since that would hold the head; the first deletion flushes it.
+        """
+        async with self._apart() as ask:
+            await ask("SET synchronous_commit = off")
+            await ask(sql.SET_BASE, self.name, int(upto))
+            await ask("SET synchronous_commit = on")
+            # asked once: what was deleted is skipped slowly until a VACUUM
+            oldest = await ask(sql.OLDEST, self.name)
+            for first in range(oldest[0]["seq"] if oldest else int(upto) + 1, upto + 1, _AT_ONCE):
+                last = min(int(upto), first + _AT_ONCE - 1)
+                await ask(sql.TRIM, self.name, first, last)
+
+    @property
+    def cannot_erase(self) -> str:
+        """It always can."""
+        return ""
 
     async def forget(self, owners: Sequence[str], upto: Offset) -> int:
         """By statements of some thousand records each, then a VACUUM, so that none is left to be
@@ -408,7 +457,9 @@ class PostgresLog:
                 f"the tables in the database have version {found}, this program knows "
                 f"{sql.VERSION}; use the program that made them"
             )
-        await _make(db, sql.JOIN_THERE, (sql.READS_TABLE, sql.JOIN))  # a release before has others
+        # a release before has others
+        await _make(db, sql.JOIN_THERE, (sql.READS_TABLE, sql.JOIN))
+        await _make(db, sql.BASE_THERE, (sql.BASE_COLUMN, sql.PUT))
 
     async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
         rows = await self._rows(db, sql.FIND, self.name, [each.encode() for each in eids])

@@ -21,6 +21,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,17 @@ class SqliteLog:
             rows = []  # before the next are read, so that there is never a second list
             self._check()
 
+    def records(self, after: Offset = START) -> Iterator[tuple[Offset, Record]]:
+        """As `replay`, with all of each record; one without a body was erased."""
+        found = dict[int, Record]()
+        for seq, body in self.replay(after):
+            if seq not in found:
+                rows, damage = self._read(AT, (seq,))
+                if damage or not rows:
+                    raise Corrupt(seq, damage or "it is missing")
+                found = {each.seq: each.record for each in _batch.records(rows[0])}
+            yield seq, replace(found[seq], body=body)
+
     def _crc_after(self, seq: int) -> Any:
         """What a row that begins after `seq` covers; None if none begins there."""
         rows, damage = self._read(_BEFORE, (seq,))
@@ -270,6 +282,25 @@ class SqliteLog:
             self._stale = True  # the WAL may still have them, and `forget` will not find them
             self._written(4 + 2 * len(rows))
         return max(0, upto - self._base)
+
+    def begin_after(self, offset: Offset) -> None:
+        """Delete all records; the next one has the offset after this one, which must not be less
+        than the last.
+        """
+        if offset < self._seq:
+            raise ValueError(f"offset: must be at least {self._seq}, got {offset}")
+        while self.trim(Offset(self._seq), 1000):
+            pass
+        with self._transaction():
+            for table in ("batch", "stray", "owned"):
+                self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - ours
+            self._db.execute(
+                "UPDATE head SET seq = ?, base = ?, base_crc = crc WHERE one = 1", (offset, offset)
+            )
+        self._seq = self._base = int(offset)
+        self._base_crc = self._crc
+        self._ids.undone()
+        self._empty_wal()
 
     def _trim_in(self, row: Row, upto: int) -> int:
         """Empty the records of a row up to `upto`; the CRC of the last one of them."""

@@ -159,6 +159,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     settled: Whether a reward was computed for this decision.
     unit: The unit of the request, or empty.
     tenant: The tenant of the request, or empty.
+    text: True if what was said is kept, and this key may read it.
     arms: Every arm that could be drawn, with its score.
     """
 
@@ -198,6 +199,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     settled: bool | None = None
     unit: str | None = None
     tenant: str | None = None
+    text: bool | None = None
     arms: list[WeighedArm] | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,9 +19,10 @@ import store
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
-    folded_for_all,
+    lacks,
     open_link,
     open_shared,
+    recovered_for_all,
     refuse_unknown,
     shared_writer,
 )
@@ -56,11 +58,15 @@ from bandit_service.runtime.recovery import (
     recover,
     snapshot_key,
 )
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
+from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
+from bandit_service.runtime.text_store import TextStore
+from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -69,14 +75,17 @@ from bandit_service.settings import (
     pool_mistakes,
 )
 from bandit_service.settings.metrics import implicit_weights
+from bandit_service.settings.texts import OFF
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
-from store import EventLog, StoreError, can_erase_shared, can_trim
+from store import EventLog, StoreError, can_erase_shared, can_trim, placed
 from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.app")
+TEXTS = "texts.sqlite3"
+"""The file of questions and answers, in data_dir."""
 
 
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
@@ -146,11 +155,12 @@ async def running_router(
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
             erased_at_start(link, log, snapshots)
-        recovered = recover(log, settings, snapshots, progress)
-        if link is not None:
-            recovered = folded_for_all(recovered, log, settings, progress)
+        if link is None:
+            recovered = recover(log, settings, snapshots, progress)
+        else:
+            recovered = recovered_for_all(log, settings, snapshots, progress)
             assert shared is not None
-            await refuse_unknown(shared, link, recovered.unknown, settings)
+            await refuse_unknown(shared, link, recovered, settings)
         world, recovery_s = recovered.world, time.perf_counter() - begun
         settings = in_force(file, world)
         feedback = open_feedback(settings)
@@ -229,10 +239,13 @@ async def running_router(
         turn = PolicyTurn(writer, maintenance) if isinstance(writer, SharedWriter) else None
         if isinstance(writer, SharedWriter) and shared is not None and can_erase_shared(shared):
             SharedErasure(writer, maintenance, shared)
+        if isinstance(writer, SharedWriter) and shared is not None:
+            SharedRetention(writer, maintenance, shared, settings.log.lost_after_s)
         check = LogCheck(writer, note_of(settings), recovered.unread)
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
+        texts: Texts | None = None
         try:
             await writer.caught_up()
             settings = configuration.settings  # which others may have changed meanwhile
@@ -248,12 +261,15 @@ async def running_router(
             router.warm()
             configuration.start()
             # who joins now needs it, where not all is in the log any more
-            maintenance.due = link is not None and recovered.unknown > 0
+            maintenance.due = link is not None and bool(lacks(recovered))
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()
+            texts = await open_texts(router, maintenance, telemetry, settings)
             yield router, maintenance, telemetry, configuration
         finally:
+            if texts is not None:
+                await texts.close()
             await check.close()
             await configuration.close()
             if turn is not None:
@@ -262,12 +278,41 @@ async def running_router(
             await maintenance.close()
             await embedder.close()
             index.close()
+            if (cells := index.placed()) is not None:
+                _keep_cells(settings, cells)
     finally:
         if opening is not None:  # what refused the start is told
             await asyncio.gather(opening, return_exceptions=True)
         if shared is not None:
             await shared.close()
         log.close()
+
+
+async def open_texts(
+    router: Router, maintenance: Maintenance, telemetry: Telemetry, settings: Settings
+) -> Texts | None:
+    """What keeps questions and answers; None where nothing is kept, and nothing is left of before.
+
+    Raises BadSettings where they cannot be encrypted.
+    """
+    path = Path(settings.data_dir) / TEXTS
+    if settings.texts.keep == OFF:
+        if path.exists():
+            path.unlink()
+            _log.info("texts.keep is off: the texts that were kept are deleted")
+        return None
+    try:
+        store = TextStore(path, settings.texts_keys)
+    except ImportError as error:
+        needs = f"texts.keep: needs the package cryptography: {install('texts')} ({error})"
+        raise BadSettings([needs]) from None
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{path} cannot be opened: {error}") from None
+    counted = telemetry.metrics.texts
+    texts = Texts(router.writer, store, settings.texts, lambda result: counted(result).inc())
+    await texts.start()
+    router.texts, maintenance.forget_beside = texts, texts.forget
+    return texts
 
 
 def _models(settings: Settings) -> Path:
@@ -304,8 +349,8 @@ def _keep_upgraded(
 
 
 def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
-    chosen = settings.history
-    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history)
+    chosen, built = settings.history, partial(_keep_cells, settings)
+    index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history, built=built)
     ids, vectors = world.history.vectors()
     if ids and vectors.shape[1] != dim:
         raise WrongDimension(
@@ -314,9 +359,21 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
             "data_dir"
         )
     if ids:
-        index.load(np.array(ids, np.int64), vectors)
+        index.load(np.array(ids, np.int64), vectors, placed.read(_cells_of(settings)))
     _log.info("past queries", extra={"recalled_by": index.kernel, "remembered": len(ids)})
     return index
+
+
+def _cells_of(settings: Settings) -> Path:
+    return Path(settings.data_dir) / settings.snapshots.directory / "cells"
+
+
+def _keep_cells(settings: Settings, cells: placed.Placed) -> None:
+    """Write down in which cell each past query is; without that a start computes the cells."""
+    try:
+        cells.save(_cells_of(settings))
+    except StoreError as error:
+        _log.warning("the cells of past queries are not kept", extra={"why": str(error)})
 
 
 def _arms_changed(world: World, settings: Settings) -> tuple[dict[ArmId, ArmSpec], list[ArmId]]:
@@ -357,17 +414,17 @@ async def reconcile(
         raise BadSettings(mistakes)
     changed, gone = _arms_changed(world, settings)
     for spec in changed.values():
-        await router.put_arm(spec, "config")
+        await router.catalogue.put_arm(spec, "config")
     for id in gone:
         with suppress(Unknown):  # another replica, which starts too, was first
-            await router.retire_arm(id, "config")
+            await router.catalogue.retire_arm(id, "config")
     await configuration.settle_at_start()
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy.key != key:
-            await router.change_policy(wanted.name, key, wanted.parameters, source)
+            await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
         maintenance.change_policy(wanted, source)
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -24,14 +25,14 @@ from bandit_service.app.gauges import ServiceGauges
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.http import demo, frame, operations
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
-from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
 from bandit_service.http import history as history_http
 from bandit_service.http import live as live_http
 from bandit_service.http import tracing as tracing_http
-from bandit_service.http.admission import Admission, Entrance
+from bandit_service.http.admission import Admission
 from bandit_service.http.auth import Gate
 from bandit_service.http.connections import (
     AT_ONCE,
@@ -42,6 +43,8 @@ from bandit_service.http.connections import (
     tell_seldom,
 )
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
+from bandit_service.http.entrance import Entrance
+from bandit_service.http.fast_path import FastPath, Head
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
@@ -72,21 +75,28 @@ _YOUNG = 10_000
 under way, and would be gone by themselves."""
 
 
-class _Collector:
-    """The garbage collector while services serve in this process, however they overlap.
+_TURN_S = 0.0005
+"""How long a thread keeps the interpreter while another one waits for it. A request takes it back
+several times, so beside the work on a large one, in a thread, Python's own 5 ms add up."""
+
+
+class _Interpreter:
+    """Its settings while services serve in this process, however they overlap.
 
     The recovered state lives as long as the process, so the collector never scans it: hardly any of
-    it is garbage. It scans later objects rarely.
+    it is garbage. It scans later objects rarely. Threads take short turns.
     """
 
     def __init__(self) -> None:
         self._serving = 0
         self._thresholds = (0, 0, 0)
+        self._turn_s = 0.0
 
     def __enter__(self) -> None:
         if not self._serving:
-            self._thresholds = gc.get_threshold()
+            self._thresholds, self._turn_s = gc.get_threshold(), sys.getswitchinterval()
             gc.set_threshold(_YOUNG, *self._thresholds[1:])
+            sys.setswitchinterval(_TURN_S)
         self._serving += 1
         gc.freeze()
 
@@ -94,10 +104,11 @@ class _Collector:
         self._serving -= 1
         if not self._serving:
             gc.set_threshold(*self._thresholds)
+            sys.setswitchinterval(self._turn_s)
             gc.unfreeze()
 
 
-_COLLECTOR = _Collector()
+_INTERPRETER = _Interpreter()
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
@@ -178,15 +189,21 @@ def application(
 
 
 def _entrances(
-    runner: web.AppRunner, admission: Admission, idle_s: float, door: Door
-) -> Callable[[], Entrance]:
-    """What a new connection is given to: the HTTP stack with an entrance before it."""
-    loop = asyncio.get_running_loop()
+    runner: web.AppRunner, app: web.Application, idle_s: float, door: Door
+) -> Callable[[], Entrance[Head]]:
+    """What a new connection is given to: the HTTP stack with an entrance before it.
 
-    def entrance() -> Entrance:
+    A span begins in the stack, so with tracing every request passes through it.
+    """
+    loop = asyncio.get_running_loop()
+    admission, fast = app[frame.ADMISSION], None
+    if app.get(tracing_http.TRACER) is None:
+        fast = FastPath(app)
+
+    def entrance() -> Entrance[Head]:
         assert runner.server is not None
         connection = Connection(runner.server, loop, idle_s, frame.failed)
-        return Entrance(connection, admission, door.closed_to)
+        return Entrance(connection, admission, door.closed_to, fast)
 
     return entrance
 
@@ -248,6 +265,7 @@ async def serving(
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
         app[frame.CONFIGURATION] = configuration
+        app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, app, gateway, live))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
         app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
@@ -258,15 +276,14 @@ async def serving(
         await runner.setup()
         listening: asyncio.Server | None = None
         lag = router.writer.tasks.keep("lag", gauges.measure_lag)
-        collector = ExitStack()
+        interpreter = ExitStack()
         try:
-            admission = app[frame.ADMISSION]
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(tell_seldom)
             listening = await loop.create_server(
                 _entrances(
                     runner,
-                    admission,
+                    app,
                     server.idle_s,
                     Door(telemetry.metrics.connections_refused.inc),
                 ),
@@ -279,11 +296,11 @@ async def serving(
             host, port = listening.sockets[0].getsockname()[:2]
             scheme = "https" if tls else "http"
             url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            collector.enter_context(_COLLECTOR)
+            interpreter.enter_context(_INTERPRETER)
             _log.info("serving", extra={"url": url})
             yield url, app
         finally:
-            collector.close()
+            interpreter.close()
             await lag.end()
             app[frame.DRAINING].set()
             live.broadcast.close()
@@ -296,6 +313,7 @@ async def serving(
             app[ENDING].cut()
             await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()
+            await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()
             await gateway.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import policies
@@ -15,6 +16,7 @@ from bandit_service.runtime.recovery import (
     Progress,
     Recovered,
     mark_at,
+    recover,
     replayed,
     snapshot_key,
 )
@@ -72,18 +74,13 @@ async def open_link(
 ) -> Link:
     """Connect, and bring the copy up to the log; the replica has not joined yet."""
     chosen = settings.log
-    if first_of(copy) > 1:
-        raise StoreError(
-            f"{Path(settings.data_dir) / chosen.path} begins at offset {first_of(copy)}: its "
-            "oldest events were deleted, and a copy of a log has all of them; use another data_dir"
-        )
     checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
     key = snapshot_key(settings.policy, settings)
     checkpoint.found(copy.last)
     try:
         await shared.connect()
         await _made_durable(shared, copy, checkpoint.name, key)
-        await copied(shared, copy, checkpoint, progress)
+        is_anew = await copied(shared, copy, checkpoint, progress)
     except BaseException:
         await shared.close()
         raise
@@ -97,7 +94,14 @@ async def open_link(
     )
     link = Link(shared, copy, checkpoint, rules)
     link.forgotten, link.ordered = since.forgotten, since.upto
+    link.begins_ts = _begins_ts(copy) if is_anew else 0.0
     return link
+
+
+def _begins_ts(copy: EventLog) -> float:
+    """The time of the oldest record that is neither deleted nor erased."""
+    bodies = (body for _, body in copy.replay(Offset(first_of(copy) - 1)) if body)
+    return next((ev.decode(body).ts for body in bodies), 0.0)
 
 
 def erased_at_start(link: Link, copy: EventLog, snapshots: FileSnapshots) -> None:
@@ -112,16 +116,33 @@ def erased_at_start(link: Link, copy: EventLog, snapshots: FileSnapshots) -> Non
     link.carried_out(int(copy.last), link.ordered)
 
 
-async def refuse_unknown(shared: SharedLog, link: Link, unknown: int, settings: Settings) -> None:
+def lacks(recovered: Recovered) -> str:
+    """What this world does not have that another replica's may have; "" for nothing."""
+    if recovered.unknown:
+        return (
+            f"{recovered.unknown} records of the log are erased, and no snapshot in the database "
+            "knows what they taught"
+        )
+    if recovered.anew or recovered.version != snapshot.VERSION:
+        return (
+            "the log's oldest events are deleted, and the newest snapshot of this release in the "
+            "database is missing"
+        )
+    return ""
+
+
+async def refuse_unknown(
+    shared: SharedLog, link: Link, recovered: Recovered, settings: Settings
+) -> None:
     """StoreError where another replica knows what this one cannot know any more."""
-    if not unknown:
+    missing = lacks(recovered)
+    if not missing:
         return
     ttl_s = settings.log.replica_ttl_s
     rows = await shared.replicas()
     if any(not row.closed and row.unseen_s < ttl_s and row.name != link.name for row in rows):
         raise StoreError(
-            f"{unknown} records of the log are erased, and no snapshot in the database knows what "
-            "they taught, which other replicas know: POST /v1/snapshots to the keeper "
+            f"{missing}, which other replicas know: POST /v1/snapshots to the keeper "
             "(GET /v1/replicas), then start this one again"
         )
 
@@ -142,61 +163,132 @@ async def begun_from(
 ) -> None:
     """Put the newest snapshot of another replica next to the copy, if it is newer than those there.
 
-    It only saves time: a problem with it is logged, and the log is applied instead.
+    If the log has all events, this only saves time: a problem with it is logged, and the log is
+    applied instead.
     """
     if not settings.log.share_snapshots:
         return
-    serving, _ = wanted_of(said_of(copy, snapshots)[0], settings)
-    key, begun = snapshot_key(serving, settings), time.perf_counter()
+    said, read = said_of(copy, snapshots)
+    serving, _ = wanted_of(said, settings)
+    if first_of(copy) > 1:
+        if read is None:  # only a snapshot says which policy serves
+            await _begun_from_any(shared, copy, snapshots)
+            said, _ = said_of(copy, snapshots)
+        serving = said.settings() if said.policy else serving
+    key = snapshot_key(serving, settings)
     after = max(snapshots.offsets(key), default=Offset(0))
-    try:
-        found = await shared.newest_snapshot(key, after, copy.last)
-        if found is None:
+    await _put(shared, copy, snapshots, key, after, copy.last)
+
+
+async def _begun_from_any(shared: SharedLog, copy: EventLog, snapshots: FileSnapshots) -> None:
+    for key, at in await shared.snapshots():
+        reaches = first_of(copy) - 1 <= at <= copy.last and snapshot.is_of_this_version(key)
+        if reaches and await _put(shared, copy, snapshots, key, Offset(at - 1), at):
             return
-        at, state = found
-        if mark_at(copy, at) not in (snapshot.read(state).mark, b""):  # which may be erased
-            raise Corrupt(int(at), "the snapshot in the database is of another log")
-        snapshots.save(at, key, state)
-    except (StoreError, ValueError) as error:
-        _log.warning("no snapshot of another replica is used", extra={"why": str(error)})
-        return
+
+
+async def _put(
+    shared: SharedLog,
+    copy: EventLog,
+    snapshots: FileSnapshots,
+    key: str,
+    after: Offset,
+    upto: Offset,
+) -> bool:
+    """Put the newest one between two offsets there that is whole; whether there is one."""
+    begun = time.perf_counter()
+    while True:
+        try:
+            found = await shared.newest_snapshot(key, after, upto)
+            if found is None:
+                return False
+            at, state = found
+            if mark_at(copy, at) not in (snapshot.read(state).mark, b""):  # which may be erased
+                raise Corrupt(int(at), "the snapshot in the database is of another log")
+            snapshots.save(at, key, state)
+        except Corrupt as error:
+            _log.warning("no snapshot of another replica is used", extra={"why": str(error)})
+            upto = Offset(error.offset - 1)
+        except (StoreError, ValueError) as error:
+            _log.warning("no snapshot of another replica is used", extra={"why": str(error)})
+            return False
+        else:
+            break
     seconds = round(time.perf_counter() - begun, 3)
     _log.info(
         "begun from another's snapshot",
         extra={"offset": int(at), "bytes": len(state), "seconds": seconds},
     )
+    return True
 
 
 async def migrate(
-    shared: SharedLog, log: EventLog, settings: Settings, progress: Progress | None = None
+    shared: SharedLog,
+    log: EventLog,
+    snapshots: FileSnapshots,
+    settings: Settings,
+    progress: Progress | None = None,
 ) -> int:
-    """Put the log of one process into the database; how many events it had not."""
+    """Put the log of one process into the database; how many events it had not. Also the newest
+    snapshot: what erased and deleted events told is known to it alone.
+
+    Raises StoreError if the oldest events are deleted, and no snapshot can be put there.
+    """
+    _, newest = said_of(log, snapshots)
+    is_fit = newest is not None and snapshot.is_of_this_version(newest.key)
+    if first_of(log) > 1 and not is_fit:
+        raise StoreError(
+            f"the log begins at offset {first_of(log)}, and there is no snapshot of this version "
+            "that reaches it: start the service once as one process, and stop it with SIGTERM"
+        )
     key = snapshot_key(settings.policy, settings)
     cheap = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
-    return await migrated(shared, log, key, cheap, progress)
+    count = await migrated(shared, log, key, cheap, progress)
+    found = snapshots.latest(newest.key) if newest is not None and is_fit else None
+    if newest is not None and found is not None:
+        if mark_at(log, found[0]) not in (newest.kept.mark, b""):
+            raise StoreError(f"the snapshot at offset {found[0]} is not of this log; move it away")
+        keep = settings.snapshots.keep
+        await shared.save_snapshot(newest.key, found[0], bytes(found[1]), keep)
+    return count
 
 
-def folded_for_all(
-    recovered: Recovered, log: EventLog, settings: Settings, progress: Progress | None
+def recovered_for_all(
+    log: EventLog, settings: Settings, snapshots: FileSnapshots, progress: Progress | None
 ) -> Recovered:
-    """The same world as on every other replica: for the configured policy, from the whole log.
+    """The same world as on every other replica."""
+    if first_of(log) > 1:
+        return _from_snapshots(log, settings, snapshots, progress)
+    recovered = recover(log, settings, snapshots, progress)
+    return _folded_for_all(recovered, log, settings, progress)
 
-    Raises StoreError for a log with something in it that replicas cannot do yet.
+
+def _from_snapshots(
+    log: EventLog, settings: Settings, snapshots: FileSnapshots, progress: Progress | None
+) -> Recovered:
+    """For the policy that serves by the log: the past that another would learn from is deleted. The
+    replicas train the configured one together, once they serve.
     """
-    wanted, _ = wanted_policy(recovered.world, settings)
-    if recovered.policy != wanted or recovered.unknown or recovered.anew:
-        recovered = replayed(log, settings, wanted, progress)
-    _refuse(recovered.world)
+    said = said_of(log, snapshots)[0]
+    if not said.policy:
+        return recover(log, settings, snapshots, progress)  # which says what is missing
+    recovered = recover(log, replace(settings, policy=said.settings()), snapshots, progress)
+    if recovered.policy != said.settings():
+        raise StoreError(
+            f"the policy {said.policy!r} serves, and no snapshot of it is here or in the database: "
+            "POST /v1/snapshots to the keeper (GET /v1/replicas), then start this one again"
+        )
     return recovered
 
 
-def _refuse(world: World) -> None:
-    beside = world.deciding()[1:]
-    if beside:
-        raise StoreError(
-            f"the log has policies that learn beside the serving one ({', '.join(beside)}), which "
-            "several replicas cannot do yet; take them out of the configuration before it is shared"
-        )
+def _folded_for_all(
+    recovered: Recovered, log: EventLog, settings: Settings, progress: Progress | None
+) -> Recovered:
+    """For the configured policy, from the whole log."""
+    wanted, _ = wanted_policy(recovered.world, settings)
+    if recovered.policy != wanted or recovered.unknown or recovered.anew:
+        recovered = replayed(log, settings, wanted, progress)
+    return recovered
 
 
 def shared_writer(

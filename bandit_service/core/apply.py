@@ -37,12 +37,13 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
     event = what.event
     lessons: list[Lesson] = []
     skip(world)
-    world.ts = max(world.ts, event.ts)
+    if event.ts > world.ts:
+        world.ts = event.ts
     try:
         for part in parts(world, what):
             for feature, take in TAKERS[type(event)]:
                 take(getattr(world, feature), event, part)
-            if not ev.is_of_route(part.variant):  # as `Learners` teaches it
+            if part.lessons and not ev.is_of_route(part.variant):  # as `Learners` teaches it
                 lessons.extend(part.lessons)
     except OF_THE_MACHINE:
         raise

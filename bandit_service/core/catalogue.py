@@ -111,7 +111,8 @@ class Catalogue:
         """Cost and latency of a call; a correction counts as its difference."""
         if not what.known:
             return
-        record, before = self.arms[what.arm], what.replaced
+        arm, before = what.arm, what.replaced
+        record = self.arms[arm]
         if event.cost_usd is not None:
             if "cost_usd" not in before:
                 record.listed_usd += what.listed_usd
@@ -119,7 +120,7 @@ class Catalogue:
             usd = event.cost_usd - before.get("cost_usd", 0.0)
             record.observed_usd += usd
             decided = what.decided
-            if decided is not None and decided.prompt_tokens and decided.arm == what.arm:
+            if decided is not None and decided.prompt_tokens and decided.arm == arm:
                 if "cost_usd" not in before:
                     cached = decided.cached_tokens[decided.drawn] if decided.cached_tokens else 0
                     listed = record.list_prompt_usd(decided.prompt_tokens, cached)

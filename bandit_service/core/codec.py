@@ -27,6 +27,8 @@ Makers: TypeAlias = Mapping[Any, Callable[[Any], Any]]
 _ARRAY = 1
 _DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
 _PLAIN = (type(None), bool, int, float, str, bytes)
+_array = msgspec.msgpack.Decoder(tuple[str, list[int], memoryview])
+"""Reads an array's bytes where they lie, since they are copied into the array."""
 _ENCODED = msgspec.Raw
 """What is kept as `dump` writes it, until somebody looks: neither written nor read again."""
 IF_ANY: Mapping[str, bool] = {"if_any": True}
@@ -216,7 +218,8 @@ def _kinds(items: typing.Sized, args: tuple[Any, ...]) -> list[Any]:
 
 def _packed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        body = [value.dtype.str, list(value.shape), np.ascontiguousarray(value).tobytes()]
+        flat = np.ascontiguousarray(value).reshape(-1).view(np.uint8)  # not copied, but encoded
+        body = [value.dtype.str, list(value.shape), flat.data]
         return msgspec.msgpack.Ext(_ARRAY, msgspec.msgpack.encode(body))
     raise TypeError(f"a state may not hold a {type(value).__name__}")
 
@@ -225,7 +228,7 @@ def _unpacked(code: int, data: memoryview) -> Any:
     if code != _ARRAY:
         raise msgspec.ValidationError(f"unknown extension {code} in a dumped state")
     try:
-        dtype, shape, body = msgspec.msgpack.decode(data)
+        dtype, shape, body = _array.decode(data)
         return np.frombuffer(body, dtype=np.dtype(dtype)).reshape(shape).copy()
     except (TypeError, ValueError) as error:
         raise msgspec.ValidationError(f"not an array: {error}") from None

@@ -114,10 +114,11 @@ class Drift:
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
-        decided, reward = what.decided, event.reward
-        if decided is None or decided.arm != what.arm:  # the expectation was for another arm
+        pending, reward = what.pending, event.reward
+        if pending is None or not what.known or reward is None or event.correction:
             return
-        if what.known and reward is not None and not event.correction:
+        decided, redirected = pending.decided, pending.redirected
+        if redirected is None or redirected == decided.arm:  # the expectation was for this arm
             self.settled(decided, reward, what.number)
 
     def decided(self, decided: ev.Decided, at: int) -> None:
@@ -130,6 +131,8 @@ class Drift:
             apart, scale = distance - track.mean, 2.0 * track.deviation
             track.measure(distance, distance)
             track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at, QUERIES_WARM_UP)
+        if not self.allowances:
+            return
         for arm, allowance in list(self.allowances.items()):
             if arm == QUERIES or arm in decided.arms:
                 allowance.left -= 1
@@ -141,7 +144,10 @@ class Drift:
         of it, so that the residual says nothing of the arm."""
         if decided.fallback or decided.route:
             return
-        track = self.tracks.setdefault(decided.arm, Track())
+        arm = decided.arm
+        track = self.tracks.get(arm)
+        if track is None:
+            track = self.tracks[arm] = Track()
         if decided.expected_quality is not None:
             worth = decided.expected_cost_usd / decided.willingness_to_pay
             expected = decided.expected_quality - worth
@@ -171,7 +177,7 @@ class Drift:
 
 
 def _cut(value: float) -> float:
-    return min(1.0, max(-1.0, value))
+    return value if -1.0 <= value <= 1.0 else min(1.0, max(-1.0, value))
 
 
 class Split(NamedTuple):

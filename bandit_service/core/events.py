@@ -86,11 +86,16 @@ class PolicyAnnounced(Event, frozen=True, kw_only=True, tag="policy_announced"):
 
 
 class PolicyBuilt(Event, frozen=True, kw_only=True, tag="policy_built"):
-    """A replica has folded the past for the policy that was announced. epoch: its joining."""
+    """A replica has folded the past for the policy that was announced. epoch: its joining.
+
+    at: the offset of a snapshot of it in the shared log, with which the others begin; 0 if each
+    folds the past itself.
+    """
 
     key: str
     replica: int
     epoch: int
+    at: int = 0
 
 
 class PolicyGivenUp(Event, frozen=True, kw_only=True, tag="policy_given_up"):
@@ -105,7 +110,8 @@ class PolicyJoined(Event, frozen=True, kw_only=True, tag="policy_joined"):
     """From now on a policy learns beside the serving one, and decides if a query names it.
 
     parameters: JSON. key: hashes name and parameters. state: its knowledge of all earlier events,
-    as `codec.dump` wrote it; empty if there was nothing to learn.
+    as `codec.dump` wrote it; empty if there was nothing to learn. On a log that several replicas
+    share, of the events that the one which trained it had applied.
     """
 
     policy: str
@@ -367,6 +373,19 @@ class Compared(Event, frozen=True, kw_only=True, tag="compared"):
     provisional: bool = False
 
 
+class Judged(Event, frozen=True, kw_only=True, tag="judged"):
+    """A judge scored the answer of a decision, from 0 to 1, before any calibration.
+
+    Its quality, if it counts, is a `Rewarded` of its own. basis: a hash of what the judge goes by;
+    scores of one basis can be compared.
+    """
+
+    decision_id: str
+    judge: str
+    basis: str
+    score: float
+
+
 class DecisionsExpired(Event, frozen=True, kw_only=True, tag="expired"):
     """These decisions are forgotten: too old, or too many were pending.
 
@@ -573,6 +592,12 @@ class Erased(Event, frozen=True, kw_only=True, tag="erased"):
     owner: str
 
 
+class TrimOrdered(Event, frozen=True, kw_only=True, tag="trim_ordered"):
+    """Every replica deletes the records up to an offset, which snapshots hold."""
+
+    upto: int
+
+
 AnyEvent: TypeAlias = (
     ArmAdded
     | ArmUpdated
@@ -591,6 +616,7 @@ AnyEvent: TypeAlias = (
     | SessionRewarded
     | SessionCredited
     | Compared
+    | Judged
     | DecisionsExpired
     | Spent
     | BudgetLeased
@@ -608,11 +634,12 @@ AnyEvent: TypeAlias = (
     | Forgotten
     | Erased
     | ErasureOrdered
+    | TrimOrdered
 )
 
-READS = 4
+READS = 5
 """The newest format that this version reads; 1 is that of all kinds but these."""
-_OF_ROUTES = 4
+_OF_ROUTES = 5
 """That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
@@ -624,8 +651,11 @@ _FORMATS: dict[type[Event], int] = {
     MetricsWeighed: 2,
     SessionRewarded: 2,
     SessionCredited: 2,
+    Judged: 3,
     ConfigurationChanged: 3,
-    ErasureOrdered: 3,
+    ErasureOrdered: 4,
+    TrimOrdered: 4,
+    PolicyJoined: 4,
 }
 
 

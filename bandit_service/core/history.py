@@ -216,7 +216,8 @@ class History:
         key = _key(vector)
         id = self._ids.get(key)
         if id is None:
-            id = self._insert(key, vector)
+            self._insert(key, vector, outcome, owner, origin)
+            return
         item, most = self.items[id], self.per_item
         if isinstance(outcome, Outcome):
             kept = _staying(item.origins, origin, most)
@@ -362,9 +363,15 @@ class History:
         return tuple(found)
 
     def vectors(self) -> tuple[list[int], Vector]:
-        """All ids and their vectors (n, d), oldest first: what an index is rebuilt from."""
-        ids = list(self.items)
-        return ids, self._vectors[[item.row for item in self.items.values()]]
+        """All ids and their vectors (n, d), oldest first: what an index is rebuilt from.
+
+        They are not copied where they lie in this order, and are then right until the next change.
+        """
+        n = len(self.items)
+        rows = np.fromiter((item.row for item in self.items.values()), np.intp, n)
+        if (rows == np.arange(n)).all():
+            return list(self.items), self._vectors[:n]
+        return list(self.items), self._vectors[rows]
 
     def vector(self, id: int) -> Vector:
         """The vector of one item."""
@@ -382,6 +389,8 @@ class History:
 
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
+        if not self._added and not self._removed:
+            return [], []
         changes = list(self._added), list(self._removed)
         self._added, self._removed = {}, {}
         return changes
@@ -393,21 +402,27 @@ class History:
             return False
         return view is None or view.shows(origin)
 
-    def _insert(self, key: bytes, vector: Vector) -> int:
+    def _insert(
+        self, key: bytes, vector: Vector, first: Outcome | Comparison, owner: str, origin: Origin
+    ) -> None:
+        """An item with what came back first."""
         if len(self.items) >= self.capacity:
             row = self._evict_oldest()
         elif self._free:
             row = self._free.pop()
         else:
             row = len(self.items)
-            self._reserve(row + 1, vector.size)
+            if row >= len(self._vectors) or self._vectors.shape[1] != vector.size:
+                self._reserve(row + 1, vector.size)
         id = self.next_id
         self.next_id += 1
         self._vectors[row] = vector
         self._ids[key] = id
-        self.items[id] = Item(row, key)
+        if isinstance(first, Outcome):
+            self.items[id] = Item(row, key, (first,), (), (owner,), (), (origin,), ())
+        else:
+            self.items[id] = Item(row, key, (), (first,), (), (owner,), (), (origin,))
         self._added[id] = None
-        return id
 
     def _evict_oldest(self) -> int:
         oldest, item = self.items.popitem(last=False)

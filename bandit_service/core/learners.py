@@ -41,7 +41,10 @@ class Learners(dict[str, Learner]):
         """Whether any learner may read the neighbours of its lessons."""
         if self.elsewhere:
             return True
-        return any(policies.reads_neighbours(one.policy) for one in self.values())
+        for one in self.values():  # noqa: SIM110 - for every outcome; a generator takes longer
+            if policies.reads_neighbours(one.policy):
+                return True
+        return False
 
     @contextmanager
     def in_blocks(self) -> Iterator[None]:

@@ -64,34 +64,37 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     """
     pending = what.pending
     after = {} if pending is None else _signals_with(pending, event)
-    record = world.arms.get(what.arm)
+    arm = what.arm
+    record = world.arms.get(arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
     listed, expected, price = _asked_usd(world, subject, record, pending)
-    what = msgspec.structs.replace(
+    context = _taught(world, subject)
+    lesson: Lesson | None
+    if pending is not None and event.correction:
+        lesson = _corrected(world, event, pending, after, context)
+    else:
+        lesson = policies.Rewarded(
+            context,
+            arm,
+            1.0 if pending is None else pending.propensity,
+            price,
+            expected,
+            event.quality,
+            event.cost_usd if pending is None else after.get("cost_usd"),
+            event.latency_s if pending is None else after.get("latency_s"),
+            event.reward,
+        )
+    return msgspec.structs.replace(
         what,
         ts=world.ts,
         after=after,
         known=True,
         listed_usd=listed,
         guessed_usd=0.0 if pending is None else pending.guessed_usd,
+        lessons=() if lesson is None else (lesson,),
+        own={} if lesson is None else _own(world, what, lesson),
     )
-    context = _taught(world, subject)
-    if pending is not None and event.correction:
-        corrected = _corrected(world, event, pending, after, context)
-        return what if corrected is None else _teaching(world, what, corrected)
-    lesson = policies.Rewarded(
-        context=context,
-        arm=what.arm,
-        propensity=what.propensity,
-        price=price,
-        expected_cost_usd=expected,
-        quality=event.quality,
-        cost_usd=event.cost_usd if pending is None else after.get("cost_usd"),
-        latency_s=event.latency_s if pending is None else after.get("latency_s"),
-        reward=event.reward,
-    )
-    return _teaching(world, what, lesson)
 
 
 def _asked_usd(
@@ -165,13 +168,16 @@ def _signals_with(pending: Pending, event: ev.Rewarded) -> dict[str, float]:
     if event.revoked:
         return {name: one for name, one in pending.signals.items() if name not in event.revoked}
     signals = dict(pending.signals)
-    for name in ("quality", "cost_usd", "latency_s"):
-        value = getattr(event, name)
-        if value is not None:
-            signals[name] = value
+    if event.quality is not None:
+        signals["quality"] = event.quality
+    if event.cost_usd is not None:
+        signals["cost_usd"] = event.cost_usd
+    if event.latency_s is not None:
+        signals["latency_s"] = event.latency_s
     if event.reward is not None and event.explicit:
         signals["reward"] = event.reward
-    return signals | event.metrics
+    signals.update(event.metrics)
+    return signals
 
 
 def _weighed(world: World, event: ev.PriorWeighed) -> tuple[Fading, ...]:
@@ -213,14 +219,19 @@ def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
 
 
 def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
-    """The event with its lesson, and with what those that learn for themselves see of it."""
+    """The event with its lesson, also for those that learn for themselves."""
+    return msgspec.structs.replace(what, lessons=(lesson,), own=_own(world, what, lesson))
+
+
+def _own(world: World, what: Resolved, lesson: Lesson) -> dict[str, Lesson]:
+    """The lesson as those that learn for themselves see it, by `Learner.own`."""
     own: dict[str, Lesson] = {}
     labels = {what.variant, ev.route_label(what.variant)} - {""}
     if labels and what.subject is not None:
         for learner in world.learners.values():
             if learner.own in labels and learner.own not in own:  # all of one label see the same
                 own[learner.own] = _seen(lesson, context_of(world, what.subject, learner))
-    return msgspec.structs.replace(what, lessons=(lesson,), own=own)
+    return own
 
 
 def _seen(lesson: Lesson, context: Context) -> Lesson:
@@ -253,13 +264,8 @@ def _taught(world: World, of: Subject) -> Context:
 
 
 def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
-    return Context(
-        embedding=ev.unpack(of.embedding),
-        tokens=of.tokens,
-        willingness_to_pay=of.willingness_to_pay,
-        neighbours=neighbours,
-        surface=ev.surface_of(of.surface),
-    )
+    surface = ev.surface_of(of.surface)
+    return Context(ev.unpack(of.embedding), of.tokens, of.willingness_to_pay, neighbours, surface)
 
 
 _OUTSIDE_ROUTES = OutsideRoutes()

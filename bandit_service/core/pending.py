@@ -116,8 +116,12 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
-            values = ((name, getattr(learned, name)) for name in SIGNALS)
-            pending.learned = {name: value for name, value in values if value is not None}
+            values = learned.quality, learned.cost_usd, learned.latency_s, learned.reward
+            pending.learned = {
+                name: value
+                for name, value in zip(SIGNALS, values, strict=True)
+                if value is not None
+            }
             if event.revoked:
                 pending.learned["revoked"] = 1.0
             elif event.weighed:

@@ -50,12 +50,18 @@ class Pending:
     @property
     def arm(self) -> ArmId:
         """The arm that the decision's outcomes are about."""
-        return self.decided.arm if self.redirected is None else self.redirected
+        if self.redirected is not None:
+            return self.redirected
+        decided = self.decided
+        return decided.arms[decided.drawn]
 
     @property
     def propensity(self) -> float:
         """The probability with which that arm was drawn; 1 if it was not drawn."""
-        return self.decided.propensity if self.redirected is None else 1.0
+        if self.redirected is not None:
+            return 1.0
+        decided = self.decided
+        return decided.propensities[decided.drawn]
 
     @property
     def settled(self) -> bool:

@@ -14,6 +14,7 @@ bound.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -44,7 +45,7 @@ def window(period: str, ts: float) -> str:
 def _hour(ts: float) -> int:
     """The hour of a moment, to the microsecond, as a datetime rounds it."""
     part, whole = math.modf(ts)
-    return int(whole + (round(part * 1e6) >= 1_000_000)) // 3600
+    return int(whole + (part > 0.999 and round(part * 1e6) >= 1_000_000)) // 3600
 
 
 @lru_cache(maxsize=64)
@@ -79,9 +80,14 @@ class Payer(NamedTuple):
 
 @dataclass
 class Spend:
-    """USD by period, window and account: "service", "tenant:…", "key:…", "route:…", "judge:…"."""
+    """USD by period, window and account: "service", "tenant:…", "key:…", "route:…", "judge:…".
+
+    `_hour`, `_kept`: the hour of the last cost, and the accounts of its windows that are kept.
+    """
 
     windows: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    _hour: int = field(default=-1, compare=False)
+    _kept: tuple[dict[str, float], ...] = field(default=(), compare=False)
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
@@ -106,20 +112,29 @@ class Spend:
 
     def add(self, ts: float, usd: float, payer: Payer, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
-        named = accounts_of(payer, judge)
-        for period, name in zip(PERIODS, _windows(_hour(ts)), strict=True):
+        named, hour = accounts_of(payer, judge), _hour(ts)
+        if hour != self._hour:
+            self._hour, self._kept = hour, tuple(self._accounts(hour))
+        for accounts in self._kept:
+            for account in named:
+                before = accounts.get(account)
+                accounts[account] = (_of(accounts, account) if before is None else before) + usd
+            if len(accounts) > MOST_ACCOUNTS:
+                _shrink(accounts)
+
+    def _accounts(self, hour: int) -> Iterator[dict[str, float]]:
+        """The accounts of each window that an hour lies in, but of those that nobody asks for any
+        more.
+        """
+        for period, name in zip(PERIODS, _windows(hour), strict=True):
             kept = self.windows.setdefault(period, {})
             if name not in kept:
                 if len(kept) >= _KEPT and name < min(kept):
-                    continue  # of a window that nobody asks for any more
+                    continue
                 kept[name] = {}
                 while len(kept) > _KEPT:
                     del kept[min(kept)]
-            accounts = kept[name]
-            for account in named:
-                accounts[account] = _of(accounts, account) + usd
-            if len(accounts) > MOST_ACCOUNTS:
-                _shrink(accounts)
+            yield kept[name]
 
     def spent(self, period: str, ts: float, account: str) -> float:
         """What an account spent in the window of this moment, or a little more."""
@@ -149,7 +164,8 @@ def payer_of(decided: ev.Decided) -> Payer:
     return Payer(decided.tenant, decided.caller, decided.route)
 
 
-def accounts_of(payer: Payer, judge: str = "") -> list[str]:
+@lru_cache(maxsize=256)
+def accounts_of(payer: Payer, judge: str = "") -> tuple[str, ...]:
     """The accounts that a decision's cost, or that of judging it, is booked on."""
     named = (*payer._asdict().items(), ("judge", judge))
-    return ["service", *(f"{kind}:{name}" for kind, name in named if name)]
+    return ("service", *(f"{kind}:{name}" for kind, name in named if name))

@@ -14,9 +14,10 @@ def pack(vector: Vector) -> bytes:
 
 def unpack(data: bytes) -> Vector:
     """The read-only vector that `pack` made `data` from."""
-    return np.frombuffer(data, dtype="<f4")
+    return np.frombuffer(data, _SINGLE)
 
 
+_SINGLE = np.dtype("<f4")
 _NO_SURFACE = np.zeros(SURFACE, np.float32)
 _NO_SURFACE.setflags(write=False)
 _STEPS = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)

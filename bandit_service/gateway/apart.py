@@ -1,7 +1,8 @@
 """Work on a large request, in threads of its own, so that other clients are answered meanwhile.
 
-A thread shares the interpreter with the event loop: they take turns of a few milliseconds. Only the
-decoding takes no turns, so the number of parts of a body has a limit (`gateway.max_body_parts`).
+A thread shares the interpreter with the event loop; `app/service.py` makes their turns short. Only
+the decoding takes no turns, so the number of parts of a body has a limit
+(`gateway.max_body_parts`).
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
 import aiohttp
@@ -131,6 +132,23 @@ class Deadline(BaseTimerContext):
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
+
+
+class Receiver(ResponseHandler):
+    """aiohttp's, which goes on to read after every piece that is taken, paused or not."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called whenever little is left to take."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's, whose connections are `Receiver`s."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._factory = cast(partial[ResponseHandler], partial(Receiver, loop=self._loop))
 
 
 class Answer:

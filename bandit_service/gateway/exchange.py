@@ -27,7 +27,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -263,18 +263,18 @@ class Exchange:
         """Where the arm is called, "" if it has no deployments."""
         return "" if self.at is None else self.at.deployment
 
-    @asynccontextmanager
-    async def sent(
+    def sent(
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[tuple[Response, CallSpan]]:
+    ) -> AbstractAsyncContextManager[tuple[Response, CallSpan]]:
         """Send the body to the arm's upstream, in a span. Raises Failed or Rejected."""
         if tracing.current() is None:
-            response = await self._begun(path, body, headers)
-            try:
-                yield response, CallSpan(None)
-            finally:
-                end(response)
-            return
+            return _Sent(self._begun(path, body, headers))
+        return self._spanned(path, body, headers)
+
+    @asynccontextmanager
+    async def _spanned(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> AsyncIterator[tuple[Response, CallSpan]]:
         upstreams = self.upstreams
         upstream = upstreams.spec(self.spec.upstream)
         body = self._named(body)
@@ -289,12 +289,6 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
         """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
-        if tracing.current() is None:
-            response = await self._begun(path, body, headers)
-            try:
-                return await self._read(response, path)
-            finally:
-                end(response)
         async with self.sent(path, body, headers) as (response, span):
             answer = await self._read(response, path)
             span.answered(answer)
@@ -452,6 +446,25 @@ class Exchange:
                 self._account.release()
 
         return await self._resources.finish(settled())
+
+
+class _Sent:
+    """The head of an answer, within no span; what follows is ended with the block."""
+
+    __slots__ = ("_begun", "_response")
+
+    def __init__(self, begun: Coroutine[Any, Any, Response]) -> None:
+        self._begun = begun
+
+    async def __aenter__(self) -> tuple[Response, CallSpan]:
+        self._response = await self._begun
+        return self._response, _NO_SPAN
+
+    async def __aexit__(self, *_: object) -> None:
+        end(self._response)
+
+
+_NO_SPAN = CallSpan(None)
 
 
 def _first(refused: Sequence[tuple[Target, Rejected]]) -> Rejected:

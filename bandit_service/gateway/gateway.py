@@ -38,7 +38,7 @@ from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
-from bandit_service.gateway.judges import answer_text
+from bandit_service.gateway.judges import answer_text, question_text
 from bandit_service.gateway.providers import Teller
 from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, Said, forwarded
 from bandit_service.gateway.request_size import size_of
@@ -376,10 +376,12 @@ class Gateway:
 
     def _keeps_text(self, exchange: RoutedExchange) -> bool:
         """Whether anything reads the answer after it is sent."""
-        return bool(self._judges) or exchange.duel
+        return bool(self._judges) or exchange.duel or self._resources.router.texts is not None
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""
+        if (texts := self._resources.router.texts) is not None:
+            texts.note(exchange.decided, question_text(request.body), text)
         if text is None:
             return
         served = ServedAnswer(exchange.decided, request.body, text, request.routing.expected)

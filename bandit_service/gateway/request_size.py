@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ Its bytes do not show them, and providers bill 85 to about 1,600.
 """
 _MAX_COUNT = 10**9
 _DEPTH = 3
+_SHORT = 64
 _OWN_PROMPT = ("system", "instructions", "messages", "input", "tools")
 _DECLARATIONS = ("tools", "functions", "response_format")
 _ANSWERS = frozenset(
@@ -175,11 +177,18 @@ class _Limits:
 
 def _limits(name: str) -> bool:
     """Whether a field of this name bounds the length of an answer."""
+    return _bounds(name) if len(name) <= _SHORT else _read_bounds(name)
+
+
+def _read_bounds(name: str) -> bool:
     if any(each in name for each in _OF_THE_PROMPT):
         return False
     bounds = any(each in name for each in ("max", "min", "limit", "budget", "num"))
     length = any(each in name for each in ("token", "output", "budget", "len"))
     return (bounds and length) or "predict" in name
+
+
+_bounds = lru_cache(maxsize=2048)(_read_bounds)
 
 
 def _of_messages(messages: object) -> int:

@@ -146,7 +146,7 @@ class ArmSelector:
         if refused:  # first the arms that answered last; those that refused last come last
             fewest = min(map(health.refusals, offered))
             offered = [id for id in offered if health.refusals(id) == fewest]
-        arms, worth, most = offered, router.worth_of(routing.decide), 0.0
+        arms, worth, most = offered, router.queries.worth_of(routing.decide), 0.0
         costs = dict.fromkeys(offered, 0.0)
         if budgets.specs:  # nothing is held where nothing is bounded
             left = budgets.left(world.spend, payer, now)

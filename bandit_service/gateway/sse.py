@@ -27,11 +27,12 @@ def _plain(piece: bytes, max_bytes: int) -> list[bytes]:
     """The data of complete events with one line of data each, as most have; otherwise empty."""
     if piece[-2:] != b"\n\n" or len(piece) > max_bytes or b"\r" in piece:
         return []
-    events = piece[:-2].split(b"\n\n")
-    for event in events:
-        if event[:6] != b"data: " or b"\n" in event:
-            return []
-    return [event[6:] for event in events if len(event) > 6]
+    if piece[:6] != b"data: ":
+        return []
+    events = piece[6:-2].split(b"\n\ndata: ")
+    if piece.count(b"\n") != 2 * len(events):  # a line of another kind is among them
+        return []
+    return [event for event in events if event] if b"" in events else events
 
 
 class Events:

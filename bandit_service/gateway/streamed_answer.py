@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +26,8 @@ from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
+_MOST_AT_ONCE = 64
+"""Events that are looked at together, so that none is looked at again and again."""
 
 
 @dataclass(slots=True)
@@ -116,10 +118,15 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
     """
     events: list[bytes] = []
     renamed = answer.renamed
-    for data in piece:
+    at = 0
+    while at < len(piece):
+        data = piece[at]
+        at += 1
         if renamed is not None and (text := renamed.alike(data)) is not None:
-            _noted(text, answer)
-            events.append(renamed.told(text))
+            more = renamed.run(piece[at : at + _MOST_AT_ONCE]) if at < len(piece) - 1 else []
+            at += len(more)
+            _noted([text, *more], answer)
+            events.append(renamed.told_all([text, *more]))
             continue
         try:
             events.append(_rewritten(data, id, answer))
@@ -169,8 +176,9 @@ def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None
     return told
 
 
-def _noted(text: bytes, answer: StreamedAnswer) -> None:
-    """A further piece of text of a choice."""
+def _noted(texts: Sequence[bytes], answer: StreamedAnswer) -> None:
+    """Further pieces of text of a choice."""
+    text = b"".join(texts)
     answer.received += len(text)
     if text:
         answer.spoke = True

@@ -7,6 +7,7 @@ named here, a finish reason, a usage, a tool call or an error is read as any eve
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -63,6 +64,16 @@ def text_chunk(data: bytes) -> tuple[str, int, str] | None:
     return chunk.model, choice.index, choice.delta.content or ""
 
 
+def _is_plain(text: bytes) -> bool:
+    """Whether the characters of a text stand for themselves in JSON."""
+    if b'"' in text or b"\\" in text:
+        return False
+    try:
+        return text.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
 class Renamed:
     """The events of a stream's text chunks under an id of ours. hide_usage: without that field,
     which says nothing in them.
@@ -91,15 +102,38 @@ class Renamed:
         if len(data) < len(before) + len(after):
             return None
         text = data[len(before) : -len(after)]
-        if b'"' in text or b"\\" in text:
-            return None
-        try:
-            if not text.decode().isprintable():
-                return None
-        except UnicodeDecodeError:
+        if not _is_plain(text):
             return None
         self._misses = 0
         return text
+
+    def run(self, events: Sequence[bytes]) -> list[bytes]:
+        """The texts of the first of these events that are `alike`, up to one that is not, or may
+        not be. One look at all is cheaper than one at each.
+        """
+        before, after = self._before, self._after
+        joined = b"\n".join(events)
+        if not before or not joined.startswith(before) or joined.count(b"\n") >= len(events):
+            return []
+        texts = joined[len(before) :].split(after + b"\n" + before)
+        whole = texts[-1].endswith(after)
+        if whole:
+            texts[-1] = texts[-1][: -len(after)]
+            if _is_plain(b" ".join(texts)):
+                return texts
+        for i, text in enumerate(texts):
+            if not _is_plain(text) or (i == len(texts) - 1 and not whole):
+                last, there, _ = text.partition(after + b"\n")
+                return [*texts[:i], last] if there and _is_plain(last) else texts[:i]
+        return texts
+
+    def told_all(self, texts: Sequence[bytes]) -> bytes:
+        """The events of chunks with these texts, each as `told`."""
+        return (
+            self._told_before
+            + (self._told_after + self._told_before).join(texts)
+            + (self._told_after)
+        )
 
     def told(self, text: bytes) -> bytes:
         """The event of a chunk with this text that is like the one last learned.

@@ -38,7 +38,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
 from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
-from bandit_service.gateway.calls import Calls, Response, Sent
+from bandit_service.gateway.calls import Calls, Connector, Response, Sent
 from bandit_service.gateway.descriptors import is_lacking, socket_factory
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
@@ -79,9 +79,7 @@ class Upstreams:
         tracing = aiohttp.TraceConfig()
         tracing.on_connection_reuseconn.append(_note_reuse)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=60.0, socket_factory=socket_factory()
-            ),
+            connector=Connector(limit=0, keepalive_timeout=60.0, socket_factory=socket_factory()),
             auto_decompress=True,
             trace_configs=[tracing],
             max_line_size=max_header_bytes,

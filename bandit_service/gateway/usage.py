@@ -120,6 +120,8 @@ def counts_of(usage: object) -> Counts | None:
     """
     if not isinstance(usage, dict):
         return None
+    if (plainly := _plainly(usage)) is not None:
+        return plainly
     reported = _read(usage)
     reported.written = max(reported.written, reported.minutes + reported.hour)
     if reported.missed is not None:
@@ -139,6 +141,19 @@ def counts_of(usage: object) -> Counts | None:
     written = min(reported.written, prompt - cached)
     hour = min(reported.hour, written)
     return Counts(prompt - cached - written, cached, written - hour, hour, answer)
+
+
+def _plainly(usage: Mapping[str, Any]) -> Counts | None:
+    """The counts of a usage that has nothing but the usual three, which add up."""
+    if len(usage) != 3:
+        return None
+    prompt, answer = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if type(prompt) is not int or type(answer) is not int:
+        return None
+    total = prompt + answer
+    if usage.get("total_tokens") != total or not 0 < total <= _MAX_COUNT or min(prompt, answer) < 0:
+        return None
+    return Counts(prompt, 0, 0, 0, answer)
 
 
 def _beside(reported: _Reported) -> set[str]:

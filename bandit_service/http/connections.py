@@ -109,7 +109,7 @@ class Connection(web.RequestHandler):
     the invalid bytes in its answer and in its log, with a traceback; they may contain a key.
     """
 
-    __slots__ = ("lost", "pointless", "render")
+    __slots__ = ("_beside", "lost", "pointless", "render")
 
     def __init__(
         self,
@@ -122,6 +122,7 @@ class Connection(web.RequestHandler):
         none = cast(logging.Logger, None)  # which aiohttp takes, and does not declare
         super().__init__(manager, loop=loop, access_log=none, keepalive_timeout=idle_s)
         self.render = render
+        self._beside = False
         self.pointless: asyncio.Task[Any] | None = None
         """The task to cancel when the client leaves.
 
@@ -138,6 +139,29 @@ class Connection(web.RequestHandler):
             self.pointless.cancel()
         if self.lost is not None:
             self.lost()
+
+    def begun_beside(self) -> None:
+        """A request is answered on this connection that aiohttp knows nothing of."""
+        self._beside = True
+
+    def ended_beside(self) -> None:
+        """It is answered; from now on the connection is idle."""
+        self._beside = False
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None and self.transport is not None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+
+    def _process_keepalive(self) -> None:
+        if self._beside:
+            self._keepalive_handle = None  # there is another one at its end
+        else:
+            super()._process_keepalive()
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what was written. Raises ConnectionError."""
+        await self._drain_helper()
 
     def handle_error(
         self,
@@ -175,15 +199,20 @@ class WhileThere:
 
     __slots__ = ("_connection",)
 
-    def __init__(self, request: web.Request) -> None:
-        assert isinstance(request.protocol, Connection)
-        self._connection = request.protocol
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def __enter__(self) -> None:
         self._connection.pointless = asyncio.current_task()
 
     def __exit__(self, *_: object) -> None:
         self._connection.pointless = None
+
+
+def connection_of(request: web.Request) -> Connection:
+    """Where a request came from."""
+    assert isinstance(request.protocol, Connection)
+    return request.protocol
 
 
 def _unreadable(connection: Connection) -> Malformed:
@@ -202,5 +231,4 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # which is of the answer
         return None
-    assert isinstance(request.protocol, Connection)
-    return request.protocol.render(Refused("Expect: must be 100-continue", param="Expect"))
+    return connection_of(request).render(Refused("Expect: must be 100-continue", param="Expect"))

@@ -21,7 +21,7 @@ from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
-from bandit_service.http.connections import WhileThere
+from bandit_service.http.connections import WhileThere, connection_of
 from bandit_service.http.frame import (
     CALLER,
     ROUTER,
@@ -53,7 +53,7 @@ _LOOKED_AT = 2_000
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
     seconds = patience_of(request)
-    with WhileThere(request):
+    with WhileThere(connection_of(request)):
         if seconds is None:
             return await _decide(request)
         try:
@@ -113,7 +113,7 @@ async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and its outcomes."""
     caller, router = request[CALLER], request.app[ROUTER]
     await router.writer.arrived(request.match_info["id"])
-    pending = router.find(request.match_info["id"], caller.tenant)
+    pending = router.pending.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
     body = decision_of(decided)
@@ -138,6 +138,9 @@ async def decision(request: web.Request) -> web.Response:
         body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
+    reads = "texts" in caller.scopes
+    if reads and router.texts is not None and await router.texts.has(decided.id):
+        body.text = True
     return reply(body)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 
 from aiohttp import web
 
 _LAST_SHARE, _LAST_S = 0.25, 1.5
+_LOOK_S = 0.005
 
 
 def cut_after_s(shutdown_s: float) -> float:
@@ -30,10 +32,14 @@ class Ending:
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
+        self.soon = 0
+        """Requests without a task, which are answered within a few turns of the loop."""
 
-    def begun(self) -> None:
-        """The request of this task runs until the task has ended: its answer is written by then."""
-        task = asyncio.current_task()
+    def begun(self, task: asyncio.Task[object] | None = None) -> None:
+        """The request of this task runs until the task has ended: its answer is written by then.
+        Without one it is the current one.
+        """
+        task = asyncio.current_task() if task is None else task
         assert task is not None
         self._under_way.add(task)
         task.add_done_callback(self._gone)
@@ -44,8 +50,11 @@ class Ending:
 
     async def ended(self, seconds: float) -> None:
         """Wait until all running requests have ended, or for this long."""
+        until = time.monotonic() + seconds
+        while self.soon and time.monotonic() < until:  # noqa: ASYNC110 - it is rare, and short
+            await asyncio.sleep(_LOOK_S)
         if self._under_way:
-            await asyncio.wait(self._under_way, timeout=max(0.0, seconds))
+            await asyncio.wait(self._under_way, timeout=max(0.0, until - time.monotonic()))
 
     def cut(self) -> None:
         """Cancel the running requests: each sends an error to its client and ends."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from bandit_service import clock, logs, settings
 from bandit_service.core.errors import (
@@ -25,10 +26,12 @@ from bandit_service.core.errors import (
     UpstreamError,
     stopped,
 )
+from bandit_service.gateway.client import Reply
 from bandit_service.gateway.providers import front_of
-from bandit_service.http.admission import Admission, Entrance, retry_after
+from bandit_service.http.admission import Admission, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.ending import ENDING
+from bandit_service.http.entrance import Entrance
 from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.provider_calls import is_absent, not_there
@@ -53,6 +56,9 @@ CALLER = web.RequestKey("caller", Caller)
 WAITED = web.RequestKey("waited_s", float)
 """The time that a request waited until its replica had learned enough."""
 
+PATIENCE = "X-Request-Timeout"
+"""The header with the seconds that a client waits at most."""
+
 CLIENT_GONE = 499
 """The status that is logged if the client left before its answer."""
 
@@ -76,6 +82,16 @@ def reply(body: Any, status: int = 200, headers: dict[str, str] | None = None) -
 
 def failed(error: ServiceError, request: web.Request | None = None) -> web.Response:
     """An error, in the shape of the dialect that its client speaks."""
+    anthropic = request is not None and speaks_anthropic(request)
+    id = None if request is None else request.get(REQUEST_ID)
+    told = refusal(error, id, anthropic=anthropic)
+    return web.Response(
+        body=told.body, status=told.status, headers=told.headers, content_type="application/json"
+    )
+
+
+def refusal(error: ServiceError, id: str | None, *, anthropic: bool) -> Reply:
+    """The same; id: of the request. anthropic: its client speaks Anthropic's API."""
     headers = dict(error.headers)
     if isinstance(error, Busy | Unavailable):
         headers["Retry-After"] = retry_after(error.retry_after_s)
@@ -83,10 +99,10 @@ def failed(error: ServiceError, request: web.Request | None = None) -> web.Respo
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, Denied):
         headers["WWW-Authenticate"] = "Bearer"
-    if request is not None and speaks_anthropic(request):
-        told = front_of("anthropic").error(error.status, error.body())
-        return reply(told | {"request_id": request.get(REQUEST_ID)}, error.status, headers)
-    return reply(Error(error=ErrorDetail.of(error)), error.status, headers)
+    if anthropic:
+        told = front_of("anthropic").error(error.status, error.body()) | {"request_id": id}
+        return Reply(_encoder.encode(told), headers, error.status)
+    return Reply(_encoder.encode(Error(error=ErrorDetail.of(error))), headers, error.status)
 
 
 def speaks_anthropic(request: web.Request) -> bool:
@@ -99,12 +115,27 @@ def speaks_anthropic(request: web.Request) -> bool:
     return request.path.startswith("/v1/messages")
 
 
+def given_id(headers: Mapping[str, str]) -> str:
+    """The id that a client gives its request; "" for none, or one that cannot be repeated."""
+    given = headers.get("x-request-id", "")
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
+
+
+def new_id() -> str:
+    """An id for a request."""
+    return _ids.new(clock.now())
+
+
+def internal_error() -> ServiceError:
+    """What is told of a bug, which goes to the log; to be called where it is caught."""
+    _access.exception("internal error")
+    return ServiceError("internal error; search the log for this request id")
+
+
 @web.middleware
 async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     """A request id on every answer and log line, errors rendered, one count and one log line."""
-    given = request.headers.get("x-request-id", "")
-    id = given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else ""
-    id = id or _ids.new(clock.now())
+    id = given_id(request.headers) or new_id()
     logs.request_id.set(id)
     request[REQUEST_ID] = id
     begun, app = time.perf_counter(), request.app
@@ -134,10 +165,7 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         _told(request, CLIENT_GONE, begun)
         raise
     except Exception:  # noqa: BLE001 - a bug: say so, show no inside
-        _access.exception("internal error")
-        response = failed(
-            ServiceError("internal error; search the log for this request id"), request
-        )
+        response = failed(internal_error(), request)
     transport = request.transport
     entrance = None if transport is None else transport.get_protocol()
     if isinstance(entrance, Entrance):
@@ -179,31 +207,34 @@ async def _learned(request: web.Request) -> None:
 
 
 def _told(request: web.Request, status: int, begun: float) -> None:
-    """One count and one log line."""
     resource = request.match_info.route.resource
     endpoint = "unmatched" if resource is None else resource.canonical
+    tell(request.app, request.method, endpoint, status, begun)
+
+
+def tell(app: web.Application, method: str, endpoint: str, status: int, begun: float) -> None:
+    """One count and one log line."""
     seconds = time.perf_counter() - begun
-    request.app[TELEMETRY].request(endpoint, status, seconds)
+    app[TELEMETRY].request(endpoint, status, seconds)
     if _access.isEnabledFor(logging.INFO):
-        told = {
-            "endpoint": f"{request.method} {endpoint}",
-            "code": status,
-            "seconds": round(seconds, 6),
-        }
+        told = {"endpoint": f"{method} {endpoint}", "code": status, "seconds": round(seconds, 6)}
         _access.info("request", extra=told)
 
 
 def _cross(request: web.Request) -> None:
     """Raise Forbidden for a foreign host name or a page of another origin, on every path."""
-    headers, resource = request.headers, request.match_info.route.resource
+    resource = request.match_info.route.resource
     path = request.path if resource is None else resource.canonical
-    request.app[BORDERS].cross(
-        Headers(
-            headers.getall("Host", ()),
-            headers.getall("Origin", ()),
-            headers.get("Sec-Fetch-Site", ""),
-        ),
-        request.app[GATE].needed(request.method, path),
+    scope = request.app[GATE].needed(request.method, path)
+    request.app[BORDERS].cross(seen_in(request.headers), scope)
+
+
+def seen_in(headers: CIMultiDictProxy[str]) -> Headers:
+    """The headers that the borders look at."""
+    return Headers(
+        headers.getall("Host", ()),
+        headers.getall("Origin", ()),
+        headers.get("Sec-Fetch-Site", ""),
     )
 
 
@@ -215,13 +246,13 @@ def _caller(request: web.Request) -> Caller:
     return request.app[GATE].admit(
         request.method,
         resource.canonical,
-        _authorization(request.headers),
+        authorization(request.headers),
         clock.now(),
         time.monotonic(),
     )
 
 
-def _authorization(headers: Mapping[str, str]) -> str:
+def authorization(headers: Mapping[str, str]) -> str:
     """The credentials; Anthropic's clients send the key as x-api-key."""
     given = headers.get("Authorization", "")
     key = headers.get("x-api-key", "")
@@ -285,7 +316,7 @@ async def _read(request: web.Request, came: bytes, most: int) -> bytes:
 
 def patience_of(request: web.Request) -> float | None:
     """The seconds that the client waits at most, by `X-Request-Timeout`; None without a limit."""
-    given = request.headers.get("X-Request-Timeout")
+    given = request.headers.get(PATIENCE)
     if given is None:
         return None
     try:
@@ -294,7 +325,7 @@ def patience_of(request: web.Request) -> float | None:
         seconds = 0.0
     if not 0.001 <= seconds <= 3600.0:
         raise Refused(
-            "X-Request-Timeout: must be seconds from 0.001 to 3600",
-            param="X-Request-Timeout",
+            f"{PATIENCE}: must be seconds from 0.001 to 3600",
+            param=PATIENCE,
         )
     return seconds

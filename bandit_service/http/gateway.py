@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -18,7 +18,7 @@ from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.gateway import fields
 from bandit_service.gateway.apart import apart
-from bandit_service.gateway.client import Reply
+from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
@@ -32,7 +32,8 @@ from bandit_service.gateway.request import (
     of_completion,
 )
 from bandit_service.gateway.translation import heard_of
-from bandit_service.http.connections import Connection, WhileThere
+from bandit_service.http.auth import Caller
+from bandit_service.http.connections import Connection, WhileThere, connection_of
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
@@ -42,48 +43,121 @@ from bandit_service.http.responses.operations import BudgetRow, Budgets
 GATEWAY = web.AppKey("gateway", Gateway)
 
 
+class Came(msgspec.Struct, frozen=True, gc=False):
+    """A request of the gateway, whichever way it came. raw: its body."""
+
+    app: web.Application
+    caller: Caller
+    client: Client
+    raw: bytes
+
+    @property
+    def gateway(self) -> Gateway:
+        """What answers it."""
+        return self.app[GATEWAY]
+
+
+async def _over_http(
+    request: web.Request, answer: Callable[[Came], Awaitable[Reply | None]]
+) -> web.StreamResponse:
+    client = _Client(request)
+    raw = await body_of(request, "gateway.max_body_bytes")
+    told = await answer(Came(request.app, request[CALLER], client, raw))
+    return client.streamed() if told is None else _whole(told)
+
+
 async def chat(request: web.Request) -> web.StreamResponse:
     """POST /v1/chat/completions."""
-    body, parts = await _body(request)
-    world = request.app[ROUTER].world
-    deciding, routes = _deciding(world, body), world.routes.specs
-    routing = await apart(parts, lambda: of_chat(body, request.headers, deciding, routes=routes))
-    return await _answer(request, Asked(CHAT, body, parts=parts), routing)
+    return await _over_http(request, _chat)
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
     """POST /v1/messages."""
-    return await _other(request, "anthropic")
+    return await _over_http(request, _messages)
 
 
-async def count_tokens(request: web.Request) -> web.Response:
+async def count_tokens(request: web.Request) -> web.StreamResponse:
     """POST /v1/messages/count_tokens."""
-    return await _counted(request, "anthropic", {"max_tokens": 1})
+    return await _over_http(request, _count_tokens)
+
+
+async def input_tokens(request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses/input_tokens."""
+    return await _over_http(request, _input_tokens)
 
 
 async def responses(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses."""
-    return await _other(request, "responses")
+    return await _over_http(request, _responses)
 
 
 async def completions(request: web.Request) -> web.StreamResponse:
     """POST /v1/completions."""
-    body, parts = await _body(request)
-    world = request.app[ROUTER].world
-    deciding, routes = _deciding(world, body), world.routes.specs
-    routing = await apart(parts, lambda: of_completion(body, request.headers, deciding, routes))
-    return await _answer(request, Asked(COMPLETIONS, body, parts=parts), routing)
+    return await _over_http(request, _completions)
 
 
-async def embeddings(request: web.Request) -> web.Response:
+async def embeddings(request: web.Request) -> web.StreamResponse:
     """POST /v1/embeddings: to the named arm, or to one of those that embed."""
-    body, parts = await _body(request)
-    caller = request[CALLER]
-    tenant = caller.tenant_for(header(request.headers, "x-tenant") or "")
+    return await _over_http(request, _embeddings)
+
+
+async def _chat(came: Came) -> Reply | None:
+    body, parts = await _body(came)
+    world, headers = came.app[ROUTER].world, came.client.headers
+    deciding, routes = _deciding(world, body), world.routes.specs
+    routing = await apart(parts, lambda: of_chat(body, headers, deciding, routes=routes))
+    return await _answer(came, Asked(CHAT, body, parts=parts), routing)
+
+
+async def _completions(came: Came) -> Reply | None:
+    body, parts = await _body(came)
+    world, headers = came.app[ROUTER].world, came.client.headers
+    deciding, routes = _deciding(world, body), world.routes.specs
+    routing = await apart(parts, lambda: of_completion(body, headers, deciding, routes))
+    return await _answer(came, Asked(COMPLETIONS, body, parts=parts), routing)
+
+
+async def _messages(came: Came) -> Reply | None:
+    return await _other(came, "anthropic")
+
+
+async def _responses(came: Came) -> Reply | None:
+    return await _other(came, "responses")
+
+
+async def _count_tokens(came: Came) -> Reply:
+    return await _counted(came, "anthropic", {"max_tokens": 1})
+
+
+async def _input_tokens(came: Came) -> Reply:
+    return await _counted(came, "responses", {})
+
+
+async def _counted(came: Came, kind: str, unless_said: Mapping[str, Any]) -> Reply:
+    """unless_said: fields that only a request to be answered must have."""
+    own, parts = await _object(came)
+    heard = await apart(parts, lambda: heard_of(front_of(kind), {**unless_said, **own}))
+    asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
+    return await came.gateway.count_tokens(came.client, asked)
+
+
+async def _embeddings(came: Came) -> Reply:
+    body, parts = await _body(came)
+    caller, client = came.caller, came.client
+    tenant = caller.tenant_for(header(client.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    embedding = request.app[GATEWAY].embedding
-    client, model = _Client(request), model_of(body)
-    return _whole(await embedding.answer(client, body, model, tenant, caller.key, parts))
+    embedding, model = came.gateway.embedding, model_of(body)
+    return await embedding.answer(client, body, model, tenant, caller.key, parts)
+
+
+ANSWERS: Mapping[str, Callable[[Came], Awaitable[Reply | None]]] = {
+    "/v1/chat/completions": _chat,
+    "/v1/completions": _completions,
+    "/v1/messages": _messages,
+    "/v1/responses": _responses,
+    "/v1/embeddings": _embeddings,
+}
+"""What answers at these paths, a request that came either way."""
 
 
 async def models(request: web.Request) -> web.Response:
@@ -163,46 +237,33 @@ def _message_model(id: str, arm: ArmSpec | None) -> MessageModel:
     )
 
 
-async def _object(request: web.Request) -> tuple[dict[str, Any], int]:
+async def _object(came: Came) -> tuple[dict[str, Any], int]:
     """The body, and its parts."""
-    raw = await body_of(request, "gateway.max_body_bytes")
-    parts, most = wire.parts_of(raw), request.app[SETTINGS].gateway.max_body_parts
+    raw = came.raw
+    parts, most = wire.parts_of(raw), came.app[SETTINGS].gateway.max_body_parts
     body = await apart(parts, lambda: wire.decode_passed(raw, most))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body, parts
 
 
-async def _body(request: web.Request) -> tuple[dict[str, Any], int]:
-    body, parts = await _object(request)
+async def _body(came: Came) -> tuple[dict[str, Any], int]:
+    body, parts = await _object(came)
     await apart(parts, lambda: fields.check(body))
     return body, parts
 
 
-async def input_tokens(request: web.Request) -> web.Response:
-    """POST /v1/responses/input_tokens."""
-    return await _counted(request, "responses", {})
-
-
-async def _counted(request: web.Request, kind: str, unless_said: Mapping[str, Any]) -> web.Response:
-    """unless_said: fields that only a request to be answered must have."""
-    own, parts = await _object(request)
-    heard = await apart(parts, lambda: heard_of(front_of(kind), {**unless_said, **own}))
-    asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
-    return _whole(await request.app[GATEWAY].count_tokens(_Client(request), asked))
-
-
-async def _other(request: web.Request, kind: str) -> web.StreamResponse:
+async def _other(came: Came, kind: str) -> Reply | None:
     """A request in another dialect than OpenAI's chat completions."""
-    own, parts = await _object(request)
+    own, parts = await _object(came)
     heard = await apart(parts, lambda: heard_of(front_of(kind), own))
-    world = request.app[ROUTER].world
+    world, headers = came.app[ROUTER].world, came.client.headers
     deciding, routes = _deciding(world, heard.body), world.routes.specs
     routing = await apart(
-        parts, lambda: of_chat(heard.body, request.headers, deciding, heard.unit, own, routes)
+        parts, lambda: of_chat(heard.body, headers, deciding, heard.unit, own, routes)
     )
     asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
-    return await _answer(request, asked, routing)
+    return await _answer(came, asked, routing)
 
 
 def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
@@ -210,13 +271,9 @@ def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
     return world.deciding() if ":" in str(body.get("model")) else ()
 
 
-async def _answer(
-    request: web.Request, asked: Asked, routing: RoutingRequest
-) -> web.StreamResponse:
-    caller, client = request[CALLER], _Client(request)
-    routing = routing.of_tenant(caller.tenant_for(routing.decide.tenant))
-    answer = await request.app[GATEWAY].answer(client, asked, routing, caller.key)
-    return client.streamed() if answer is None else _whole(answer)
+async def _answer(came: Came, asked: Asked, routing: RoutingRequest) -> Reply | None:
+    routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
+    return await came.gateway.answer(came.client, asked, routing, came.caller.key)
 
 
 def _whole(answer: Reply) -> web.Response:
@@ -234,7 +291,7 @@ class _Streamed(web.StreamResponse):
     _send_headers_immediately = False
 
 
-class _Answered:
+class WhileAnswered:
     """A `with` around an answer that has begun: `lost` is called if the client leaves meanwhile."""
 
     __slots__ = ("_connection", "_lost")
@@ -255,8 +312,7 @@ class _Client:
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self._response: web.StreamResponse | None = None
-        assert isinstance(request.protocol, Connection)
-        self._connection = request.protocol
+        self._connection = connection_of(request)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -267,10 +323,10 @@ class _Client:
         return self._request.transport is None or self._request.transport.is_closing()
 
     def waiting(self) -> AbstractContextManager[None]:
-        return WhileThere(self._request)
+        return WhileThere(self._connection)
 
     def answered(self, left: Callable[[], object]) -> AbstractContextManager[None]:
-        return _Answered(self._connection, left)
+        return WhileAnswered(self._connection, left)
 
     def cut(self) -> bool:
         return self._request.app[ENDING].cuts()

@@ -31,12 +31,14 @@ def plain(frame: bytes) -> Frame | None:
         asked = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return None
+    return asked if is_plain(asked) else None
+
+
+def is_plain(asked: wire.DecideRequest) -> bool:
+    """Whether a request only asks for a decision on an embedding."""
     text = asked.query is not None or asked.messages is not None
-    if asked.embedding is None or text or asked.explain or asked.arms == []:
-        return None
-    if asked.idempotency_key:
-        return None
-    return asked
+    more = asked.explain or asked.arms == [] or asked.idempotency_key
+    return not (asked.embedding is None or text or more)
 
 
 class Asked:

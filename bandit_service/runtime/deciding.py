@@ -79,9 +79,9 @@ class Deciding:
             asked.span.set(tracing.decision(event))
         return event
 
-    def submit(self, query: Query, done: Done) -> None:
+    def submit(self, query: Query, done: Done, patient: bool = False) -> None:
         """`decide` without a span; calls `done`."""
-        self._writer.submit_among(self, Asked(query), done)
+        self._writer.submit_among(self, Asked(query), done, patient=patient)
 
     @property
     def alone(self) -> bool:

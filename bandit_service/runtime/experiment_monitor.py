@@ -79,7 +79,7 @@ class Background:
         experiments that were starting when the service stopped are started again.
         """
         self._begin_what_starts()
-        self._writer.listen(self._heard)
+        self._writer.listen(self._heard, ev.ExperimentChanged)
         self._steering = self._writer.tasks.keep("steer", self._steer_forever)
 
     async def close(self) -> None:

@@ -52,7 +52,8 @@ Progress = Callable[[int, int], None]
 class Task(msgspec.Struct, frozen=True):
     """The task: the policy, where to begin, and where the snapshots are.
 
-    begin: "newest" continues from the newest snapshot under `key`; "fresh" starts the policy empty,
+    begin: "newest" continues from the newest snapshot under `key`, and so does "taught", which also
+    returns the policy's state; "fresh" starts the policy empty,
     at the first event or, if the log begins later, at the oldest snapshot under `base_key`. The
     rest of the world is then taken from the newest one under `base_key`, which must be of the last
     event: if records were deleted or erased, only that snapshot still knows all of it. save:
@@ -83,7 +84,7 @@ class Begin(msgspec.Struct, frozen=True):
 class Folded(msgspec.Struct, frozen=True):
     """The snapshot is on the disk: its offset, its size, and how long it took after the last event.
 
-    learner: the policy's state if it started empty, otherwise empty.
+    learner: the policy's state, if it is trained to serve later.
     """
 
     at: int
@@ -269,7 +270,7 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
             world.history.take_changes()
     begun = time.perf_counter()
     learner = b""
-    if task.begin == "fresh":
+    if task.begin != "newest":
         learner = snapshot.dump_learner(world.learners[task.policy])
     if not task.save:
         sink.write(framed(Folded(at, 0, time.perf_counter() - begun, learner)))
@@ -291,14 +292,14 @@ def _beginning(
     as at a start, unreadable snapshots are ignored.
     """
     by_name, found, why = {task.policy: policy}, None, ""
-    if task.begin == "newest":
+    if task.begin != "fresh":
         found = snapshots.latest(task.key)
     elif task.first > 1:
         found = snapshots.oldest(task.base_key)
     if found is not None and found[0] >= task.first - 1:
         try:
             kept = snapshot.read(found[1])
-            if task.begin == "newest":
+            if task.begin != "fresh":
                 world = snapshot.restore(kept, by_name, task.policy)
             else:
                 world = snapshot.restore_untaught(kept, policy, task.policy)

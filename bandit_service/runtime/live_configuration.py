@@ -102,7 +102,7 @@ class LiveConfiguration:
         self._settling = asyncio.Lock()
         self._changed = asyncio.Event()
         self._kept: Kept | None = None
-        self._writer.listen(self._heard)
+        self._writer.listen(self._heard, ev.ConfigurationChanged)
 
     @property
     def known(self) -> Configuration:
@@ -268,7 +268,7 @@ class LiveConfiguration:
         async with self._settling:
             settings = self.settings
             routes = settings.routes
-            await self._router.set_routes(
+            await self._router.catalogue.set_routes(
                 {each.id: (each, policy_key(each.policy, each.parameters)) for each in routes}
             )
             await self._router.measuring.configure(all_metrics(settings.metrics, settings.implicit))

@@ -38,15 +38,19 @@ class LiveWorld:
         self._telemetry = telemetry
         self._tasks = tasks
         self._ends = ends
-        self._listeners: list[Heard] = []
+        self._listeners: list[tuple[Heard, tuple[type[ev.AnyEvent], ...]]] = []
+        self._by_kind: dict[type[ev.AnyEvent], tuple[Heard, ...]] = {}
+        self._failing = False
         self._lessons: list[list[Lesson]] = []
         self._seldom = logs.Seldom()
 
-    def listen(self, heard: Heard) -> None:
-        """Call this listener with every event that is applied from now on, in order, with the world
-        after it. A listener changes neither the world nor the answer, even if it fails.
+    def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
+        """Call this listener with every event of these kinds, or of all without any, that is
+        applied from now on, in order, with the world after it. A listener changes neither the world
+        nor the answer, even if it fails.
         """
-        self._listeners.append(heard)
+        self._listeners.append((heard, kinds))
+        self._by_kind.clear()
 
     @contextmanager
     def lessons(self) -> Iterator[list[Lesson]]:
@@ -87,12 +91,19 @@ class LiveWorld:
         return OURS
 
     def _tell(self, what: Resolved) -> None:
-        failed = False
-        for heard in self._listeners:
+        failed, world = False, self.world
+        for heard in self._by_kind.get(type(what.event)) or self._listening(type(what.event)):
             try:
-                heard(what, self.world)
+                heard(what, world)
             except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
-                failed = True
+                failed = self._failing = True
                 self._tasks.failed("look on", error)
-        if not failed:
+        if self._failing and not failed:
+            self._failing = False
             self._tasks.well("look on")
+
+    def _listening(self, kind: type[ev.AnyEvent]) -> tuple[Heard, ...]:
+        """Those that are called with an event of this kind, looked up once for each kind."""
+        found = tuple(one for one, kinds in self._listeners if not kinds or kind in kinds)
+        self._by_kind[kind] = found
+        return found

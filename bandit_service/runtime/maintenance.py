@@ -62,11 +62,24 @@ class SharedErasing(Protocol):
         ...
 
 
+class SharedRetaining(Protocol):
+    """How old records are deleted where several processes share the log."""
+
+    async def look(self) -> None:
+        """Do what is left to do."""
+        ...
+
+    async def carry_out(self) -> None:
+        """Delete from this process' copy, as far as it is ordered."""
+        ...
+
+
 class Maintenance:
     """Keeps recovery short, and deletes old and erased records.
 
     announce: how a change of the policy begins where several processes share the log, else None.
-    erasing: the same for erasures. due: whether one is made for all as soon as that can be.
+    erasing, retaining: the same for erasures and for old records. forget_beside: deletes what is
+    kept of an owner beside the log. due: whether a snapshot is made for all as soon as that can be.
     """
 
     def __init__(
@@ -92,6 +105,8 @@ class Maintenance:
         self._erasing: dict[str, asyncio.Future[int]] = {}
         self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
         self.erasing: SharedErasing | None = None
+        self.forget_beside: Callable[[str], Awaitable[None]] = _nothing_beside
+        self.retaining: SharedRetaining | None = None
         self.due = False
         self._looking: Kept | None = None
         self._changing: Kept | None = None
@@ -116,6 +131,15 @@ class Maintenance:
             except StoreError as error:
                 _log.error("no snapshot at the end", extra={"why": str(error)})
 
+    @property
+    def key(self) -> str:
+        """The key of snapshots of the present world."""
+        return self.key_of(self.serving)
+
+    def key_of(self, policy: PolicySettings) -> str:
+        """The key of snapshots of a world that this policy serves."""
+        return snapshot_key(policy, self._settings)
+
     # --- snapshots and retention ----------------------------------------------------------
 
     async def snapshot(self) -> Folded:
@@ -136,8 +160,9 @@ class Maintenance:
 
     async def _shared(self, at: Offset) -> bool:
         """Under the lock, or an older one might come there after an erasure has deleted those."""
-        key = snapshot_key(self.serving, self._settings)
+        return await self._shared_as(self.key, at)
 
+    async def _shared_as(self, key: str, at: Offset) -> bool:
         def read() -> bytes:
             found = self._snapshots.latest(key)
             if found is None or found[0] != at:
@@ -202,24 +227,46 @@ class Maintenance:
         """Delete records beyond the limits of age and size, up to the oldest snapshot that may be
         needed.
         """
+        if self.retaining is not None:
+            await self.retaining.look()
+            return
+        upto = self.beyond_the_limits()
+        if upto < first_of(self._writer.log):
+            return
+        kept = self._snapshots.offsets(snapshot_key(self.serving, self._settings))
+        async with self._folding:
+            await self._trimmed(min(upto, int(kept[0])) if kept else 0)
+
+    def beyond_the_limits(self) -> int:
+        """Up to where records are beyond the limits of age and size; 0 if none is."""
         log, rules = self._writer.log, self._settings.retention
         if not can_trim(log):
-            return  # a start refuses rules of retention in this case
+            return 0  # a start refuses rules of retention in this case
         upto = 0
         if rules.max_age_s:
             upto = int(log.offset_at(clock.now() - rules.max_age_s))
         if rules.max_bytes and log.size_bytes > rules.max_bytes:
             over = 1.0 - rules.max_bytes / log.size_bytes
             upto = max(upto, int(log.first) - 1 + int(over * (log.last - log.first + 1)))
-        if upto < log.first:
-            return
-        kept = self._snapshots.offsets(snapshot_key(self.serving, self._settings))
-        upto = min(upto, int(kept[0])) if kept else 0
+        return upto
+
+    async def _trimmed(self, upto: int) -> None:
+        log = self._writer.log
+        left = int(can_trim(log) and upto >= log.first)
+        while left and can_trim(log):
+            left = log.trim(Offset(upto))
+            await asyncio.sleep(0)
+
+    async def trim_copy(self, upto: Offset) -> None:
+        """Delete the records up to an offset from this process' copy, once a snapshot of its own
+        covers them.
+        """
         async with self._folding:
-            left = int(upto >= log.first)
-            while left:
-                left = log.trim(Offset(upto))
-                await asyncio.sleep(0)
+            kept = self._snapshots.offsets(snapshot_key(self.serving, self._settings))
+            if not kept or kept[-1] < upto:
+                await self._snapshot(await self._writer.synced())
+            await self._trimmed(int(upto))
+            self._snapshots.forget(upto)  # from which nothing can begin any more
 
     # --- erasure --------------------------------------------------------------------------
 
@@ -244,6 +291,7 @@ class Maintenance:
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
             for each in orders:
+                await self.forget_beside(each.owner)
                 count = log.forget(each.owner, Offset(each.upto))
                 counts[each.owner] = counts.get(each.owner, 0) + count
             self._snapshots.forget(Offset(folded.at))
@@ -279,6 +327,7 @@ class Maintenance:
         log = self._writer.log
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
+        await self.forget_beside(owner)
         folded = await self.snapshot()
         async with self._folding:
             count = log.forget(owner, Offset(folded.at))
@@ -345,15 +394,50 @@ class Maintenance:
         """
         return await self.folded(wanted, self._note_progress)
 
-    async def folded(self, wanted: PolicySettings, progress: Progress | None = None) -> Learner:
+    async def folded_for_all(self, wanted: PolicySettings) -> tuple[Learner, Offset]:
+        """The same, and the snapshot that is kept lies in the shared log; its offset."""
+        ats = list[Offset]()
+
+        async def share(at: Offset) -> None:
+            if not await self._shared_as(snapshot_key(wanted, self._settings), at):
+                raise StoreError(
+                    "the policy was not shared: another is the keeper, or states differ"
+                )
+            ats.append(at)
+
+        return await self.folded(wanted, self._note_progress, share), ats[-1]
+
+    async def folded_on(self, wanted: PolicySettings, at: Offset, state: bytes) -> Learner:
+        """The same from another process' snapshot of it."""
+        self._snapshots.save(at, snapshot_key(wanted, self._settings), state)
+        return await self.folded(wanted, self._note_progress, is_begun=True)
+
+    async def carried_out(self) -> bool:
+        """Erase and delete from this process' copy what is ordered; whether its log begins later
+        than the first event.
+        """
+        if self.erasing is not None:
+            await self.erasing.carry_out()
+        if self.retaining is not None:
+            await self.retaining.carry_out()
+        return first_of(self._writer.log) > 1
+
+    async def folded(
+        self,
+        wanted: PolicySettings,
+        progress: Progress | None = None,
+        share: Callable[[Offset], Awaitable[None]] | None = None,
+        *,
+        is_begun: bool = False,
+    ) -> Learner:
         """A policy trained on the whole log by a child process, up to the present event.
 
         It learns the lessons of the meantime at the end. The caller must put the learner in its
         place before awaiting anything else. progress: also keep a snapshot for it, since it will
-        serve.
+        serve. share: called with the offset of that snapshot. is_begun: there is a snapshot for it
+        to continue from.
         """
-        if self.erasing is not None:
-            await self.erasing.carry_out()
+        await self.carried_out()
         policy, log = load_policy(wanted), self._writer.log
         await asyncio.to_thread(policy.init)  # this may import a library
         with ExitStack() as until_learned:
@@ -366,12 +450,14 @@ class Maintenance:
                 task = Task(
                     **task_arguments(wanted, self._settings),
                     directory=str(self._snapshots.directory),
-                    begin="fresh",
+                    begin="taught" if is_begun else "fresh",
                     base_key=snapshot_key(self.serving, self._settings),
                     first=int(first_of(log)),
                     save=progress is not None,
                 )
                 folded = await self._fold(task, upto, progress)
+                if share is not None:
+                    await share(Offset(folded.at))
             built = snapshot.load_learner(folded.learner, policy)
             ids = tuple(sorted(self._writer.world.arms))
             await asyncio.to_thread(_warm, built, ids, self._dim())
@@ -460,3 +546,7 @@ def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
         learner.policy.propose(
             learner.state, nothing, Arms(ids, np.zeros(len(ids)), np.zeros(len(ids)))
         )
+
+
+async def _nothing_beside(_: str) -> None:
+    """Nothing is kept beside the log."""

@@ -89,11 +89,11 @@ class Writer:
         """Why the records of a unit cannot be erased; "" where it is up to the log alone."""
         return ""
 
-    def listen(self, heard: Heard) -> None:
-        """Call this listener with every event that is applied from now on, in order, with the world
-        after it.
+    def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
+        """Call this listener with every event of these kinds, or of all without any, that is
+        applied from now on, in order, with the world after it.
         """
-        self._live.listen(heard)
+        self._live.listen(heard, *kinds)
 
     def lessons(self) -> AbstractContextManager[list[Lesson]]:
         """All lessons from now on, for a policy that is being trained on the past elsewhere."""

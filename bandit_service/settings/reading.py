@@ -17,7 +17,7 @@ from bandit_service.core.fields import check_stated
 from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.settings import shared, tables
+from bandit_service.settings import shared, tables, texts
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import all_metrics, metrics_of
@@ -140,9 +140,11 @@ def read(
         "feedback_secrets": _secrets(
             values["feedback.secret_env"] if secrets else "", environ, mistakes
         ),
+        "texts_keys": texts.keys_of(values, environ, path, mistakes) if secrets else (),
     }
     mistakes += routeless(found["experiments"], found["routes"])
-    mistakes += shared.not_yet(values, found)
+    mistakes += texts.redaction_mistakes(values)
+    mistakes += shared.of_retention(values)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)

@@ -7,6 +7,7 @@ from typing import Any
 
 from bandit_service.core.sessions import CREDITS
 from bandit_service.settings.rule import Rule, setting
+from bandit_service.settings.texts import BOTH, OFF, QUESTIONS, RULES
 from store import DEFAULT, ENGINES
 
 
@@ -233,6 +234,49 @@ class FeedbackSettings:
     )
     rate_per_s: float = setting(
         50.0, "maximum votes per second of all tokens together; beyond it 429", low=0.1, high=1e5
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TextsSettings:
+    """Whether questions and answers are kept, in a file of their own (docs/texts.md)."""
+
+    keep: str = setting(
+        OFF,
+        "what is kept, encrypted, for whoever may read it: nothing, questions, or both questions "
+        "and answers; off deletes at the start what was kept",
+        choices=(OFF, QUESTIONS, BOTH),
+    )
+    key_env: str = setting(
+        "",
+        "environment variable with the keys that encrypt them, each 32 bytes in base64, separated "
+        "by spaces: the first one encrypts, all decrypt",
+    )
+    key_file: str = setting(
+        "", "file with the same, relative to the configuration's, in place of key_env"
+    )
+    ttl_s: float = setting(
+        604_800.0, "how long after its decision a text is kept", low=60, high=31_536_000
+    )
+    max_rows: int = setting(
+        100_000, "of how many decisions texts are kept, the newest", low=1, high=10_000_000
+    )
+    max_chars: int = setting(
+        8_000, "characters of a question or an answer that are kept", low=1, high=100_000
+    )
+    redact: tuple[str, ...] = setting(
+        tuple(RULES),
+        f"what is taken out of a text before it is kept, some of {', '.join(RULES)}",
+    )
+    patterns: tuple[str, ...] = setting(
+        (), "regular expressions of what else is taken out, at most 32"
+    )
+    redact_s: float = setting(
+        1.0,
+        "maximum CPU seconds to take these out of one question with its answer; if it takes more, "
+        "they are not kept",
+        low=0.01,
+        high=60,
     )
 
 

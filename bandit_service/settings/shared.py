@@ -1,4 +1,4 @@
-"""What a log of several processes needs, and what does not work on it yet."""
+"""What a log of several processes needs."""
 
 from __future__ import annotations
 
@@ -84,18 +84,14 @@ def _scheme(address: str) -> str:
         return ""
 
 
-def not_yet(values: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The settings that one process has and several on one log have not."""
+def of_retention(values: Mapping[str, Any]) -> list[str]:
+    """What deleting old records of a shared log needs."""
     engine = values["log.engine"]
-    if engine not in _ENGINES:
+    if engine not in _ENGINES or values["log.share_snapshots"]:
         return []
-    wrong = {
-        "policies": bool(found["policies"]),
-        "retention.max_age_s": bool(values["retention.max_age_s"]),
-        "retention.max_bytes": bool(values["retention.max_bytes"]),
-    }
     return [
-        f'{key}: does not work with log.engine = "{engine}" yet (docs/scale.md); leave it out'
-        for key, given in wrong.items()
-        if given
+        f'{key}: needs log.share_snapshots with log.engine = "{engine}", since a replica that '
+        "joins begins from a shared snapshot; use 0 or share snapshots"
+        for key in ("retention.max_age_s", "retention.max_bytes")
+        if values[key]
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from prometheus_client import Gauge
 
 from bandit_service.core import events as ev
+from bandit_service.core.judge_grades import altogether
 from bandit_service.core.named_metrics import Tally
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.sessions import merged
@@ -17,6 +19,9 @@ from bandit_service.telemetry.estimates import Estimates
 from bandit_service.telemetry.learning import LearningFold
 from bandit_service.telemetry.learning_health import Mean, changes
 from policies import ArmId
+
+AT_ONCE = 256
+"""Costs that are counted together."""
 
 
 class LearningMetrics:
@@ -31,6 +36,7 @@ class LearningMetrics:
         self._bounded = bounded
         self.drift = DriftMetrics(made, bounded)
         self._estimates = Estimates(made, bounded)
+        self._paid: list[tuple[str, float, float, tuple[ArmId, float] | None]] = []
 
     def decided(self, event: ev.Decided) -> bool:
         """One answered decision;
@@ -64,11 +70,24 @@ class LearningMetrics:
             self._estimates.settled(arm, "" if decided is None else decided.policy, event.reward)
         if event.cost_usd is None or decided is None:
             return
-        self._metrics.cost(arm).inc(max(0.0, event.cost_usd))
-        self._metrics.expected_cost.inc(max(0.0, decided.expected_cost_usd))
-        if would_cost is not None:
-            baseline, usd = would_cost
-            self._metrics.baseline_cost(self._bounded(baseline)).inc(max(0.0, usd))
+        self._paid.append((arm, event.cost_usd, decided.expected_cost_usd, would_cost))
+        if len(self._paid) >= AT_ONCE:
+            self.count()
+
+    def count(self) -> None:
+        """Count the costs that were told of: for many at once, and before a scrape."""
+        told, self._paid = self._paid, []
+        costs, baselines = defaultdict[str, float](float), defaultdict[str, float](float)
+        for arm, usd, _, would_cost in told:
+            costs[arm] += max(0.0, usd)
+            if would_cost is not None:
+                baselines[would_cost[0]] += max(0.0, would_cost[1])
+        for arm, usd in costs.items():
+            self._metrics.cost(arm).inc(usd)
+        for baseline, usd in baselines.items():
+            self._metrics.baseline_cost(self._bounded(baseline)).inc(usd)
+        if told:
+            self._metrics.expected_cost.inc(sum(max(0.0, expected) for _, _, expected, _ in told))
 
     def look(self, world: World) -> None:
         """Set the gauges: NaN without a value, and no series of an arm that is not offered."""
@@ -79,6 +98,7 @@ class LearningMetrics:
         self.drift.look(world, foremost)
         self._estimates.look(foremost)
         self._look_at_metrics(world)
+        self._look_at_judges(world)
         self._metrics.arms_offered.set(len(world.offered()))
         best = health.best()
         overall = {
@@ -123,6 +143,20 @@ class LearningMetrics:
             self._metrics.metric_mean(*labels).set(one.total / one.weight)
             self._metrics.metric_values(*labels).set(one.weight)
         for gauge in (self._metrics.metric_mean, self._metrics.metric_values):
+            gauge.only(found)
+
+    def _look_at_judges(self, world: World) -> None:
+        """How far each judge agrees with people, by what it goes by now."""
+        judging, made = world.judging, self._metrics
+        found = {
+            (judge,): altogether(judging.routes(judge, basis).values())
+            for judge, basis in judging.newest.items()
+        }
+        for labels, pairs in found.items():
+            apart = pairs.mean_absolute_difference
+            made.judge_pairs(*labels).set(pairs.pairs)
+            made.judge_apart(*labels).set(float("nan") if apart is None else apart)
+        for gauge in (made.judge_pairs, made.judge_apart):
             gauge.only(found)
 
     def _by_label(self, means: Mapping[str, Mean]) -> dict[str, Mean]:

@@ -145,6 +145,7 @@ class Telemetry:
         self._count_rewards()
         self._count_answers()
         self._count_decisions()
+        self.learning.count()
         for result, n in self._looked_up.items():
             self._cache[result].inc(n)
             self._looked_up[result] = 0

@@ -94,7 +94,9 @@ export class Chart {
 
   empty(nothing) {
     this.none.hidden = !nothing;
-    if (nothing) this.cursor(null);
+    if (!nothing) return;
+    this.canvas.setAttribute("aria-label", this.label); // what it said of before is no longer there
+    this.cursor(null);
   }
 
   point(event) {

@@ -6,7 +6,7 @@ import { clock, percent, signed } from "./format.js";
 import { rewardForm } from "./reward_form.js";
 import { routePicker } from "./routes.js";
 import { dotOf, store } from "./store.js";
-import { decisionView } from "./why.js";
+import { decisionView, textBlock } from "./why.js";
 
 let list = null;
 let open = "";
@@ -76,13 +76,23 @@ export async function openDecision(id) {
   if (id) await load(id);
 }
 
+async function showText(id, at) {
+  try {
+    at.replaceChildren(textBlock(await ask("GET", `v1/decisions/${encodeURIComponent(id)}/text`)));
+  } catch (error) {
+    at.replaceChildren(el("p", { class: "note" }, error.message));
+  }
+}
+
 async function load(id, form = null) {
   const panel = byId("why");
   try {
     const decision = await ask("GET", `v1/decisions/${encodeURIComponent(id)}`);
     if (id !== open) return;
     form ??= rewardForm(id, decision.arm, () => load(id, form));
-    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, form));
+    const text = el("div");
+    panel.replaceChildren(el("h3", { tabindex: "-1" }, "Why this decision?"), ...decisionView(decision, form), text);
+    if (decision.text) await showText(id, text);
   } catch (error) {
     if (id !== open) return;
     open = null; // so that it is asked for again, as with a key

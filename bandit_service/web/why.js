@@ -1,7 +1,7 @@
 // Why one decision fell as it did: scores, chances, neighbours, what constraints took out.
 
 import { el } from "./dom.js";
-import { clock, expectedOf, NONE, number, percent, seconds, signed, usd } from "./format.js";
+import { clock, count, expectedOf, moment, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
 const NEAR = 6;
@@ -118,6 +118,17 @@ function effortOf({ effort, effort_asked: asked }) {
 function path(decision) {
   const steps = (decision.steps ?? []).map((step) => STEPS[step] ?? step);
   return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
+}
+
+/** What was asked and answered, of GET /v1/decisions/{id}/text, as far as it is kept. */
+export function textBlock(text) {
+  const said = (label, value) => [el("h5", {}, label), el("pre", { class: "said", tabindex: "0", "aria-label": label }, value)];
+  const notes = [text.cut ? "cut" : "", text.redacted ? `${count(text.redacted)} places redacted` : "", `kept until ${moment(text.until)}`];
+  return block("What was said",
+    said("Question", text.question),
+    text.answer === null ? null : said("Answer", text.answer),
+    text.neighbours.length ? el("details", {}, el("summary", {}, `Questions of ${text.neighbours.length} nearest past queries`), el("ol", { class: "said" }, text.neighbours.map((each) => el("li", {}, each.question)))) : null,
+    el("p", { class: "muted" }, notes.filter(Boolean).join("; ")));
 }
 
 /** All of GET /v1/decisions/{id}, with `form` where the signals are; `weighed`: its arms in full, while they are known. */

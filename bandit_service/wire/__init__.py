@@ -25,6 +25,7 @@ from bandit_service.wire.decoding import (
     decode_request,
     parts_of,
     read,
+    read_at_once,
 )
 from bandit_service.wire.requests import (
     MAX_WHY,
@@ -80,6 +81,7 @@ __all__ = [
     "numbers",
     "parts_of",
     "read",
+    "read_at_once",
     "refuse_more",
     "refuse_subject",
     "required",

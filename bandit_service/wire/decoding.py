@@ -141,14 +141,20 @@ def read(body: bytes, kind: type[R]) -> R:
 
     In one pass, if nothing is wrong; what is wrong the two of them say.
     """
+    request = read_at_once(body, kind)
+    return convert(decode_request(body), kind) if request is None else request
+
+
+def read_at_once(body: bytes, kind: type[R]) -> R | None:
+    """The same in one pass; None if something may be wrong."""
     nested = body.count(b"[") + body.count(b"{") > MAX_DEPTH
-    if not nested and _LONG not in body.translate(_DIGITS):
-        try:
-            request: R = _decoder_of(kind).decode(body)
-            return request
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            pass
-    return convert(decode_request(body), kind)
+    if nested or _LONG in body.translate(_DIGITS):
+        return None
+    try:
+        request: R = _decoder_of(kind).decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return request
 
 
 @cache

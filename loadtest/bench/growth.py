@@ -175,7 +175,7 @@ def measured(cell: Cell) -> Row:
     alone, decided = _decisions(world, index, asked[:half:4], 1)
     together, more = _decisions(world, index, asked[half:], TOGETHER)
     learned = _outcomes(world, index, [*decided, *more])
-    start_s = _start(world, cell)
+    start_s = _start(world, index, cell)
     figures = (1e6 * alone, 1e6 * together, 1e6 * learned, megabytes, 1e3 * start_s)
     return {"to": cell.size} | dict(zip(COLUMNS, figures, strict=True))
 
@@ -250,9 +250,12 @@ def _learn(world: World, index: HybridIndex, event: ev.Rewarded) -> None:
         index.add(id, world.history.vector(id))
 
 
-def _start(world: World, cell: Cell) -> float:
-    """Seconds of CPU from a snapshot's bytes to a world with its index, of all threads."""
-    kept = snapshot.dump(world)
+def _start(world: World, before: HybridIndex, cell: Cell) -> float:
+    """Seconds of CPU from a snapshot's bytes and the cells to a world with its index, of all
+    threads.
+    """
+    before.wait()
+    kept, placed = snapshot.dump(world), before.placed()
     name = world.serving
     policy = world.learners[name].policy
     begun = time.process_time()
@@ -260,7 +263,7 @@ def _start(world: World, cell: Cell) -> float:
         restored = snapshot.restore(snapshot.read(kept), {name: policy}, name)
         index = HybridIndex(cell.dim, restored.history.capacity, rows=restored.history)
         ids, stored = restored.history.vectors()
-        index.load(np.array(ids, np.int64), stored)
+        index.load(np.array(ids, np.int64), stored, placed)
     taken = time.process_time() - begun
     index.close()
     return taken

@@ -156,7 +156,7 @@ async def started(
     directory: Path, models: Path, environ: dict[str, str], count: int
 ) -> AsyncIterator[list[Replica]]:
     """So many services."""
-    replicas = [Replica(directory / f"r{i}", models, environ) for i in range(count)]
+    replicas = [Replica(directory / f"r{i}", models, environ, forked=True) for i in range(count)]
     try:
         await asyncio.gather(*(each.begin() for each in replicas))
         yield replicas

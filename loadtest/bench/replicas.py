@@ -80,7 +80,7 @@ async def bench_pairs(
             aiohttp.ClientSession() as session,
         ):
             clients = Clients(session, replicas)
-            await clients.load(1.0, args.clients)  # warm
+            await clients.load(min(1.0, args.seconds), args.clients)  # warm
             fast = await clients.load(args.seconds, args.clients)
             calm = await clients.load(args.seconds, args.clients, per_s=args.calm)
         rows.append(_row(f"{count} on {_NAMES[name]}" if name else _ALONE, fast, calm))

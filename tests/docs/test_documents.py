@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 import policies
+from bandit_service.cli.commands import serve
 from bandit_service.http.routes import ROUTES
+from bandit_service.settings import Settings
 from bandit_service.testing import laws
 from tests.service.running import serving
 
@@ -109,6 +111,20 @@ def test_every_make_target_is_explained_and_the_readme_names_real_ones() -> None
     for path in DOCUMENTS:
         for target in re.findall(r"`make ([a-z-]+)", path.read_text(encoding="utf-8")):
             assert target in explained, f"{path.name} names make {target}"
+
+
+def test_a_newcomer_is_told_where_the_commands_are_and_how_long_the_first_ones_take() -> None:
+    """`.venv/bin` was named nowhere, and `make run` and `make demo` were silent for minutes."""
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    quickstart = readme[readme.index("## Quickstart") : readme.index("## Evaluate, tune, teach")]
+    assert "The commands are in `.venv/bin`" in quickstart
+    assert re.search(r"first `make run` [^.]* takes a few minutes", quickstart)
+    assert re.search(r"make demo # [^#]*about two minutes", quickstart)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert 'echo "setting up $(VENV) (a few minutes the first time)"' in makefile
+    said = re.search(r"command  (\S+)", serve.hints("http://127.0.0.1:8080", Settings()))
+    assert said is not None
+    assert said[1] == str(Path(sys.executable).parent / "bandit-service")
 
 
 def test_the_api_page_lists_every_path_and_no_other() -> None:

@@ -10,8 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bandit_service.data.convert import write
+from bandit_service.data.recordings import open_recording
 from tests.service.running import Process
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +31,14 @@ def copied(tmp_path: Path, models: Path) -> Path:
     (target / "var").mkdir()
     (target / "var" / "models").symlink_to(models, target_is_directory=True)
     return target
+
+
+@pytest.fixture
+def few(copied: Path) -> str:
+    """The name of a recording there: a quarter of the one that the examples take by default."""
+    whole = open_recording("specialists")
+    write(whole.take(np.arange(0, len(whole.texts), 4)), copied / "few.jsonl")
+    return "few.jsonl"
 
 
 @pytest.fixture(scope="module")

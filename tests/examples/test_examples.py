@@ -178,13 +178,13 @@ def test_an_ab_test_begins_and_ends_and_can_be_run_again(run: Ran, service: str)
 
 
 @pytest.mark.long
-def test_the_proof_says_what_its_interval_says(run: Ran) -> None:
-    done = run("my_policy_wins.py", SEEDS="2", DATA="specialists")
+def test_the_proof_says_what_its_interval_says(run: Ran, few: str) -> None:
+    done = run("my_policy_wins.py", SEEDS="2", DATA=few)
     assert done.returncode == 0, done.stderr
     kept, head, *lines = done.stdout.splitlines()
     assert re.fullmatch(r"slopes keeps \d+ laws", kept)
     assert int(kept.split()[2]) > 20
-    assert head.startswith("specialists, 2 orders: mean reward of slopes 0.")
+    assert head.startswith(f"{few}, 2 orders: mean reward of slopes 0.")
     assert [line.split()[0] for line in lines] == ["nested", "epsilon_greedy"]
     mine = float(head.split()[-1])
     for line in lines:
@@ -211,11 +211,11 @@ def test_the_proof_refuses_a_policy_that_breaks_a_law(copied: Path, run: Ran) ->
 
 
 @pytest.mark.long
-def test_eagle_is_measured_beside_the_papers_baselines(run: Ran) -> None:
-    done = run("reproduce_eagle.py", SEEDS="1", DATA="specialists")
+def test_eagle_is_measured_beside_the_papers_baselines(run: Ran, few: str) -> None:
+    done = run("reproduce_eagle.py", SEEDS="1", DATA=few)
     assert done.returncode == 0, done.stderr
     name, head, *rows = done.stdout.strip().splitlines()
-    assert name == "specialists"
+    assert name == few
     assert " ".join(head.split()) == "router log-WTP AUC AUC s at 70% s at 85% s at 100%"
     assert [row.split()[0] for row in rows[:4]] == ["Eagle", "kNN", "MLP", "SVM"]
     areas = {row.split()[0]: float(row.split()[1]) for row in rows[:4]}

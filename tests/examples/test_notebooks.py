@@ -17,10 +17,9 @@ import nbformat  # noqa: E402 - after the look whether it is there
 from nbclient import NotebookClient  # noqa: E402
 
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
-SMALL = {"SEEDS": "2", "DATA": "specialists", "QUERIES": "120"}
 SAYS = {
     "embedded_client": ["mean quality", "of the last quarter", "it went to"],
-    "my_policy_wins": ["laws apply, and hold", "specialists, less nested:"],
+    "my_policy_wins": ["laws apply, and hold", "few.jsonl, less nested:"],
     "reproduce_eagle": ["log-WTP AUC", "time of the last update"],
 }
 _PNG = "image/png"
@@ -43,9 +42,11 @@ def test_no_output_is_kept(path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_it_runs_from_top_to_bottom(
-    copied: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    copied: Path, few: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable, value in SMALL.items():
+    data = few if name != "embedded_client" else "specialists"
+    seeds = "1" if name == "reproduce_eagle" else "2"  # an interval wants two
+    for variable, value in {"SEEDS": seeds, "DATA": data, "QUERIES": "120"}.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     book: Any = nbformat.read(copied / f"{name}.ipynb", as_version=4)

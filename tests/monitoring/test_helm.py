@@ -43,6 +43,8 @@ ALL = [
         "serviceAccount.create=true",
         "serviceAccount.annotations.a=b",
         "networkPolicy.enabled=true",
+        "ingress.enabled=true",
+        "ingress.hosts[0]=a.example",
         "podLabels.a=b",
         "replicas=0",
     ],
@@ -148,6 +150,8 @@ def test_the_service_accepts_what_is_rendered(
         (["env[0].name=BANDIT_LOG_ENGINE"], "env: BANDIT_LOG_ENGINE is set by the chart"),
         (["updateStrategy=Recreate"], "'/updateStrategy'"),
         (["storage.size=big"], "'/storage/size'"),
+        (["ingress.enabled=true"], "'/ingress/hosts': minItems: got 0, want 1"),
+        (["ingress.hosts[0]=*.example"], "'/ingress/hosts/0'"),
         (["image.digest=1.2"], "'/image/digest'"),
         (["env[0].name=BANDIT_SERVER_SHUTDOWN_S"], "drainSeconds or shutdownSeconds"),
     ],
@@ -262,6 +266,30 @@ def test_the_account_and_who_may_ask_are_the_platforms() -> None:
     peer = "networkPolicy.from[0].namespaceSelector.matchLabels.a=b"
     rule = _rendered("networkPolicy.enabled=true", peer)["NetworkPolicy"]["spec"]["ingress"][0]
     assert rule["from"] == [{"namespaceSelector": {"matchLabels": {"a": "b"}}}]
+
+
+def test_an_ingress_leads_to_the_service_by_the_names_that_it_accepts() -> None:
+    assert "Ingress" not in _rendered()
+    hosts = ["ingress.enabled=true", "ingress.hosts[0]=a.example", "ingress.hosts[1]=b.example"]
+    found = _rendered(*hosts, "allowedHosts[0]=a.example", "service.port=80")
+    spec = found["Ingress"]["spec"]
+    assert "tls" not in spec
+    assert "ingressClassName" not in spec
+    assert [rule["host"] for rule in spec["rules"]] == ["a.example", "b.example"]
+    for rule in spec["rules"]:
+        (path,) = rule["http"]["paths"]
+        assert (path["path"], path["pathType"]) == ("/", "Prefix")
+        backend = path["backend"]["service"]
+        assert backend["name"] == found["Service"]["metadata"]["name"]
+        assert backend["port"]["name"] in [one["name"] for one in found["Service"]["spec"]["ports"]]
+    accepted = _environ(found)["BANDIT_SERVER_ALLOWED_HOSTS"].split(",")
+    assert accepted[-2:] == ["a.example", "b.example"]
+    assert "b.example" not in _environ(_rendered(*hosts[1:]))["BANDIT_SERVER_ALLOWED_HOSTS"]
+    more = ["ingress.className=nginx", "ingress.tlsSecret=cert", "ingress.annotations.a=b"]
+    spec = _rendered(*hosts, *more)["Ingress"]["spec"]
+    assert spec["ingressClassName"] == "nginx"
+    assert spec["tls"] == [{"secretName": "cert", "hosts": ["a.example", "b.example"]}]
+    assert "Ingress" not in _rendered(*hosts, SHARED, "migrate=true")
 
 
 def test_another_configuration_makes_another_pod() -> None:

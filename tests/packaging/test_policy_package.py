@@ -17,19 +17,24 @@ from tests.built import ROOT, build, environment
 PACKAGE = ROOT / "examples" / "policy_package"
 
 
+def _copied(directory: Path) -> Path:
+    ignored = shutil.ignore_patterns("__pycache__", "dist", ".pytest_cache")
+    return Path(shutil.copytree(PACKAGE, directory / "checkout", ignore=ignored))
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """The package as a repository of its own."""
-    ignored = shutil.ignore_patterns("__pycache__", "dist", ".pytest_cache")
-    return Path(shutil.copytree(PACKAGE, tmp_path / "checkout", ignore=ignored))
+    return _copied(tmp_path)
 
 
-@pytest.fixture
-def python(checkout: Path, wheel: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of an environment with both wheels."""
-    build(checkout, tmp_path / "dist", "--wheel")
-    (own,) = (tmp_path / "dist").glob("*.whl")
-    return environment(tmp_path / "installed", wheel, own)
+    directory = tmp_path_factory.mktemp("both")
+    build(_copied(directory), directory / "dist", "--wheel")
+    (own,) = (directory / "dist").glob("*.whl")
+    return environment(directory / "installed", wheel, own)
 
 
 def _workflow(checkout: Path) -> list[str]:
@@ -70,7 +75,10 @@ def test_a_policy_that_breaks_a_law_fails_its_ci(checkout: Path, python: Path) -
     assert broken != honest
     source.write_text(broken, encoding="utf-8")
     shutil.rmtree(checkout / "bandit_ucb1")
-    done = _ran(python, _workflow(checkout)[-1], checkout)
+    try:
+        done = _ran(python, _workflow(checkout)[-1], checkout)
+    finally:
+        source.write_text(honest, encoding="utf-8")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED" in done.stdout
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from store._cells import Cells
 from store._exact import similarities
 from store._kernels import LEVELS, Kernel, Numpy, native
 from store._protocols import Neighbours, Vector
@@ -105,5 +106,24 @@ def test_every_kernel_looks_at_the_same_cells(seed: int, k: int) -> None:
 
 
 @pytest.mark.skipif(len(KERNELS) == 1, reason="the scan is not compiled here")
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    dim=st.sampled_from([1, 5, 16, 33, 384]),
+    kind=st.sampled_from(["near", "sparse", "spiked"]),
+)
+def test_copies_are_the_same_bits_with_any_instructions(seed: int, dim: int, kind: str) -> None:
+    made = set()
+    for kernel in KERNELS[1:]:
+        vectors = _vectors(np.random.default_rng(seed), 40, dim, kind)
+        cells = Cells(dim, 1, copied=True)
+        cells.point_at(vectors)
+        rows = np.arange(40, dtype=np.int32)
+        kernel.put(cells, cells.put_many(np.arange(40), rows, np.zeros(40, np.int32)))
+        parts = cells.blocks, cells.scale, cells.length, cells.error
+        made.add(b"".join(part.tobytes() for part in parts))
+    assert len(made) <= 1
+
+
 def test_a_scan_takes_the_levels_that_this_processor_has() -> None:
     assert [each.name for each in KERNELS[1:]] == list(LEVELS[: len(KERNELS) - 1])

@@ -33,7 +33,8 @@ class Asker:
     async def visit(self, user: str, row: int) -> None:
         """Ask, and reward what was answered."""
         recorded = self._rows[row]
-        decided = await self._post("/v1/decide", {"query": recorded["text"], "unit": user}, user)
+        asked = {"embedding": recorded["embedding"], "unit": user}
+        decided = await self._post("/v1/decide", asked, user)
         arm = decided["arm"]
         quality, cost = recorded["quality"][arm], recorded["cost"][arm]
         await self._post(
@@ -74,10 +75,12 @@ async def main(plan: dict[str, Any]) -> dict[str, Any]:
     """Every user asks once, and then once more; what was answered, and what was not."""
     async with aiohttp.ClientSession() as session:
         asker = Asker(plan, session)
-        visits = iter(plan["visits"])
+        visits, allowed = iter(enumerate(plan["visits"])), Path(plan["allowed"]).read_text
 
         async def work() -> None:
-            for user, row in visits:
+            for before, (user, row) in visits:
+                while before >= int(allowed()):
+                    await asyncio.sleep(0.02)
                 await asker.visit(user, row)
 
         await asyncio.gather(*(work() for _ in range(WORKERS)))

@@ -1,4 +1,4 @@
-"""Twenty kills with -9 under load; `make chaos` has two hundred. And that the check can fail."""
+"""Twelve kills with -9 under load; `make chaos` has two hundred. And that the check can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from policies import ArmId
 from store import Record, _opening
 from store.sqlite import SqliteLog
 
-KILLS = 20
+KILLS = 12
 
 
 def _spoiled(how: str, ledger: Ledger) -> Ledger:
@@ -55,8 +55,8 @@ async def test_nothing_acknowledged_is_lost_or_counted_twice_by_kill_9(
     (data / "models").symlink_to(models, target_is_directory=True)
     totals = await chaos(data, KILLS, seed=20, verify_every=KILLS // 2, tick=_nothing)
     assert totals.kills == KILLS
-    assert totals.ledger.acknowledged > 500
-    assert len(totals.ledger.costs) > 20
+    assert totals.ledger.acknowledged > 200
+    assert len(totals.ledger.costs) > 10
     assert totals.ledger.embedded > 0
     assert totals.ledger.resolved > 0
     assert totals.found is not None

@@ -23,7 +23,7 @@ from bandit_service.app import assembly
 from bandit_service.core import events as ev
 from bandit_service.data.recordings import Recorded, open_recording
 from bandit_service.runtime import recovery, shadows
-from tests.service.running import Client, Process
+from tests.service.running import Client, Process, a_vector
 from tests.tools import needed
 
 needed("pareto_bandit")
@@ -49,25 +49,34 @@ SAME = {
 
 
 def _plans(recorded: Recorded, directory: Path) -> list[Path]:
-    """What each client asks: its users twice, every time something else, and nothing long."""
+    """What each client asks: its users twice, every time something else. Its embedding is by
+    chance, since to embed the texts would take most of the test's time.
+    """
     lengths = np.array([len(text) for text in recorded.texts])
     recorded = recorded.take(np.argsort(lengths, kind="stable")[: 2 * CLIENTS * USERS])
     rows = [
         {
-            "text": text,
+            "embedding": a_vector(i),
             "quality": {arm.id: float(q) for arm, q in zip(recorded.arms, quality, strict=True)},
             "cost": {arm.id: float(c) for arm, c in zip(recorded.arms, cost, strict=True)},
         }
-        for text, quality, cost in zip(recorded.texts, recorded.quality, recorded.cost, strict=True)
+        for i, (quality, cost) in enumerate(zip(recorded.quality, recorded.cost, strict=True))
     ]
     plans = []
     for k in range(CLIENTS):
         visits = [[f"user-{k}-{i % USERS}", i] for i in range(2 * USERS)]
-        plan = {"url": str(directory / "url"), "rows": rows[k::CLIENTS], "visits": visits,
-                "worth": WORTH}  # fmt: skip
+        plan = {"url": str(directory / "url"), "allowed": str(directory / "allowed"),
+                "rows": rows[k::CLIENTS], "visits": visits, "worth": WORTH}  # fmt: skip
         plans.append(directory / f"plan-{k}.json")
         plans[-1].write_text(json.dumps(plan))
     return plans
+
+
+def _allow(directory: Path, visits: int) -> None:
+    """So many visits of each client; it waits before the next one, so no ramp comes too late."""
+    written = directory / "written"
+    written.write_text(str(visits))
+    written.rename(directory / "allowed")
 
 
 async def _clients(plans: list[Path]) -> list[dict[str, Any]]:
@@ -124,11 +133,13 @@ async def test_three_variants_from_several_clients_over_ramps_and_a_kill(
                 assert (await client.call("PUT", f"/v1/experiments/{id}", body))[0] == 201
                 status, begun = await client.post(f"/v1/experiments/{id}/start", {"why": "go"})
                 assert status in (200, 202), begun
+            _allow(tmp_path, USERS // 2)
             running = asyncio.create_task(_clients(plans))
-            for units, share in ((60, 0.6), (150, 0.8)):
+            for units, share, visits in ((60, 0.6, USERS), (150, 0.8, 3 * USERS // 2)):
                 await _units(client, units)
                 ramp = {"share": share, "why": "it goes well"}
                 assert (await client.call("PATCH", "/v1/experiments/three", ramp))[0] == 200
+                _allow(tmp_path, visits)
             await _units(client, 220)
             process.kill()
             process, url = await _served(data, models, arms)
@@ -136,6 +147,7 @@ async def test_three_variants_from_several_clients_over_ramps_and_a_kill(
             _, again = await client.get("/v1/experiments/three")
             assert (again["status"], again["experiment"]["share"]) == ("running", 0.8)
             await client.call("PATCH", "/v1/experiments/three", {"share": 1.0})
+            _allow(tmp_path, 2 * USERS)
             tallies = await running
             _, three = await client.get("/v1/experiments/three/results")
             _, same = await client.get("/v1/experiments/same/results")

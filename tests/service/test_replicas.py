@@ -27,13 +27,13 @@ from tests.service.running import Client, a_vector, opened
 
 @asynccontextmanager
 async def replicas(
-    n: int, path: Path, models: Path, postgres: Postgres, **environ: str
+    n: int, path: Path, models: Path, engine: Postgres | NatsServers, **environ: str
 ) -> AsyncIterator[list[tuple[Client, World]]]:
     """Services in this process on a log of this test."""
     async with AsyncExitStack() as stack:
         yield [
             await stack.enter_async_context(
-                opened(path / f"r{i}", models, **(shared(path, postgres) | environ))
+                opened(path / f"r{i}", models, **(shared(path, engine) | environ))
             )
             for i in range(n)
         ]

@@ -21,14 +21,18 @@ from bandit_service.core.world import World
 from bandit_service.runtime import maintenance, recovery
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.turning import PolicyTurn
+from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
 from store import Offset, StoreError, Unsure
+from store.jetstream import JetStreamLog
 from store.postgres import PostgresLog
 from store.sqlite import SqliteLog
 from tests.service.folding_here import fold_here
 from tests.service.running import Client, Process, a_vector, opened
 from tests.service.test_replicas import patiently, replicas, same, shared
+from tests.unit.store.shared_suite import all_of
 
+Engine = Postgres | NatsServers
 UNIT = "someone-0192-marked"
 
 
@@ -65,8 +69,10 @@ def _kinds(data: Path) -> list[str]:
     return kinds
 
 
-async def _in_the_database(postgres: Postgres, path: Path) -> tuple[int, int]:
+async def _in_the_database(postgres: Engine, path: Path) -> tuple[int, int]:
     """How many records, and how many snapshots, of this log hold the unit's name."""
+    if isinstance(postgres, NatsServers):
+        return await _in_the_streams(shared(path, postgres), postgres)
     db = await asyncpg.connect(postgres.dsn)
     try:
         log = shared(path, postgres)["BANDIT_LOG_NAME"]
@@ -86,7 +92,22 @@ async def _in_the_database(postgres: Postgres, path: Path) -> tuple[int, int]:
     return int(records), int(parts)
 
 
-async def _erased_everywhere(postgres: Postgres, path: Path, *names: str) -> None:
+async def _in_the_streams(environ: dict[str, str], nats: NatsServers) -> tuple[int, int]:
+    log = _on_jetstream(environ["BANDIT_LOG_NAME"], nats)
+    await log.connect()
+    records = [each for each in await all_of(log) if UNIT.encode() in each.record.body]
+    states = [
+        await log.newest_snapshot(key, Offset(at - 1), at) for key, at in await log.snapshots()
+    ]
+    await log.close()
+    return len(records), sum(UNIT.encode() in found[1] for found in states if found)
+
+
+def _on_jetstream(name: str, nats: NatsServers) -> JetStreamLog:
+    return JetStreamLog(nats.address, name, insecure_single=len(nats.servers) == 1)
+
+
+async def _erased_everywhere(postgres: Engine, path: Path, *names: str) -> None:
     """Each replica erases its copy when it applies the order, which may be a moment later."""
     async with asyncio.timeout(60):
         while [each for name in names for each in _holders(path / name)]:
@@ -367,8 +388,16 @@ async def _keeper(clients: list[Client]) -> int:
             await asyncio.sleep(0.05)
 
 
-async def _written(postgres: Postgres, log: str, kind: str, count: int) -> None:
+async def _written(postgres: Engine, log: str, kind: str, count: int) -> None:
     """Wait until the database has so many events of this kind."""
+    if isinstance(postgres, NatsServers):
+        jetstream = _on_jetstream(log, postgres)
+        await jetstream.connect()
+        async with asyncio.timeout(60):
+            while sum(each.record.kind == kind for each in await all_of(jetstream)) < count:
+                await asyncio.sleep(0.005)
+        await jetstream.close()
+        return
     db = await asyncpg.connect(postgres.dsn)
     asked = "SELECT count(*) FROM bandit_log WHERE log = $1 AND kind = $2"
     try:

@@ -47,7 +47,7 @@ def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) 
         "--jetstream",
         "1",
         "--seconds",
-        "0.5",
+        "0.2",
         "--past",
         "50",
         "--seeds",
@@ -69,8 +69,9 @@ def test_the_bench_measures_and_writes_its_tables(models: Path, tmp_path: Path) 
 @pytest.mark.long
 def test_the_model_measures_its_constants_and_prints_its_table(models: Path) -> None:
     shared_log.wanted()
-    command = [sys.executable, "-m", "loadtest.scale_model", "--seconds", "0.5", "--models"]
-    done = subprocess.run([*command, str(models)], capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", "loadtest.scale_model"]
+    sizes = ["--seconds", "0.3", "--replicas", "1", "2", "--models", str(models)]
+    done = subprocess.run([*command, *sizes], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     constants, model = done.stdout.strip().split("\n\n")
     assert len(constants.splitlines()) == 12
@@ -79,7 +80,5 @@ def test_the_model_measures_its_constants_and_prints_its_table(models: Path) -> 
     assert "one process, SQLite (baseline)" in baseline
     rates = [row.split("|")[1].strip() for row in rows]
     assert rates == ["1,000", "10,000", "100,000", "1,000,000"]
-    wrong = subprocess.run(
-        [*command[:3], "--busy", "0"], capture_output=True, text=True, timeout=60
-    )
+    wrong = subprocess.run([*command, "--busy", "0"], capture_output=True, text=True, timeout=60)
     assert (wrong.returncode, "--busy above 0" in wrong.stderr) == (2, True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from bandit_service.http.admission import DECIDE, JITTER_S, OUTCOME, Admission, Entrance, Limit
+from bandit_service.http.admission import DECIDE, JITTER_S, OUTCOME, Admission, Limit
+from bandit_service.http.entrance import Entrance
 
 
 def _run(limit: Limit, seconds_each: float, offered: int, until: float, begin: float = 0.0) -> None:
@@ -78,7 +79,7 @@ class _Door:
         for _ in range(decides):
             self.admission.enter(DECIDE)
         self.stack, self.transport = _Stack(), _Transport()
-        self.entrance = Entrance(self.stack, self.admission)
+        self.entrance: Entrance[object] = Entrance(self.stack, self.admission)
         self.entrance.connection_made(self.transport)
 
 

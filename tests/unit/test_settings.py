@@ -287,12 +287,8 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
             'log.dsn_env: is only for log.engine = "postgres" or "jetstream"',
         ),
         (
-            {"BANDIT_RETENTION_MAX_AGE_S": "60"},
-            'retention.max_age_s: does not work with log.engine = "postgres" yet',
-        ),
-        (
-            {"BANDIT_POLICIES": '[{"name": "uniform"}]'},
-            'policies: does not work with log.engine = "postgres" yet',
+            {"BANDIT_RETENTION_MAX_AGE_S": "60", "BANDIT_LOG_SHARE_SNAPSHOTS": "false"},
+            'retention.max_age_s: needs log.share_snapshots with log.engine = "postgres"',
         ),
         (
             {"BANDIT_LOG_INSECURE_SINGLE": "true"},

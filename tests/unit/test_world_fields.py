@@ -27,6 +27,7 @@ from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
+from bandit_service.core.judge_grades import Agreement, JudgeGrades, Scored
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.metric_spec import NamedMetric
@@ -34,6 +35,7 @@ from bandit_service.core.named_metrics import NamedMetrics, Tally
 from bandit_service.core.pending import PendingDecisions
 from bandit_service.core.policy_building import PolicyBuilding
 from bandit_service.core.resolved import Pending
+from bandit_service.core.retention import Retention
 from bandit_service.core.routes import Routes
 from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
@@ -118,7 +120,8 @@ def _others() -> dict[str, Any]:
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
-        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}),
+        "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}, 3),
+        "retention": Retention(4),
         "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "named": NamedMetrics(
@@ -133,6 +136,11 @@ def _others() -> dict[str, Any]:
             {"budgets": {"service * day": "00"}},
             [Revision(1, 2.0, "ops", "why", "api", ["budgets"], {"budgets": []})],
             ["ab"],
+        ),
+        "judging": JudgeGrades(
+            {"d": Scored("j", "00", "bot", "owner", 7_000, 5_000)},
+            {"00 j": {"bot": Agreement(1, 2, 3, 4, 5, 6, 7, {70: [1, 2, 3]})}},
+            {"j": "00"},
         ),
         "sessions": Sessions(
             {"g": ["d"]},
@@ -171,9 +179,16 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     """The codec reads the fields: there is no list of them to forget one in."""
     encoded = msgspec.msgpack.decode(codec.dump(_world()), type=dict[str, msgspec.Raw])
     assert list(encoded) == [name for name in CARRIED if name not in IF_ANY]
-    assert {"building", "configuration", "leases", "routes", "named", "sessions"} == IF_ANY, (
-        "of which a world that has none is written as it was before"
-    )
+    assert {
+        "building",
+        "configuration",
+        "judging",
+        "leases",
+        "routes",
+        "named",
+        "sessions",
+        "retention",
+    } == IF_ANY, "of which a world that has none is written as it was before"
 
 
 def test_what_is_chosen_or_only_told_is_not_folded() -> None:

@@ -134,11 +134,17 @@ async def test_everything_is_reached_by_the_keyboard_and_is_seen_to_be(
 
 
 async def test_a_chart_is_read_with_the_arrow_keys(service: Service, opened: Opened) -> None:
+    """Its name says the newest values where they are drawn, and nothing of those of before."""
     page = await opened(service.url)
     await page.wait_for_selector("#arms tbody tr")
-    await page.click("#range-coarse")
-    await page.click("#range-fine")
     drawn = page.locator('#reward canvas[aria-label*="Now"]')
+    for step in ("fine", "coarse", "fine"):
+        await page.click(f"#range-{step}")
+        name, too_few = await page.evaluate(
+            "() => [document.querySelector('#reward canvas').ariaLabel,"
+            " !document.querySelector('#reward .none').hidden]"
+        )
+        assert ("Now" in name) is not too_few
     while not await drawn.count():  # until rewards came in two seconds of the last ten minutes
         await asyncio.to_thread(service.serve, 3, first=5000)
     await page.focus("#reward canvas")

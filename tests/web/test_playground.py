@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bandit_service.settings.texts import new_key
 from tests.service.provider import COST, a_gateway
 from tests.service.running import Client
 from tests.web.conftest import PICTURES, Opened, Service
@@ -154,3 +155,19 @@ async def test_a_route_is_chosen_for_a_query_and_in_the_list_of_decisions(
         assert "route bot" in await rows.first.inner_text()
         await page.select_option("#feed-route", "auto")
         assert "route bot" not in await rows.first.inner_text()
+
+
+async def test_a_decision_shows_what_was_said_if_it_is_kept(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    texts = {"BANDIT_TEXTS_KEEP": "both", "BANDIT_TEXTS_KEY_ENV": "K", "K": new_key()}
+    async with a_gateway(tmp_path, models, **texts) as (client, _):
+        page = await _playground(opened, client.url)
+        answers = await _asked(page, "alpha")
+        await page.get_by_text("Done.").wait_for()
+        await answers.first.locator("a").click()
+        said = page.locator("#why .block", has_text="What was said")
+        await said.wait_for()
+        assert await said.locator("pre").all_inner_texts() == ["user: Hello there", "I am alpha"]
+        assert await page.evaluate(NAMELESS) == []
+        assert await page.evaluate(DIM) == []

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
 
     async def copied() -> int:
         try:
-            return await sharing.migrate(shared, log, chosen, progress)
+            snapshots = assembly.open_snapshots(chosen)
+            return await sharing.migrate(shared, log, snapshots, chosen, progress)
         finally:
             await shared.close()
 

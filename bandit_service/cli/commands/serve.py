@@ -101,7 +101,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
             partial.rename(args.ready_file)
         if args.hints:
-            print(_hints(url, chosen), flush=True)
+            print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
         broken = running[frame.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +138,8 @@ def _end(number: int, _: object) -> None:
     os._exit(128 + number)
 
 
-def _hints(url: str, chosen: settings.Settings) -> str:
+def hints(url: str, chosen: settings.Settings) -> str:
+    """What a newcomer needs first: addresses, where the command is, three commands to try."""
     arms = ", ".join(arm.id for arm in chosen.arms)
     return f"""
 bandit-service is listening on {url}   (Ctrl-C stops it)

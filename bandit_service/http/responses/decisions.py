@@ -197,6 +197,12 @@ class Decision(msgspec.Struct, kw_only=True):
     ] = UNSET
     unit: Annotated[str | UnsetType, doc("The unit of the request, or empty.", "user-17")] = UNSET
     tenant: Annotated[str | UnsetType, doc("The tenant of the request, or empty.", "acme")] = UNSET
+    text: Annotated[
+        bool | UnsetType,
+        doc(
+            "True if what was said is kept, and this key may read it at the path with /text.", True
+        ),
+    ] = UNSET
     arms: Annotated[
         list[WeighedArm] | UnsetType, doc("Every arm that could be drawn, with its score.")
     ] = UNSET

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from store import (
     EventLog,
+    LogState,
     Offset,
     Record,
     SharedLog,
     StoreError,
+    Trimmed,
     Unsupported,
+    first_of,
     keeps_erased,
 )
 
+_log = logging.getLogger("bandit.replica")
 _AT_ONCE = 1000
 
 
@@ -27,21 +32,47 @@ async def copied(
     copy: EventLog,
     checkpoint: Checkpoint,
     progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Append the missing records to the copy.
+) -> bool:
+    """Append the missing records to the copy. If the log does not have all of these any more, the
+    copy begins anew where the log begins; whether it did.
 
     Raises OtherLog if it has records that the log does not have.
     """
-    state = await shared.state()
-    checkpoint.place = await _compared(shared, copy, checkpoint.place, state.horizon)
+    is_anew = False
+    while True:
+        state = await shared.state()
+        try:
+            checkpoint.place = await _compared(shared, copy, checkpoint.place, state)
+            await _copy(shared, copy, checkpoint, state.horizon, progress)
+        except Trimmed as error:  # in the meantime, or while this replica was away
+            _begin_after(copy, Offset(error.first - 1))
+            checkpoint.place, is_anew = Place(), True
+        else:
+            copy.sync()
+            checkpoint.write()
+            return is_anew
+
+
+async def _copy(
+    shared: SharedLog,
+    copy: EventLog,
+    checkpoint: Checkpoint,
+    horizon: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
     at = copy.last
     while rows := await shared.tail(at, _AT_ONCE):
         at = _appended(copy, [each.record for each in rows])
         if progress is not None:
-            progress(int(at), max(int(at), state.horizon))
+            progress(int(at), max(int(at), horizon))
         checkpoint.place = Place(int(at), rows[-1].chain.hex())
-    copy.sync()
-    checkpoint.write()
+
+
+def _begin_after(copy: EventLog, offset: Offset) -> None:
+    if not keeps_erased(copy):
+        raise Unsupported(copy, "be a copy of one whose oldest records are deleted")
+    _log.info("the copy begins anew", extra={"after": int(offset), "before": int(copy.last)})
+    copy.begin_after(offset)
 
 
 def _appended(copy: EventLog, records: Sequence[Record]) -> Offset:
@@ -52,19 +83,27 @@ def _appended(copy: EventLog, records: Sequence[Record]) -> Offset:
     return copy.append_copied(records)
 
 
-async def _compared(shared: SharedLog, copy: EventLog, place: Place, horizon: int) -> Place:
-    if copy.last > horizon:
+async def _compared(shared: SharedLog, copy: EventLog, place: Place, state: LogState) -> Place:
+    if copy.last > state.horizon:
         raise OtherLog(
-            f"this data_dir has a log of {copy.last} events, the database one of {horizon}; "
+            f"this data_dir has a log of {copy.last} events, the database one of {state.horizon}; "
             "docs/scale.md says what to do where a failover lost records, or where the directory "
             "was served without the database before"
         )
-    since = Place()
-    if 0 < place.offset <= copy.last:
-        if (await shared.chain_at(Offset(place.offset))).hex() != place.chain:
-            raise _other(place.offset)
-        since = place
+    if copy.last < state.base:
+        raise Trimmed(int(copy.last), state.base + 1)
+    since = since_of(place, copy, state.base)
+    if since.chain and (await shared.chain_at(Offset(since.offset))).hex() != since.chain:
+        raise _other(since.offset)
     return await same_until(shared, copy, since, copy.last)
+
+
+def since_of(place: Place, copy: EventLog, base: int) -> Place:
+    """From where on two logs are to be compared: a place that both have, or where the one begins
+    that begins later.
+    """
+    begin = max(base, int(first_of(copy)) - 1)
+    return place if begin < place.offset <= copy.last else Place(begin)
 
 
 async def same_until(shared: SharedLog, copy: EventLog, since: Place, last: Offset) -> Place:

@@ -25,7 +25,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.writer import SharedWriter
-from store import EventLog, Offset, SharedErasable, StoreError, can_erase
+from store import EventLog, Offset, SharedErasable, StoreError, can_erase, first_of
 
 _log = logging.getLogger("bandit.replica")
 _KEY = "catalogue"
@@ -186,7 +186,8 @@ class Since:
 def carry_out_at_start(copy: EventLog, checkpoint: Checkpoint) -> Since:
     """Erase in the copy what was ordered while this replica was away, or ended in the middle."""
     found, orders = Since(checkpoint.ordered), list[ev.ErasureOrdered]()
-    for _, body in copy.replay(Offset(min(checkpoint.erased, int(copy.last)))):
+    after = max(int(first_of(copy)) - 1, min(checkpoint.erased, int(copy.last)))
+    for _, body in copy.replay(Offset(after)):
         if not any(tag in body for tag in _TAGS):
             continue
         event = ev.decode(body)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.runtime.shared.checkpoint import Checkpoint
-from bandit_service.runtime.shared.copying import OtherLog, same_until
+from bandit_service.runtime.shared.copying import OtherLog, same_until, since_of
 from store import (
     Corrupt,
     EventLog,
@@ -28,6 +28,7 @@ from store import (
     Replica,
     SharedLog,
     StoreError,
+    Trimmed,
 )
 
 _log = logging.getLogger("bandit.replica")
@@ -68,7 +69,8 @@ class Link:
     was away and can be asked again. ends: called where the process cannot go on. The writer sets
     these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
     may not join, where others fold by another key. forgotten, ordered: the owners that were
-    forgotten since the start before, and when, and up to where records were ever erased.
+    forgotten since the start before, and when, and up to where records were ever erased. begins_ts:
+    the time of the log's oldest record, if this replica was away when others were deleted.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class Link:
         self.rows: list[Replica] = []
         self.lost = self.epoch = self.slot = 0
         self.forgotten: dict[str, float] = {}
-        self.ordered = 0
+        self.ordered, self.begins_ts = 0, 0.0
         self.other_key = self.unreadable = ""
         self.may_lead: Callable[[], bool] = lambda: True
         self.floor_ts = 0.0
@@ -162,8 +164,12 @@ class Link:
         """Check that the log has all applied records: up to `place` by its chain, the rest one by
         one. Nothing is applied meanwhile, since the epoch has changed.
         """
-        place, last = self.place, self._copy.last
-        if place.offset and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
+        last = self._copy.last
+        base = (await self.shared.state()).base
+        if last < base:
+            raise Trimmed(int(last), base + 1)
+        place = since_of(self.place, self._copy, base)
+        if place.chain and (await self.shared.chain_at(Offset(place.offset))).hex() != place.chain:
             raise _went_back(place.offset)
         if place.offset < last:
             # a failover may keep records and lose the mark that they are durable
@@ -179,9 +185,17 @@ class Link:
 
     def behind_erased(self, offset: int) -> None:
         """What a record taught is known to a snapshot alone, which a start begins from."""
-        self.ends(
-            f"the record at offset {offset} was erased while this replica was away; at its next "
-            "start it begins from a snapshot of another"
+        self.behind(f"the record at offset {offset} was erased while this replica was away")
+
+    def behind(self, why: str) -> None:
+        """The log alone does not bring this replica up to the others."""
+        self.ends(f"{why}; at its next start it begins from a snapshot of another")
+
+    def behind_trimmed(self, error: Trimmed) -> None:
+        """The records that it would read next are deleted."""
+        self.behind(
+            f"the log's records up to offset {error.first - 1} were deleted while this replica was "
+            f"away, which had applied {error.after}"
         )
 
     def damaged(self, error: Corrupt) -> None:
@@ -214,6 +228,9 @@ class Link:
                 await asyncio.sleep(_MOST_AGAIN_S)
             except WentBack as error:
                 self.ends(str(error))
+                return
+            except Trimmed as error:
+                self.behind_trimmed(error)
                 return
             except Corrupt as error:
                 self.damaged(error)

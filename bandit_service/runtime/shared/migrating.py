@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from bandit_service import clock
 from bandit_service.core import codec
@@ -12,7 +12,16 @@ from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
 from bandit_service.runtime.shared.checkpoint import Place
 from bandit_service.runtime.shared.copying import OtherLog, same_until
-from store import Entry, EventLog, Offset, Record, SharedLog, StoreError, first_of
+from store import (
+    EventLog,
+    Offset,
+    Record,
+    SharedLog,
+    StoreError,
+    Unsupported,
+    first_of,
+    keeps_erased,
+)
 
 _NAME = "migrate"
 _AT_ONCE = 500
@@ -27,14 +36,10 @@ async def migrated(
 ) -> int:
     """Append what the database does not have; returns how many events.
 
-    If interrupted, the next call continues. world: a world before any event, to find the owners of
-    records. Raises StoreError if the database has another log or open replicas, or if events are
-    missing.
+    Erased records are there as erased ones, and offsets are the same, also where the oldest events
+    were deleted. If interrupted, the next call continues. world: a world before any event, to find
+    the owners of records. Raises StoreError if the database has another log or open replicas.
     """
-    if first_of(log) > 1:
-        raise StoreError(
-            "the log's oldest events were deleted; only a complete log can be migrated"
-        )
     await shared.connect()
     there = [each for each in await shared.replicas() if not each.closed and each.name != _NAME]
     if there:
@@ -42,34 +47,60 @@ async def migrated(
             f"{len(there)} replicas of this log are there, or were killed just now; stop them"
         )
     await shared.join(_NAME, key)
-    head = (await shared.state()).head
-    if head > log.last:
-        raise OtherLog(f"the log in the database has {head} events, this one {log.last}")
-    await shared.beat(0.0, 0)  # what an earlier try appended is durable now
-    await same_until(shared, log, Place(), Offset(head))
-    batch, ids = list[Entry](), clock.Ids()
-    for at, body in log.replay():
-        if not body:
-            raise StoreError(
-                f"the event at offset {at} was erased; a log with erased events cannot be migrated "
-                "yet"
-            )
-        try:
-            event = ev.decode(body)
-        except codec.UNREADABLE:
-            raise StoreError(
-                f"the event at offset {at} is not known to this version; use the one that wrote it"
-            ) from None
-        owner = owner_of(world, event)
-        world = apply(world, event)
+    head = await _begun(shared, log)
+    ids = clock.Ids()
+    batch = list[Record]()
+    for at, record in _records(log):
+        if record.body:
+            try:
+                event = ev.decode(record.body)
+            except codec.UNREADABLE:
+                raise StoreError(
+                    f"the event at offset {at} is not known to this version; use the one that "
+                    "wrote it"
+                ) from None
+            eid = event.id if isinstance(event, ev.Decided) else ids.new(event.ts)
+            owner = owner_of(world, event) or record.owner
+            world = apply(world, event)
+            record = Record(eid, ev.kind(event), event.ts, record.body, owner)
         if at <= head:
             continue
-        eid = event.id if isinstance(event, ev.Decided) else ids.new(event.ts)
-        batch.append(Entry(Record(eid, ev.kind(event), event.ts, body, owner)))
+        batch.append(record)
         if len(batch) == _AT_ONCE or at == log.last:
-            await shared.append(batch, 0.0)
+            await shared.append_copied(batch)
             batch.clear()
             if progress is not None:
                 progress(int(at), int(log.last))
     await shared.leave()
     return int(log.last) - head
+
+
+async def _begun(shared: SharedLog, log: EventLog) -> int:
+    """Up to where the database has this log, which begins there where it begins here."""
+    before = int(first_of(log)) - 1
+    state = await shared.state()
+    if not state.head and before:
+        await shared.begin_after(Offset(before))
+        state = await shared.state()
+    if state.head > log.last:
+        raise OtherLog(f"the log in the database has {state.head} events, this one {log.last}")
+    if state.head < before:
+        raise OtherLog(
+            f"the log in the database ends at offset {state.head}, and this one begins after "
+            f"{before}; use another log.name"
+        )
+    await shared.beat(0.0, 0)  # what an earlier try appended is durable now
+    since = Place(max(before, state.base))
+    await same_until(shared, log, since, Offset(state.head))
+    return state.head
+
+
+def _records(log: EventLog) -> Iterator[tuple[Offset, Record]]:
+    after = Offset(first_of(log) - 1)
+    if keeps_erased(log):
+        yield from log.records(after)
+        return
+    for at, body in log.replay(after):
+        if not body:
+            raise Unsupported(log, f"tell what it has of the erased record at offset {at}")
+        yield at, Record("", "", 0.0, body)

@@ -11,7 +11,7 @@ from bandit_service.core import events as ev
 from bandit_service.runtime.shared.checkpoint import Place
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.supervisor import Supervisor
-from store import Corrupt, EventLog, Full, StoreError, Tailed
+from store import Corrupt, EventLog, Full, StoreError, Tailed, Trimmed
 
 _PAGE = 512
 _SLICE = 32
@@ -87,6 +87,9 @@ class Tailer:
                 rows = await self._link.shared.tail(self._copy.last, _PAGE)
             except Corrupt as error:
                 self._link.damaged(error)
+                return
+            except Trimmed as error:
+                self._link.behind_trimmed(error)
                 return
             except StoreError as error:
                 self._link.down(error)

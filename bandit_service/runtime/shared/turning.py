@@ -5,6 +5,10 @@ one serves, teaches it what comes meanwhile, and reports by an event when it is 
 open replica is done, the keeper appends `policy_changed`, and each replica switches when it applies
 that event. A replica that is not done by then, since it joined late, stops before the event until
 it is.
+
+Where the log's oldest events are deleted, the past is known to snapshots, and what a policy learns
+from it depends on which of them it begins with. So the keeper alone trains the policy, puts the
+result into the shared log, and says so in its report; the others go on from there.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.supervisor import FIRST_S, Kept
 from bandit_service.settings import PolicySettings, policy_key
-from store import StoreError
+from store import Offset, StoreError
 
 _log = logging.getLogger("bandit.replica")
 _LOOK_S, _TRIES, _SLICE = 0.2, 5, 20
@@ -164,11 +168,48 @@ class PolicyTurn:
             await self._give_up(key, why)
 
     async def _folded(self, wanted: PolicySettings, key: str) -> None:
-        built = await self._maintenance.folded_to_serve(wanted)
-        if self._key != key:  # it was abandoned meanwhile
+        built = await self._trained(wanted, key)
+        if built is None or self._key != key:  # it was abandoned meanwhile
             return
         stack = ExitStack()  # from this turn on, since everything before is learned
         self._beside = _Beside(key, built, stack.enter_context(self._writer.lessons()), stack)
+
+    async def _trained(self, wanted: PolicySettings, key: str) -> Learner | None:
+        maintenance, writer = self._maintenance, self._writer
+        if not await maintenance.carried_out():
+            return await maintenance.folded_to_serve(wanted)
+        while self._key == key:
+            at = Offset(writer.world.building.at if writer.world.building.key == key else 0)
+            if at:
+                return await maintenance.folded_on(wanted, at, await self._shared_state(wanted, at))
+            if writer.keeps:
+                built, at = await maintenance.folded_for_all(wanted)
+                if await self._say_built(key, at):
+                    return built
+            await asyncio.sleep(_LOOK_S)
+        return None
+
+    async def _shared_state(self, wanted: PolicySettings, at: Offset) -> bytes:
+        key, link = self._maintenance.key_of(wanted), self._writer.link
+        found = await link.shared.newest_snapshot(key, Offset(at - 1), at)
+        if found is None:  # newer ones have replaced it: the others serve the policy already
+            link.behind(f"the policy {wanted.name!r} was built while this replica was away")
+            raise StoreError(f"the snapshot of offset {at} is not in the shared log any more")
+        return found[1]
+
+    async def _say_built(self, key: str, at: Offset) -> bool:
+        """Whether all begin with the snapshot of this replica."""
+        writer = self._writer
+
+        def prepare() -> ev.AnyEvent | None:
+            if writer.world.building.key != key or writer.world.building.at:
+                return None
+            epoch = writer.link.epoch
+            return ev.PolicyBuilt(
+                ts=writer.now(), key=key, replica=writer.slot, epoch=epoch, at=int(at)
+            )
+
+        return await writer.submit(prepare, key=_KEY) is not None
 
     async def _give_up(self, key: str, why: str) -> None:
         writer = self._writer

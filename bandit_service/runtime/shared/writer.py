@@ -176,7 +176,7 @@ class SharedWriter(Writer):
     def start(self) -> None:
         """Begin to append, to read and to send signs of life."""
         super().start()
-        left = [self._outgoing(event, "") for event in self._not_forgotten()]
+        left = [self._outgoing(event, "") for event in self._still_needed()]
         for each in left:
             self._own[each.entry.record.eid] = _Own(each.event)
         self._appender.put_left(left)
@@ -193,13 +193,16 @@ class SharedWriter(Writer):
             keep("spool", self._trim_forever),
         ]
 
-    def _not_forgotten(self) -> list[ev.Decided]:
-        """What the spool has, but what is of a unit that was forgotten while this was away.
-
-        That may be in the log already.
+    def _still_needed(self) -> list[ev.Decided]:
+        """What the spool has, but what is of a unit that was forgotten while this was away, and
+        what would be deleted if it were in the log. Both may have been there already.
         """
         found = list[ev.Decided]()
         for event in list(self._spool.left()):
+            begins, pending = self.link.begins_ts, self.world.pending.decisions
+            if begins and (event.ts < begins or event.id in pending):
+                self._spool.drop(event.id)
+                continue
             owner = owner_of(self.world, event)
             forgotten = self.link.forgotten.get(owner)
             if forgotten is None or not self._latecomers.add(owner, forgotten, event.id, event.ts):
@@ -327,6 +330,8 @@ class SharedWriter(Writer):
         """Why the records of a unit cannot be erased; "" where they can."""
         if not can_erase_shared(self.link.shared):
             return "this shared log cannot erase the records of a unit"
+        if why := self.link.shared.cannot_erase:
+            return why
         if not self._rules.keep_snapshots:
             return "replicas erase the records of a unit only with log.share_snapshots"
         return ""

@@ -7,7 +7,7 @@ import math
 import sys
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from policies import (
     Policy,
     Proposal,
     Rewarded,
+    Vector,
     draw,
     mix,
 )
@@ -185,13 +186,13 @@ def share_of_best(policy: Policy[Any], seed: int) -> float:
     arms = made.alike(made.IDS[:3])
     best = seed % 3
     means: Floats = np.where(np.arange(3) == best, 0.8, 0.3)
-    vectors = rng.normal(size=(1000, made.DIM)) + 2.0 * np.eye(made.DIM)[0]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    queries = vectors.astype(np.float32)
+    queries, near = _asked(seed)
+    rng.normal(size=queries.shape)  # what the queries were made of
     outcomes: list[Outcome] = []
     state, drawn = policy.init(), []
     for i in range(1000):
-        context = Context(queries[i], 100, 0.1, nearest(queries[: i + 1], outcomes))
+        recalled = tuple(Neighbour(k + 1, similar, (outcomes[k],)) for k, similar in near[i])
+        context = Context(queries[i], 100, 0.1, recalled)
         p = mix(policy.propose(state, context, arms).propensities, 0.02)
         j = draw(p, float(rng.uniform()))
         drawn.append(j)
@@ -211,10 +212,16 @@ def share_of_best(policy: Policy[Any], seed: int) -> float:
     return drawn[-200:].count(best) / 200
 
 
-def nearest(queries: Any, outcomes: list[Outcome]) -> tuple[Neighbour, ...]:
-    """The ten past queries nearest to the last one."""
-    if not outcomes:
-        return ()
-    similarity = queries[:-1] @ queries[-1]
-    order = np.argsort(-similarity, kind="stable")[:10]
-    return tuple(Neighbour(int(i) + 1, float(similarity[i]), (outcomes[i],)) for i in order)
+@cache
+def _asked(seed: int) -> tuple[Vector, list[list[tuple[int, float]]]]:
+    """1,000 queries, and of each the ten nearest before it: the same for every policy."""
+    vectors = np.random.default_rng([2024, seed]).normal(size=(1000, made.DIM))
+    vectors += 2.0 * np.eye(made.DIM)[0]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = vectors.astype(np.float32)
+    near = list[list[tuple[int, float]]]()
+    for i, query in enumerate(queries):
+        similarity = queries[:i] @ query
+        order = np.argsort(-similarity, kind="stable")[:10]
+        near.append([(int(k), float(similarity[k])) for k in order])
+    return queries, near

@@ -118,6 +118,52 @@ def test_chunks_that_are_alike_are_told_without_being_decoded() -> None:
         assert renamed.told(text) == renamed.event(_ALIKE % text)
 
 
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                _ALIKE % b"one",
+                _ALIKE % b"",
+                _ALIKE % "\N{GRINNING FACE}".encode(),
+                _ALIKE % rb"\u00e9",
+                _ALIKE % rb"\"}}],\"usage\":null}",
+                _ALIKE.replace(b"null", b'{"prompt_tokens":1}') % b"with a usage",
+                _ALIKE.replace(b"}}]", b'},"finish_reason":"stop"}]') % b"the last",
+                b"{}",
+            ]
+        ),
+        max_size=9,
+    ),
+    st.booleans(),
+)
+def test_events_that_come_together_are_told_as_one_by_one(data: list[bytes], keep: bool) -> None:
+    ways = []
+    for pieces in ([data], [[each] for each in data]):
+        answer = StreamedAnswer(
+            hide_usage=True, renamed=Renamed("ours", hide_usage=True), text=[] if keep else None
+        )
+        told = b"".join(rewritten(piece, "ours", answer) for piece in pieces)
+        ways.append((told, answer.whole_text(), answer.received, answer.spoke, answer.usage))
+    assert ways[0] == ways[1]
+
+
+def test_a_run_ends_before_what_is_not_surely_alike() -> None:
+    renamed = Renamed("ours", hide_usage=True)
+    first = _ALIKE % b"first"
+    assert renamed.run([first, first]) == [], "nothing is learned yet"
+    renamed.learn(first, "first", renamed.event(first) or b"")
+    texts = [b"a", b"", "\u00e9".encode()]
+    alike = [_ALIKE % text for text in texts]
+    assert renamed.run(alike) == texts
+    assert renamed.told_all(texts) == b"".join(map(renamed.told, texts))
+    half = [_ALIKE % b"\xc3", _ALIKE % b"\xa9"]  # one character, which is no text in either
+    for odd in (*half, _ALIKE % rb"\n", _ALIKE % b'"', (_ALIKE % b"")[:-1], b"[DONE]"):
+        assert renamed.run([*alike, odd, *alike]) == texts
+        assert renamed.run([odd, *alike]) == []
+    assert renamed.run([*alike, *half]) == texts
+    assert renamed.run([b"\n".join(alike)]) == [], "an event with line breaks in it"
+
+
 @pytest.mark.parametrize(
     "data",
     [

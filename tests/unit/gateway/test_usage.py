@@ -284,3 +284,11 @@ def test_a_usage_in_the_last_event_of_a_message_counts() -> None:
         chunks = decoder.feed(msgspec.json.encode(event))
     told = [msgspec.json.decode(each) for each in chunks if each != b"[DONE]"]
     assert counts_of(usage_in(told[-1])) == Counts(fresh=700, answer=50)
+
+
+@given(st.integers(-1, 9), st.integers(-1, 9), st.integers(-1, 19) | st.none())
+def test_the_usual_three_counts_are_read_as_among_others(
+    prompt: int, answer: int, total: int | None
+) -> None:
+    usage = {"prompt_tokens": prompt, "completion_tokens": answer, "total_tokens": total}
+    assert counts_of(usage) == counts_of(usage | {"other": None})

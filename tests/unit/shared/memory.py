@@ -16,7 +16,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.runtime.shared.spool import Spool
@@ -24,6 +25,7 @@ from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import (
+    Corrupt,
     Duplicate,
     Entry,
     Fenced,
@@ -37,6 +39,7 @@ from store import (
     Record,
     Replica,
     Tailed,
+    Trimmed,
     Unsure,
 )
 from store._shared import NO_MARK
@@ -51,7 +54,8 @@ HANG_S = 120.0
 class Engine:
     """What all replicas share. down: nobody reaches it. unsure: the next append of each replica of
     these names is not answered, and done if True. durable: up to where it is told, until a replica
-    says that it is alive; None for all.
+    says that it is alive; None for all. base: up to where records are trimmed. kept: the snapshots,
+    by key and offset.
     """
 
     def __init__(self) -> None:
@@ -64,10 +68,12 @@ class Engine:
         self.reads: dict[str, int] = {}
         self.unsure: dict[str, bool] = {}
         self.durable: int | None = None
+        self.base = 0
+        self.kept: dict[tuple[str, Offset], bytes] = {}
 
     def chain(self, offset: int) -> bytes:
         """Of the records up to here."""
-        return self.records[offset - 1][2] if 0 < offset <= len(self.records) else b""
+        return self.records[offset - 1][2] if self.base < offset <= len(self.records) else b""
 
 
 class MemoryShared:
@@ -140,6 +146,12 @@ class MemoryShared:
             records.append((each.record, each.subject, chain))
         member[2] = max(member[2], settled)
 
+    async def append_copied(self, records: Sequence[Record]) -> Offset:
+        return await self.append([Entry(each) for each in records], 0.0)
+
+    async def begin_after(self, offset: Offset) -> None:
+        raise NotImplementedError("its offsets are the places in a list")
+
     async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
         self._check()
         member = self._member()
@@ -149,6 +161,8 @@ class MemoryShared:
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
         self._check()
+        if after < self.engine.base:
+            raise Trimmed(int(after), self.engine.base + 1)
         some = self.engine.records[: self.engine.durable][after : after + most]
         return [
             Tailed(Offset(at), record, chain)
@@ -164,7 +178,8 @@ class MemoryShared:
         self._check()
         head = len(self.engine.records)
         open_ = [each[2] for each in self.engine.members.values() if not each[4]]
-        return LogState(head, head, min(open_, default=0.0), clock.now())
+        settled = min(open_, default=0.0)
+        return LogState(head, head, settled, clock.now(), self.engine.base)
 
     async def replicas(self) -> list[Replica]:
         self._check()
@@ -205,12 +220,27 @@ class MemoryShared:
 
     async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
         self._check()
+        self.engine.kept[key, at] = state
 
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset
     ) -> tuple[Offset, bytes] | None:
         self._check()
-        return None
+        fit = [at for other, at in self.engine.kept if other == key and after < at <= upto]
+        if not fit:
+            return None
+        state = self.engine.kept[key, max(fit)]
+        if not state:
+            raise Corrupt(int(max(fit)), "planted")
+        return max(fit), state
+
+    async def snapshots(self) -> list[tuple[str, Offset]]:
+        self._check()
+        return sorted(self.engine.kept, key=lambda each: each[1], reverse=True)
+
+    async def trim(self, upto: Offset) -> None:
+        self._check()
+        self.engine.base = max(self.engine.base, int(upto))
 
     async def leave(self) -> None:
         self._check()
@@ -235,12 +265,13 @@ class Running:
     def __init__(self, engine: Engine, path: Path, ttl_s: float = 1000.0) -> None:
         self.shared = MemoryShared(engine)
         self.dead = False
+        self.begins_ts = 0.0
         self._path, self._ttl_s = path, ttl_s
 
     async def put_an_arm(self) -> None:
         """The one that all decisions draw."""
         spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
-        await self.router.put_arm(spec)
+        await self.router.catalogue.put_arm(spec)
 
     async def start(self, forgotten: dict[str, float] | None = None, **rules: Any) -> Running:
         self._path.mkdir(exist_ok=True)
@@ -273,7 +304,7 @@ class Running:
             SharedRules(**chosen),
             sync_interval_s=60.0,
         )
-        link.forgotten = forgotten or {}
+        link.forgotten, link.begins_ts = forgotten or {}, self.begins_ts
         link.place = Place()  # its copy is in memory, and begins anew
         self.router = Router(
             writer=self.writer,
@@ -303,7 +334,7 @@ class Running:
     async def die(self) -> None:
         """What it has in memory is gone; its files stay, and nobody else is told."""
         self.dead, router = True, self.router
-        beside = (router._sweeping, router.measuring._kept, router._crediting._kept)
+        beside = (router.pending._kept, router.measuring._kept, router._crediting._kept)
         for task in (*self.writer._running, *beside, self.writer._committing):
             if task is not None:
                 await task.end()

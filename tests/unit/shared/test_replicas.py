@@ -412,9 +412,9 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
             await asyncio.sleep(0.01)
     await same(one, other)
     later = clock.now() + 5000.0
-    assert other.router.sweep(later) == 0
-    assert one.router.sweep(later) == 1
-    assert one.router.sweep(later) == 0  # it is under way
+    assert other.router.pending.sweep(later) == 0
+    assert one.router.pending.sweep(later) == 1
+    assert one.router.pending.sweep(later) == 0  # it is under way
     async with asyncio.timeout(HANG_S):
         while not _events(one, ev.DecisionsExpired):
             await asyncio.sleep(0.001)
@@ -434,7 +434,7 @@ async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) ->
     one.shared.engine.unsure[other.name] = False  # so that the other appends after the keeper
     coming = asyncio.ensure_future(other.reward(id))
     await asyncio.sleep(0)
-    one.router.sweep(clock.now() + 5000.0)
+    one.router.pending.sweep(clock.now() + 5000.0)
     told = await asyncio.gather(coming, return_exceptions=True)
     if isinstance(told[0], Unavailable):  # that the log was away, and it asks again
         told = await asyncio.gather(_patiently(other, id), return_exceptions=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol
 
 import pytest
 
-from bandit_service.testing.log_records import record, records
+from bandit_service.testing.log_records import owned, record, records
 from store import (
     Duplicate,
     Entry,
@@ -20,6 +21,8 @@ from store import (
     Outdated,
     SharedLog,
     Tailed,
+    Trimmed,
+    can_erase_shared,
 )
 
 
@@ -38,8 +41,12 @@ def entries(first: int, last: int, subject: str = "", seen: int = 0) -> list[Ent
 
 
 async def all_of(log: SharedLog) -> list[Tailed]:
+    return await all_of_after(log, 0)
+
+
+async def all_of_after(log: SharedLog, after: int) -> list[Tailed]:
     found: list[Tailed] = []
-    at = Offset(0)
+    at = Offset(after)
     while some := await log.tail(at, 512):
         found += some
         at = some[-1].offset
@@ -202,6 +209,111 @@ class SharedSuite:
         await another.append([Entry(record(2)), Entry(record(1))], 0.0)
         await another.append(entries(3, 3), 0.0)
         assert await another.chain_at(Offset(3)) != chains[2]
+
+    async def test_what_is_trimmed_is_told_and_the_others_keep_their_offsets(
+        self, joined: Joined
+    ) -> None:
+        one, other = await joined("one"), await joined("other")
+        for first in (1, 4, 7):
+            await one.append(entries(first, first + 2, f"s{first}"), 0.0)
+        before = {int(each.offset): each.chain for each in await all_of(other)}
+        assert (await one.state()).base == 0
+        await one.trim(Offset(4))  # in the middle of an append
+        assert [(each.head, each.base) for each in (await one.state(), await other.state())] == [
+            (9, 4)
+        ] * 2
+        for log, after in ((one, 0), (other, 3)):
+            with pytest.raises(Trimmed) as told:
+                await log.tail(Offset(after), 512)
+            assert (told.value.after, told.value.first) == (after, 5)
+        kept = await other.tail(Offset(4), 512)
+        assert [(int(each.offset), each.record) for each in kept] == [
+            (at, record(at)) for at in range(5, 10)
+        ]
+        assert {int(each.offset): each.chain for each in kept}.items() <= before.items()
+        assert await one.find(["e3", "e5"]) == {"e5": 5}
+        # a subject whose records may have been trimmed unseen is checked again
+        with pytest.raises(Outdated) as refused:
+            await other.append(
+                [*entries(10, 10, "s4", seen=3), *entries(11, 11, "s7", seen=9)], 0.0
+            )
+        assert refused.value.newer[0] >= 4
+        assert await other.append(entries(10, 10, "s1", seen=4), 0.0) == 10
+        await one.trim(Offset(3))  # nothing comes back
+        await one.trim(Offset(10))
+        assert (await other.state()).base == 10
+        assert await other.tail(Offset(10), 512) == []
+        assert await one.append(entries(12, 13, "s1", seen=10), 0.0) == 12
+        assert await other.append(entries(14, 14), 0.0) == 13
+        third = await joined("third")
+        assert [int(each.offset) for each in await third.tail(Offset(10), 512)] == [11, 12, 13]
+
+    async def test_erased_records_keep_what_they_are_found_by(self, joined: Joined) -> None:
+        one, other = await joined("one"), await joined("other")
+        assert can_erase_shared(one)
+        assert one.cannot_erase == ""
+        # the first, one in the middle of an append, and the last of their subjects
+        owners = ["ann", "bob", "ann", "bob", "ann"]
+        await one.append([Entry(owned(1, "ann"))], 0.0)
+        whole = [Entry(owned(i, owners[i - 1]), b"s") for i in range(2, 6)]
+        await one.append(whole, 0.0)
+        before = await all_of(other)
+        assert await one.forget(["ann", "nobody"], Offset(4)) == 2
+        assert await one.forget(["ann"], Offset(4)) == 0
+        assert await one.forget(["ann"], Offset(5)) == 1
+        third = await joined("third")
+        await third.append([Entry(record(6))], 0.0)
+        gone = {1, 3, 5}
+        for log in (one, third):
+            found = [each for each in await all_of(log) if each.offset <= 5]
+            assert found == [
+                replace(each, record=replace(each.record, body=b""))
+                if each.offset in gone
+                else each
+                for each in before
+            ]
+            for each in before:
+                assert await log.chain_at(each.offset) == each.chain
+        assert (await other.state()).base == 0
+        # the subjects go on
+        assert await one.append([Entry(record(7)), Entry(record(8), b"s", 5)], 0.0) == 8
+        with pytest.raises(Outdated):
+            await other.append([Entry(record(9), b"s", 5)], 0.0)
+        with pytest.raises(ValueError, match="owners: none must be empty"):
+            await one.forget(["ann", ""], Offset(8))
+        await one.trim(Offset(4))
+        await all_of_after(other, 4)
+        await one.trim(Offset(6))
+        assert [int(each.offset) for each in await all_of_after(other, 6)] == [7, 8]
+
+    async def test_a_log_is_copied_with_its_holes_and_its_beginning(self, joined: Joined) -> None:
+        one = await joined("one")
+        await one.begin_after(Offset(70))
+        assert [(each.head, each.base) for each in [await one.state()]] == [(70, 70)]
+        with_holes = [
+            replace(owned(i, "ann"), body=b"") if i % 3 else owned(i, "bob") for i in range(71, 79)
+        ]
+        assert await one.append_copied(with_holes[:5]) == 75
+        await one.begin_after(Offset(90))  # it has records
+        assert await one.append_copied(with_holes[5:]) == 78
+        await one.beat(0.0, 0)
+        other = await joined("other")
+        found = await all_of_after(other, 70)
+        assert [(int(each.offset), each.record) for each in found] == list(
+            enumerate(with_holes, 71)
+        )
+        with pytest.raises(Trimmed):
+            await other.tail(Offset(0), 512)
+        assert can_erase_shared(one)
+        assert await one.forget(["ann", "bob"], Offset(78)) == 3
+        assert not any(each.record.body for each in await all_of_after(await joined("third"), 70))
+
+    async def test_snapshots_are_listed_the_newest_first(self, joined: Joined) -> None:
+        log = await joined("one")
+        assert await log.snapshots() == []
+        for key, at in (("one", 3), ("other", 5), ("one", 4)):
+            await log.save_snapshot(key, Offset(at), f"{key} {at}".encode(), 2)
+        assert await log.snapshots() == [("other", 5), ("one", 4), ("one", 3)]
 
     async def test_only_one_of_two_at_once_is_let_in(self, joined: Joined) -> None:
         logs = [await joined(f"r{i}") for i in range(3)]

@@ -16,6 +16,7 @@ from store import _kernels
 from store._kernels import Kernel, Numpy, native
 from store._protocols import Vector
 from store.history import ExactIndex, HybridIndex
+from store.placed import Placed, read
 
 
 class TestExactIndex(IndexSuite):
@@ -395,3 +396,63 @@ def test_a_start_from_a_snapshot_recalls_as_before_it(n: int) -> None:
         ):
             assert one.ids.tolist() == other.ids.tolist()
             assert one.similarities.tobytes() == other.similarities.tobytes()
+
+
+class Resumed(Narrow):
+    """Never computes cells."""
+
+    def _build(self, ids: NDArray[np.int64], rows: NDArray[np.int32], matrix: Vector) -> None:
+        raise AssertionError("cells were computed")
+
+
+@pytest.mark.parametrize("kernel", [Numpy(), _kernels.best()])
+def test_a_start_continues_with_the_cells_of_before(kernel: Kernel, tmp_path: Path) -> None:
+    """Of those that are gone nothing is left; those that came later join the nearest cell."""
+    vectors, queries = clustered(900, 17), clustered(40, 18)
+    kept: list[Placed] = []
+    before = Narrow(DIM, 1000, 500, kernel=kernel, built=kept.append)
+    before.load(np.arange(600), vectors[:600])
+    for id in range(600, 700):
+        before.add(id, vectors[id])
+    placed = before.placed()
+    assert placed is not None
+    assert (kept[0].built_of, kept[0].since, len(kept[0].ids)) == (600, 0, 600)
+    assert (placed.built_of, placed.since, len(placed.ids)) == (600, 100, 700)
+    placed.save(tmp_path / "cells")
+    again = read(tmp_path / "cells")
+    assert again is not None
+    started, oracle = Resumed(DIM, 1000, 500, kernel=kernel), ExactIndex(DIM)
+    for one in (started, oracle):
+        one.load(np.arange(50, 900), vectors[50:], *([again] if one is started else []))
+    assert started.approximate
+    assert recall_at(started, oracle, queries) >= 0.95
+    assert set(started.recall(queries[0], 1000).ids.tolist()) == set(range(50, 900))
+    resumed = started.placed()
+    assert resumed is not None
+    assert (resumed.built_of, resumed.since) == (600, 300)  # 300 more, and they are computed again
+    where = dict(zip(placed.ids.tolist(), placed.where.tolist(), strict=True))
+    now = dict(zip(resumed.ids.tolist(), resumed.where.tolist(), strict=True))
+    cells = {(where[id], now[id]) for id in range(50, 700)}
+    assert len(cells) == len({cell for cell, _ in cells})  # whoever was together still is
+
+
+def test_cells_of_too_few_are_computed_anew() -> None:
+    vectors = clustered(900, 17)
+    before = Narrow(DIM, 1000, 400)
+    before.load(np.arange(440), vectors[:440])
+    started = Resumed(DIM, 1000, 400)
+    with pytest.raises(AssertionError, match="cells were computed"):
+        started.load(np.arange(900), vectors, before.placed())
+
+
+def test_a_damaged_file_of_cells_is_as_good_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "cells"
+    assert read(path) is None
+    Placed(2, 3, 0, np.arange(3), np.array([0, 1, 1], np.int32)).save(path)
+    whole = path.read_bytes()
+    assert read(path) is not None
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        assert read(path) is None
+        path.write_bytes(whole[:at])
+        assert read(path) is None

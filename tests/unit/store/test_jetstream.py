@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import trustme
 
 from bandit_service import clock
-from bandit_service.testing.log_records import record
+from bandit_service.testing.log_records import owned, record
 from bandit_service.testing.logs import LogSuite
 from loadtest.nats import Nats, NatsServers
 from store import (
@@ -31,8 +32,10 @@ from store import (
     Unfit,
     Unsure,
     _jetstream_reading,
+    can_erase_shared,
     jetstream,
 )
+from store import _jetstream_snapshots as shared_snapshots
 from store._jetstream_record import pack, shard_of
 from store._jetstream_stream import Stream
 from store._nats_wire import Refused, Wire, address_of
@@ -511,7 +514,7 @@ async def test_a_hole_and_a_message_that_is_no_record_are_told(
         await wire.put(subject, b"not ours", {"Nats-Msg-Id": "e4"})
         with pytest.raises(Corrupt, match="at offset 4: the message in the stream"):
             await log.tail(Offset(3))
-        await wire.ask(f"STREAM.PURGE.{log._names.stream}", seq=2)
+        await wire.ask(f"STREAM.MSG.DELETE.{log._names.stream}", seq=1)
         with pytest.raises(Corrupt, match="at offset 1: it is missing in the stream"):
             await log.tail(Offset(0))
 
@@ -542,6 +545,103 @@ async def test_a_record_that_is_larger_than_a_message_may_be_is_kept_beside(
     assert await log.find(["big1"]) == {"big1": 3}
     with pytest.raises(ValueError, match="at most 1000 in one append, got 1001"):
         await log.append(entries(1, 1001), 0.0)
+
+
+def _bytes_of(nats: NatsServers, marker: bytes) -> list[Path]:
+    """The files of the servers that have it."""
+    data = [one._directory / "data" for one in nats.servers]
+    files = [path for one in data for path in one.rglob("*") if path.is_file()]
+    return [path for path in files if marker in path.read_bytes()]
+
+
+async def test_an_erasure_that_was_cut_off_is_continued_and_leaves_no_byte(
+    nats: NatsServers, joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, other, erase, left = await joined("one"), await joined("other"), Stream.erase, [2]
+    marker = f"marked {clock.now()}".encode()
+    records = [
+        Record(f"e{i}", "decided", 1.0, marker + bytes(1 + i), "ann" if i % 3 else "bob")
+        for i in range(6)
+    ]
+    records.append(Record("big", "decided", 1.0, marker * 100_000, "ann"))  # is kept beside
+    for each in records:
+        await log.append([Entry(each), Entry(record(100 + len(each.body)))], 0.0)
+    before = await all_of(other)
+    assert len(_bytes_of(nats, marker)) >= 2
+
+    async def stops(stream: Stream, seq: int) -> None:
+        if not left[0]:
+            raise Unsure("no answer: planted")
+        left[0] -= 1
+        await erase(stream, seq)
+
+    assert isinstance(log, JetStreamLog)
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "erase", stops)
+        with pytest.raises(Unsure, match="planted"):
+            await log.forget(["ann", "bob"], Offset(12))
+    third = await joined("third")
+    assert can_erase_shared(third)
+    assert [bool(each.record.body) for each in await all_of(third)] == [False, True] * 2 + [
+        True
+    ] * 10
+    assert await third.forget(["ann", "bob"], Offset(12)) == 4
+    assert await third.forget(["ann"], Offset(14)) == 1
+    found = await all_of(await joined("fourth"))
+    assert [(each.record.eid, each.chain) for each in found] == [
+        (each.record.eid, each.chain) for each in before
+    ]
+    assert [bool(each.record.body) for each in found] == [False, True] * 7
+    files = _bytes_of(nats, marker)
+    assert not [path for path in files if log.name[-20:] in str(path) or "OBJ_" not in str(path)]
+
+
+async def test_what_trimmed_records_had_beside_the_stream_is_deleted(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await joined("one")
+    assert isinstance(log, JetStreamLog)
+    for i in range(3):
+        await log.append([Entry(Record(f"big{i}", "d", 1.0, bytes([i + 1]) * (3 << 20)))], 0.0)
+    await log.append([Entry(owned(i, "ann")) for i in range(4, 7)], 0.0)
+    await log.forget(["ann"], Offset(4))
+    await log.forget(["ann"], Offset(5))
+    await log.append(entries(7, 7), 0.0)
+    assert await _beside(log) == {"body": 3, "erased": 2}
+    await log.trim(Offset(2))
+    assert await _beside(log) == {"body": 3, "erased": 2}  # so young that their records may come
+    monkeypatch.setattr(jetstream, "_EARLIER_S", -3600.0)
+    await log.trim(Offset(4))
+    assert await _beside(log) == {"erased": 1}
+    assert [int(each.offset) for each in await log.tail(Offset(4))] == [5, 6, 7]
+
+
+async def _beside(log: JetStreamLog) -> Counter[str]:
+    async with shared_snapshots._store(log._apart, log._names, made=True) as (_, bucket):
+        infos = await bucket.list(ignore_deletes=True)
+    return Counter(info.name.partition(".")[0] for info in infos)
+
+
+async def test_a_stream_that_denies_deletions_says_what_to_do(
+    nats: NatsServers, tmp_path: Path
+) -> None:
+    log = JetStreamLog(nats.address, str(tmp_path), insecure_single=True)
+    async with wired(nats) as wire:
+        await wire.ask(
+            f"STREAM.CREATE.{log._names.stream}",
+            name=log._names.stream,
+            subjects=[log._names.subjects.all],
+            storage="file",
+            allow_direct=True,
+            allow_atomic=True,
+            deny_delete=True,
+            metadata={"bandit_log": log.name},
+        )
+    await log.connect()
+    await log.join("one", "key")
+    assert await log.append(entries(1, 1), 0.0) == 1
+    assert "which had it deny deletions; migrate the log to another log.name" in log.cannot_erase
+    await log.close()
 
 
 async def test_two_that_fold_otherwise_and_join_at_once_are_not_both_let_in(

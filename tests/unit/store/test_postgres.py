@@ -18,10 +18,13 @@ from store import (
     Entry,
     EventLog,
     Offset,
+    Outdated,
     Record,
+    Trimmed,
     Unfit,
     Unsure,
 )
+from store import _postgres_sql as sql
 from store._postgres_hosts import Host, hosts_of
 from store._postgres_snapshots import newest
 from store.postgres import PostgresLog
@@ -293,6 +296,54 @@ async def test_a_schema_that_a_release_before_made_is_added_to(joined: Joined) -
         nulls = "NULL::int, NULL::bigint, NULL::float8, NULL::text"
         values = f"{nulls}, 'log', 'old', 'key', '1 h', '1 d'"
         assert (await ask(f"CALL bandit_join({values})"))[0]["slot"] == 7
+
+
+async def test_a_trim_that_was_cut_off_is_continued(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.postgres._AT_ONCE", 3)
+    log, left = await joined("one"), [2]
+    await log.append(entries(1, 20), 0.0)
+    rows = PostgresLog._rows
+
+    async def stops(self: PostgresLog, db: Any, statement: str, *given: Any) -> list[Any]:
+        if statement == sql.TRIM:
+            if not left[0]:
+                raise Unsure("no answer: planted")
+            left[0] -= 1
+        return await rows(self, db, statement, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PostgresLog, "_rows", stops)
+        with pytest.raises(Unsure, match="planted"):
+            await log.trim(Offset(13))
+    assert (await log.state()).base == 13
+    with pytest.raises(Trimmed):
+        await log.tail(Offset(0))
+    there = "SELECT count(*) FROM bandit_log WHERE log = $1"
+    assert await log._writing.fetchval(there, log.name) == 14
+    await log.trim(Offset(13))
+    assert await log._writing.fetchval(there, log.name) == 7
+    assert [int(each.offset) for each in await log.tail(Offset(13))] == list(range(14, 21))
+
+
+async def test_tables_of_a_release_before_that_trimmed_nothing_are_added_to(
+    joined: Joined,
+) -> None:
+    one = await joined("one")
+    await one.append(entries(1, 3), 0.0)
+    async with one._apart() as ask:
+        await ask("ALTER TABLE bandit_head DROP COLUMN base")
+        await ask("DROP PROCEDURE bandit_put")
+        old = sql.PUT.replace(", base INTO s, c, gone", " INTO s, c")
+        await ask(old.replace("CREATE OR REPLACE", "CREATE"))
+        new = await joined("new")
+        assert (await new.state()).base == 0
+        assert await one.append(entries(4, 4), 0.0) == 4  # which is still connected
+        await new.trim(Offset(2))
+        with pytest.raises(Outdated):
+            await one.append(entries(5, 5, "subject", seen=1), 0.0)
+        assert (await one.state()).base == 2
 
 
 async def test_an_owner_is_erased_up_to_an_offset_and_its_ids_stay(

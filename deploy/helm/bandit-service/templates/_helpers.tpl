@@ -107,7 +107,7 @@ env:
   - {name: BANDIT_SECURITY_KEYS_FILE, value: /run/secrets/bandit-service/{{ .Values.secret.keys }}}
   - {name: BANDIT_SERVER_HOST, value: 0.0.0.0}
   # Prometheus asks /metrics by the pod's address; the networks that pods are in, and the names of the Service.
-  - {name: BANDIT_SERVER_ALLOWED_HOSTS, value: {{ concat .Values.podNetworks (list (include "bandit.fullname" .)) .Values.allowedHosts | join "," | quote }}}
+  - {name: BANDIT_SERVER_ALLOWED_HOSTS, value: {{ concat .Values.podNetworks (list (include "bandit.fullname" .)) .Values.allowedHosts (ternary .Values.ingress.hosts list .Values.ingress.enabled) | uniq | join "," | quote }}}
   - {name: BANDIT_SERVER_DRAIN_S, value: {{ .Values.drainSeconds | quote }}}
   - {name: BANDIT_SERVER_SHUTDOWN_S, value: {{ .Values.shutdownSeconds | quote }}}
   - {name: BANDIT_SERVER_INSECURE, value: "true"} # TLS ends before the pod; without a key it does not start

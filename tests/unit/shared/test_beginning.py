@@ -1,0 +1,146 @@
+"""From which snapshot a replica begins where the log's oldest events are deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bandit_service import settings
+from bandit_service.app import sharing
+from bandit_service.core import events as ev
+from bandit_service.core import snapshot
+from bandit_service.core.apply import apply
+from bandit_service.core.world import new_world
+from bandit_service.runtime.recovery import NotWhole, snapshot_key
+from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
+from policies import ArmId
+from store import Entry, Offset, Record, StoreError
+from store.snapshots import FileSnapshots
+from store.sqlite import SqliteLog
+from tests.unit.shared.memory import Engine, MemoryShared
+
+BASE, LAST = 4, 8
+EVENTS = [
+    ev.ArmAdded(
+        ts=float(i),
+        arm=ev.ArmSpec(id=ArmId(f"a{i}"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0),
+        source="api",
+    )
+    for i in range(1, LAST + 1)
+]
+
+
+@pytest.fixture
+def chosen() -> Settings:
+    return settings.read(None, {"BANDIT_POLICY_NAME": "uniform"})
+
+
+@pytest.fixture
+async def shared(engine: Engine) -> MemoryShared:
+    """A log whose oldest records are deleted."""
+    made = MemoryShared(engine)
+    await made.join("one", "key")
+    await made.append([Entry(each) for each in _records(0)], 0.0)
+    await made.trim(Offset(BASE))
+    return made
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Iterator[SqliteLog]:
+    log = SqliteLog(tmp_path / "log")
+    log.begin_after(Offset(BASE))
+    log.append(_records(BASE))
+    yield log
+    log.close()
+
+
+@pytest.fixture
+def snapshots(tmp_path: Path) -> FileSnapshots:
+    return FileSnapshots(tmp_path / "snapshots")
+
+
+def _records(after: int) -> list[Record]:
+    found = [(f"e{each.ts}", ev.kind(each), each.ts, ev.encode(each)) for each in EVENTS]
+    return [Record(*each) for each in found[after:]]
+
+
+def _keep(engine: Engine, chosen: Settings, at: int, policy: str = "uniform") -> None:
+    """Its snapshot of this offset is in the shared log."""
+    named = PolicySettings(policy)
+    world = new_world({policy: load_policy(named)}, policy, chosen.history.capacity)
+    key = policy_key(policy, {})
+    said = ev.PolicyChanged(ts=0.5, policy=policy, key=key, parameters=b"{}")
+    events: list[ev.AnyEvent] = [said, *EVENTS[1:at]]
+    for event in events:
+        world = apply(world, event)
+    mark = snapshot.mark_of(ev.encode(EVENTS[at - 1]))
+    engine.kept[snapshot_key(named, chosen), Offset(at)] = snapshot.dump(world, mark)
+
+
+async def test_the_newest_one_that_is_whole_is_taken(
+    engine: Engine,
+    shared: MemoryShared,
+    copy: SqliteLog,
+    snapshots: FileSnapshots,
+    chosen: Settings,
+) -> None:
+    for at in (5, 6):
+        _keep(engine, chosen, at)
+    key = snapshot_key(chosen.policy, chosen)
+    engine.kept[key, Offset(7)] = b""
+    engine.kept[key, Offset(8)] = engine.kept[key, Offset(5)]  # of another past
+    await sharing.begun_from(shared, copy, snapshots, chosen)
+    assert snapshots.offsets(key) == [6]
+    found = sharing.recovered_for_all(copy, chosen, snapshots, None)
+    assert (found.after, found.world.events, found.policy.name) == (6, LAST, "uniform")
+
+
+async def test_the_policy_that_serves_by_the_snapshots_is_gone_on_with(
+    engine: Engine,
+    shared: MemoryShared,
+    copy: SqliteLog,
+    snapshots: FileSnapshots,
+    chosen: Settings,
+) -> None:
+    _keep(engine, chosen, 5)
+    _keep(engine, chosen, 7, "knn")
+    await sharing.begun_from(shared, copy, snapshots, chosen)
+    found = sharing.recovered_for_all(copy, chosen, snapshots, None)
+    assert (found.after, found.policy.name, found.world.serving) == (7, "knn", "knn")
+
+
+@pytest.mark.parametrize("at", [0, BASE - 1])
+async def test_without_one_that_reaches_the_beginning_a_start_is_refused(
+    engine: Engine,
+    shared: MemoryShared,
+    copy: SqliteLog,
+    snapshots: FileSnapshots,
+    chosen: Settings,
+    at: int,
+) -> None:
+    if at:
+        _keep(engine, chosen, at)
+    await sharing.begun_from(shared, copy, snapshots, chosen)
+    with pytest.raises(NotWhole, match="the log begins at 5"):
+        sharing.recovered_for_all(copy, chosen, snapshots, None)
+
+
+async def test_a_policy_of_which_there_is_no_snapshot_is_not_replaced_by_another(
+    engine: Engine,
+    shared: MemoryShared,
+    copy: SqliteLog,
+    snapshots: FileSnapshots,
+    chosen: Settings,
+) -> None:
+    _keep(engine, chosen, 6)
+    changed = ev.PolicyChanged(
+        ts=9.0, policy="knn", key=policy_key("knn", {}), parameters=b"{}", source="api"
+    )
+    record = Record("changed", ev.kind(changed), 9.0, ev.encode(changed))
+    await shared.append([Entry(record)], 0.0)
+    copy.append([record])
+    await sharing.begun_from(shared, copy, snapshots, chosen)
+    with pytest.raises(StoreError, match="the policy 'knn' serves, and no snapshot of it is here"):
+        sharing.recovered_for_all(copy, chosen, snapshots, None)
