@@ -17,7 +17,7 @@ async def text(request: web.Request) -> web.Response:
     texts = router.texts
     if texts is None:
         raise Unknown("id: no texts are kept; texts.keep is off", param="id")
-    decided = router.find(id, caller.tenant).decided
+    decided = router.pending.find(id, caller.tenant).decided
     logs.decision_id.set(id)
     try:
         kept = await texts.of(id)

@@ -1,6 +1,6 @@
 // Why one decision fell as it did: scores, chances, neighbours, what constraints took out.
 
-import { el } from "./dom.js";
+import { el, table } from "./dom.js";
 import { clock, count, expectedOf, moment, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
@@ -21,12 +21,8 @@ function named(arm) {
   return el("span", { class: "name" }, el("i", { class: dotOf(arm), "aria-hidden": "true" }), el("span", {}, arm));
 }
 
-function table(label, columns, rows) {
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    el("table", {},
-      el("caption", { class: "unseen" }, label),
-      el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, rows)));
+function plain(label, columns, rows) {
+  return table({ "aria-label": label }, columns, rows, { cards: false });
 }
 
 function block(title, ...children) {
@@ -56,7 +52,7 @@ export function weighedTable(arms, drawn) {
     split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " by prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
     rich ? el("td", {}, expectedOf(arm.expected)) : null,
     priced ? el("td", {}, usd(arm.cost_usd), arm.switch_usd > 0 ? el("small", {}, ` of it ${usd(arm.switch_usd)} for a switch`) : null) : null));
-  return table("Arms that could be drawn", columns, rows);
+  return plain("Arms that could be drawn", columns, rows);
 }
 
 export function excludedBlock(excluded, weighed) {
@@ -64,7 +60,7 @@ export function excludedBlock(excluded, weighed) {
   const others = store.arms.filter((arm) => !known.has(arm.id)).map((arm) => arm.id);
   const rows = Object.entries(excluded).map(([arm, why]) => el("tr", {}, el("td", {}, named(arm)), el("td", {}, why)));
   return block("Arms excluded by constraints",
-    rows.length ? table("Arms excluded by a constraint", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint excluded an arm."),
+    rows.length ? plain("Arms excluded by a constraint", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint excluded an arm."),
     others.length ? el("p", { class: "muted" }, `Neither weighed nor excluded: ${others.join(", ")}. The request did not allow them, or they were not offered then.`) : null);
 }
 
@@ -94,8 +90,8 @@ export function neighboursBlock(neighbours) {
   const label = "Nearest past queries with their outcomes";
   return block(`Nearest past queries, ${neighbours.length} recalled`,
     sums.length ? el("ul", { class: "legend" }, sums) : null,
-    table(label, columns, neighbours.slice(0, NEAR).map(row)),
-    neighbours.length > NEAR ? el("details", {}, el("summary", {}, `${neighbours.length - NEAR} more`), table(`${label}, the rest`, columns, neighbours.slice(NEAR).map(row))) : null);
+    plain(label, columns, neighbours.slice(0, NEAR).map(row)),
+    neighbours.length > NEAR ? el("details", {}, el("summary", {}, `${neighbours.length - NEAR} more`), plain(`${label}, the rest`, columns, neighbours.slice(NEAR).map(row))) : null);
 }
 
 function chanceOf(decision) {
