@@ -77,7 +77,7 @@ class Measuring:
         self._otherwise: set[str] = set()
         self._configured: Sequence[NamedMetric] | None = None
         self._kept: Kept | None = None
-        writer.listen(self._heard, ev.MetricsChanged, ev.Rewarded)
+        writer.listen(self._heard, ev.MetricsChanged, ev.RouteChanged, ev.RouteRemoved, ev.Rewarded)
 
     def start(self) -> None:
         """Continue what an earlier process did not complete."""
