@@ -94,6 +94,7 @@ async def test_old_records_go_everywhere_and_who_joins_or_was_away_begins_from_a
         first = await stack.enter_async_context(opened(tmp_path / "r0", models, **whole))
         clients, worlds = [first[0]], [first[1]]
         await _lived(clients, 6, 12)
+        await _is_keeper(clients[0])  # which alone shares its snapshots
         assert (await clients[0].post("/v1/snapshots", {}))[0] == 200
         base = await _trimmed(engine, tmp_path, last)
         # one that joins, and one whose copy ends before the log begins; from a newer snapshot
@@ -192,3 +193,12 @@ async def _is_deleted(client: Client) -> bool:
     """Whether the first event is deleted."""
     async with client.session.get(f"{client.url}/v1/events?after=0") as response:
         return response.status == 410
+
+
+async def _is_keeper(client: Client) -> None:
+    async with asyncio.timeout(60):
+        while True:
+            _, told = await client.get("/v1/replicas")
+            if any("keeper" in row["roles"] for row in told["replicas"]):
+                return
+            await asyncio.sleep(0.02)
