@@ -34,6 +34,14 @@ from bandit_client.answers.decisions import (
     Vote,
 )
 from bandit_client.answers.experiments import Experiment, Experiments, Rules
+from bandit_client.answers.operating import (
+    Configuration,
+    History,
+    JudgeRow,
+    Judges,
+    Keys,
+    NewKey,
+)
 from bandit_client.answers.results import ExperimentResults
 
 T = TypeVar("T")
@@ -45,7 +53,8 @@ class Call(Generic[T]):
     """One request. harmless: whether nothing happens by a second time. key: by which the service
     knows a resend, where the body has none.
 
-    timed: whether the service is told how long the client waits, so that it gives up first.
+    timed: whether the service is told how long the client waits, so that it gives up first. match:
+    the revision that is changed, as `If-Match` has it.
     """
 
     method: str
@@ -55,6 +64,7 @@ class Call(Generic[T]):
     harmless: bool = True
     timed: bool = False
     key: str = ""
+    match: str = ""
 
     @property
     def shows_learned(self) -> bool:
@@ -73,6 +83,8 @@ _policies, _state = reader(Policies), reader(PolicyState)
 _experiment, _experiments = reader(Experiment), reader(Experiments)
 _concluded, _rules = reader(ExperimentResults), reader(Rules)
 _snapshot, _erased = reader(Snapshot), reader(Erased)
+_configuration, _keys, _new_key = reader(Configuration), reader(Keys), reader(NewKey)
+_history, _judges = reader(History), reader(Judges)
 _vote, _decisions = reader(Vote), reader(DecisionList)
 
 
@@ -100,12 +112,16 @@ def decision(id: str) -> Call[Decision]:
 
 
 def decisions(
-    tags: Sequence[str], arm: str | None, before: str | None, limit: int | None
+    tags: Sequence[str],
+    arm: str | None,
+    route: str | None,
+    before: str | None,
+    limit: int | None,
 ) -> Call[DecisionList]:
     """The newest decisions, or those older than one."""
     if isinstance(tags, str):
         raise ValueError("tags: must be a list of tags, got one text")
-    given = {"arm": arm, "before": before, "limit": limit}
+    given = {"arm": arm, "route": route, "before": before, "limit": limit}
     query = [("tag", tag) for tag in tags]
     query += [(name, str(value)) for name, value in given.items() if value is not None]
     return Call("GET", "/v1/decisions" + (f"?{urlencode(query)}" if query else ""), _decisions)
@@ -274,6 +290,58 @@ def put_rules(fields: Mapping[str, Any], why: str) -> Call[Rules]:
     return Call("PUT", "/v1/experiment-rules", _rules, plain_fields(fields) | _reason(why))
 
 
+# --- configuration and keys ------------------------------------------------------------------
+def configuration() -> Call[Configuration]:
+    """What is in force, and the newest changes."""
+    return Call("GET", "/v1/configuration", _configuration)
+
+
+def put_configuration(
+    revision: int | None, fields: Mapping[str, Any], why: str
+) -> Call[Configuration]:
+    """Other sections in the place of those in force."""
+    body = plain_fields(fields) | _reason(why)
+    return Call(
+        "PUT", "/v1/configuration", _configuration, body, harmless=False, match=_match(revision)
+    )
+
+
+def rollback_configuration(
+    to: int, revision: int | None, forget: Sequence[str], why: str
+) -> Call[Configuration]:
+    """The sections as they were after a revision."""
+    body = {"to": to, "forget": list(forget)} | _reason(why)
+    path, match = "/v1/configuration/rollback", _match(revision)
+    return Call("POST", path, _configuration, body, harmless=False, match=match)
+
+
+def keys() -> Call[Keys]:
+    """Every API key, without its hash."""
+    return Call("GET", "/v1/keys", _keys)
+
+
+def make_key(id: str, fields: Mapping[str, Any], why: str) -> Call[NewKey]:
+    """A new key; a resend would be another one."""
+    body = plain_fields(fields) | {"id": id} | _reason(why)
+    return Call("POST", "/v1/keys", _new_key, body, harmless=False)
+
+
+def rotate_key(id: str, grace_s: float, why: str) -> Call[NewKey]:
+    """A new key under the same id."""
+    body = {"grace_s": plain("grace_s", grace_s)} | _reason(why)
+    return Call("POST", f"/v1/keys/{_part('id', id)}/rotate", _new_key, body, harmless=False)
+
+
+def revoke_key(id: str, why: str) -> Call[Keys]:
+    """Good no more; the keys that are left."""
+    query = f"?{urlencode({'why': why})}" if why else ""
+    return Call("DELETE", f"/v1/keys/{_part('id', id)}{query}", _keys, harmless=False)
+
+
+def _match(revision: int | None) -> str:
+    return "*" if revision is None else f'"{revision}"'
+
+
 # --- the service -----------------------------------------------------------------------------
 def health() -> Call[Status]:
     """Alive."""
@@ -288,6 +356,20 @@ def ready() -> Call[Status]:
 def snapshot() -> Call[Snapshot]:
     """Make a snapshot now."""
     return Call("POST", "/v1/snapshots", _snapshot, harmless=False)
+
+
+def history(
+    per: str, by: str, since: float | None, until: float | None, groups: int | None
+) -> Call[History]:
+    """Figures by period and group."""
+    given = {"per": per, "by": by, "since": since, "until": until, "groups": groups}
+    query = {name: plain(name, value) for name, value in given.items() if value is not None}
+    return Call("GET", "/v1/history" + f"?{urlencode(query)}", _history)
+
+
+def judges() -> Call[list[JudgeRow]]:
+    """How far each judge agrees with people."""
+    return Call("GET", "/v1/judges", lambda raw: _judges(raw).judges)
 
 
 def forget_unit(unit: str, tenant: str) -> Call[Erased]:

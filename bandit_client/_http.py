@@ -113,6 +113,8 @@ class Transport:
         headers = {"x-request-id": id}
         if call.key:
             headers["Idempotency-Key"] = call.key
+        if call.match:
+            headers["If-Match"] = call.match
         if raw is not None:
             headers["Content-Type"] = "application/json"
         known = self._learned

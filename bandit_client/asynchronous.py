@@ -22,6 +22,7 @@ from bandit_client._retry import RETRIES, Retries
 from bandit_client._stream import AsyncStream
 from bandit_client.answers import (
     Arm,
+    Configuration,
     Decision,
     DecisionList,
     Erased,
@@ -30,6 +31,10 @@ from bandit_client.answers import (
     Experiments,
     ExperimentSpec,
     Explanation,
+    History,
+    JudgeRow,
+    Keys,
+    NewKey,
     Policies,
     PolicyState,
     Result,
@@ -43,7 +48,9 @@ from bandit_client.fields import (
     ArmFields,
     CompareFields,
     CompareItem,
+    ConfigurationFields,
     DecideFields,
+    KeyFields,
     RewardFields,
     RewardItem,
     RulesFields,
@@ -183,14 +190,15 @@ class AsyncClient:
         *,
         tags: Sequence[str] = (),
         arm: str | None = None,
+        route: str | None = None,
         before: str | None = None,
         limit: int | None = None,
     ) -> DecisionList:
-        """The newest decisions that may still be rewarded, of these tags and this arm.
+        """The newest decisions that may still be rewarded, of these tags, arm and route.
 
-        before: only older ones; `next` of the answer before.
+        route: `auto` is the default one. before: only older ones; `next` of the answer before.
         """
-        return await self._run(_calls.decisions(tags, arm, before, limit))
+        return await self._run(_calls.decisions(tags, arm, route, before, limit))
 
     async def reward(
         self,
@@ -349,6 +357,49 @@ class AsyncClient:
         """Set them; what is left out stays."""
         return await self._run(_calls.put_rules(fields, why))
 
+    # --- configuration and keys ----------------------------------------------------------------
+    async def configuration(self) -> Configuration:
+        """What is in force, and the newest changes; a key needs the scope admin."""
+        return await self._run(_calls.configuration())
+
+    async def put_configuration(
+        self, revision: int | None, why: str = "", **fields: Unpack[ConfigurationFields]
+    ) -> Configuration:
+        """Other sections in the place of those in force, all or none; each is the whole list.
+
+        revision: the one that was read, by which a change that somebody made meanwhile is a
+        Conflict; None for whatever is in force.
+        """
+        return await self._run(_calls.put_configuration(revision, fields, why))
+
+    async def rollback_configuration(
+        self, to: int, revision: int | None, *, forget: Sequence[str] = (), why: str = ""
+    ) -> Configuration:
+        """The sections as they were after revision `to`; keys stay as they are.
+
+        revision: as of `put_configuration`. forget: routes that may lose what they have learned.
+        """
+        return await self._run(_calls.rollback_configuration(to, revision, forget, why))
+
+    async def keys(self) -> Keys:
+        """Every API key, without its hash."""
+        return await self._run(_calls.keys())
+
+    async def make_key(self, id: str, why: str = "", **fields: Unpack[KeyFields]) -> NewKey:
+        """Make a key; it is told in this answer alone, and nothing can tell it again.
+
+        It is not sent again where no answer came: revoke the key then, and make another one.
+        """
+        return await self._run(_calls.make_key(id, fields, why))
+
+    async def rotate_key(self, id: str, *, grace_s: float = 0.0, why: str = "") -> NewKey:
+        """A new key under the same id; the one before stays good for `grace_s` seconds."""
+        return await self._run(_calls.rotate_key(id, grace_s, why))
+
+    async def revoke_key(self, id: str, why: str = "") -> Keys:
+        """Good no more from here on, on open streams too; the keys that are left."""
+        return await self._run(_calls.revoke_key(id, why))
+
     # --- the service ---------------------------------------------------------------------------
     async def health(self) -> Status:
         """Whether the process is alive."""
@@ -361,6 +412,26 @@ class AsyncClient:
     async def snapshot(self) -> Snapshot:
         """Make a snapshot now."""
         return await self._run(_calls.snapshot())
+
+    async def history(
+        self,
+        *,
+        per: str = "day",
+        by: str = "arm",
+        since: float | None = None,
+        until: float | None = None,
+        groups: int | None = None,
+    ) -> History:
+        """Decisions, rewards and spend by period and group, read from the log.
+
+        per: hour, day, week or month. by: arm, route, tenant, key, tag or policy. since, until: UTC
+        seconds. groups: how many are told apart. Busy while another one is computed.
+        """
+        return await self._run(_calls.history(per, by, since, until, groups))
+
+    async def judges(self) -> list[JudgeRow]:
+        """How far each judge agrees with the people who graded the same answers."""
+        return await self._run(_calls.judges())
 
     async def forget_unit(self, unit: str, tenant: str = "") -> Erased:
         """Erase all that the service keeps of a unit."""

@@ -24,6 +24,7 @@ from bandit_client._stream import AsyncStream
 from bandit_client._thread import LoopThread
 from bandit_client.answers import (
     Arm,
+    Configuration,
     Decision,
     DecisionList,
     Erased,
@@ -32,6 +33,10 @@ from bandit_client.answers import (
     Experiments,
     ExperimentSpec,
     Explanation,
+    History,
+    JudgeRow,
+    Keys,
+    NewKey,
     Policies,
     PolicyState,
     Result,
@@ -45,7 +50,9 @@ from bandit_client.fields import (
     ArmFields,
     CompareFields,
     CompareItem,
+    ConfigurationFields,
     DecideFields,
+    KeyFields,
     RewardFields,
     RewardItem,
     RulesFields,
@@ -185,14 +192,15 @@ class Client:
         *,
         tags: Sequence[str] = (),
         arm: str | None = None,
+        route: str | None = None,
         before: str | None = None,
         limit: int | None = None,
     ) -> DecisionList:
-        """The newest decisions that may still be rewarded, of these tags and this arm.
+        """The newest decisions that may still be rewarded, of these tags, arm and route.
 
-        before: only older ones; `next` of the answer before.
+        route: `auto` is the default one. before: only older ones; `next` of the answer before.
         """
-        return self._run(_calls.decisions(tags, arm, before, limit))
+        return self._run(_calls.decisions(tags, arm, route, before, limit))
 
     def reward(
         self,
@@ -350,6 +358,49 @@ class Client:
         """Set them; what is left out stays."""
         return self._run(_calls.put_rules(fields, why))
 
+    # --- configuration and keys ----------------------------------------------------------------
+    def configuration(self) -> Configuration:
+        """What is in force, and the newest changes; a key needs the scope admin."""
+        return self._run(_calls.configuration())
+
+    def put_configuration(
+        self, revision: int | None, why: str = "", **fields: Unpack[ConfigurationFields]
+    ) -> Configuration:
+        """Other sections in the place of those in force, all or none; each is the whole list.
+
+        revision: the one that was read, by which a change that somebody made meanwhile is a
+        Conflict; None for whatever is in force.
+        """
+        return self._run(_calls.put_configuration(revision, fields, why))
+
+    def rollback_configuration(
+        self, to: int, revision: int | None, *, forget: Sequence[str] = (), why: str = ""
+    ) -> Configuration:
+        """The sections as they were after revision `to`; keys stay as they are.
+
+        revision: as of `put_configuration`. forget: routes that may lose what they have learned.
+        """
+        return self._run(_calls.rollback_configuration(to, revision, forget, why))
+
+    def keys(self) -> Keys:
+        """Every API key, without its hash."""
+        return self._run(_calls.keys())
+
+    def make_key(self, id: str, why: str = "", **fields: Unpack[KeyFields]) -> NewKey:
+        """Make a key; it is told in this answer alone, and nothing can tell it again.
+
+        It is not sent again where no answer came: revoke the key then, and make another one.
+        """
+        return self._run(_calls.make_key(id, fields, why))
+
+    def rotate_key(self, id: str, *, grace_s: float = 0.0, why: str = "") -> NewKey:
+        """A new key under the same id; the one before stays good for `grace_s` seconds."""
+        return self._run(_calls.rotate_key(id, grace_s, why))
+
+    def revoke_key(self, id: str, why: str = "") -> Keys:
+        """Good no more from here on, on open streams too; the keys that are left."""
+        return self._run(_calls.revoke_key(id, why))
+
     # --- the service ---------------------------------------------------------------------------
     def health(self) -> Status:
         """Whether the process is alive."""
@@ -362,6 +413,26 @@ class Client:
     def snapshot(self) -> Snapshot:
         """Make a snapshot now."""
         return self._run(_calls.snapshot())
+
+    def history(
+        self,
+        *,
+        per: str = "day",
+        by: str = "arm",
+        since: float | None = None,
+        until: float | None = None,
+        groups: int | None = None,
+    ) -> History:
+        """Decisions, rewards and spend by period and group, read from the log.
+
+        per: hour, day, week or month. by: arm, route, tenant, key, tag or policy. since, until: UTC
+        seconds. groups: how many are told apart. Busy while another one is computed.
+        """
+        return self._run(_calls.history(per, by, since, until, groups))
+
+    def judges(self) -> list[JudgeRow]:
+        """How far each judge agrees with the people who graded the same answers."""
+        return self._run(_calls.judges())
 
     def forget_unit(self, unit: str, tenant: str = "") -> Erased:
         """Erase all that the service keeps of a unit."""

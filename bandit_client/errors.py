@@ -5,7 +5,7 @@ BanditError
 │   ├── Invalid         fix the field and send it again
 │   ├── Denied          send another key
 │   ├── Unknown         there is no such decision, arm, policy or experiment
-│   ├── Conflict        something else was recorded before, and stays
+│   ├── Conflict        something else was recorded or configured before, and stays
 │   ├── Expired         the decision was forgotten
 │   ├── Busy            retry later; the client did, as long as its timeout allowed
 │   ├── Unavailable     the same
@@ -84,7 +84,7 @@ class Unknown(ServiceError):
 
 
 class Conflict(ServiceError):
-    """Something else was recorded before, and stays."""
+    """Something else was recorded or configured before, and stays."""
 
 
 class Expired(ServiceError):
@@ -164,6 +164,7 @@ _BY_STATUS: dict[int, type[ServiceError]] = {
     404: Unknown,
     409: Conflict,
     410: Expired,
+    412: Conflict,
     429: Busy,
     503: Unavailable,
 }
@@ -172,6 +173,7 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     "forbidden": Denied,
     "unknown": Unknown,
     "conflict": Conflict,
+    "stale": Conflict,
     "expired": Expired,
     "busy": Busy,
     "no_credit": Busy,

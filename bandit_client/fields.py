@@ -140,6 +140,39 @@ class ArmFields(TypedDict, total=False):
     deployments: Sequence[Mapping[str, Any]]
 
 
+class ConfigurationFields(TypedDict, total=False):
+    """Sections of the configuration; each is the whole list, and what is left out stays.
+
+    upstreams, budgets, judges, routes, metrics: tables with the fields that they have in the file.
+    forget: routes whose policies may lose what they have learned.
+    """
+
+    upstreams: Sequence[Mapping[str, Any]]
+    budgets: Sequence[Mapping[str, Any]]
+    judges: Sequence[Mapping[str, Any]]
+    routes: Sequence[Mapping[str, Any]]
+    metrics: Sequence[Mapping[str, Any]]
+    forget: Sequence[str]
+
+
+class KeyFields(TypedDict, total=False):
+    """What a key may do; `scopes` must be there: some of decide, reward, read, texts and
+    admin.
+
+    tenant: the only one that it acts for. rate_per_s, burst: requests. reward_share: the share of
+    the newest outcomes that may be its own. self_contained: whether it may send outcomes without
+    a decision. expires: ISO 8601.
+    """
+
+    scopes: Sequence[str]
+    tenant: str
+    rate_per_s: float
+    burst: int
+    reward_share: float
+    self_contained: bool
+    expires: str
+
+
 class RulesFields(TypedDict, total=False):
     """The rules over all experiments; what is left out stays.
 

@@ -33,7 +33,7 @@ from bandit_service.core import events as ev
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import BadRecording, open_recording
 from bandit_service.offline.provider import config_toml
-from bandit_service.runtime.router import RouterRules
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import live, show
 from loadtest.demo.__main__ import parsed, parser
@@ -128,7 +128,7 @@ def recorded_upstream(data: str, speed: float, scratch: Path, *more: str) -> Ite
         str(scratch / "gateway.toml"),
         *more,
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         until = time.monotonic() + _START_S
         while not ready.exists() or not ready.read_text(encoding="utf-8"):

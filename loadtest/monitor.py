@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 
 import aiohttp
 
@@ -64,14 +63,7 @@ def main() -> int:
     parser.add_argument("--data", default=PARETOBANDIT, help="a recording")
     parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where models/ is")
     args = parser.parse_args()
-    told_to_end: list[int] = []
-
-    def end(number: int, frame: FrameType | None) -> None:
-        told_to_end.append(number)
-        signal.default_int_handler(number, frame)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         recorded = open_recording(args.data)
         with tempfile.TemporaryDirectory() as scratch, suppress(KeyboardInterrupt):
@@ -80,9 +72,8 @@ def main() -> int:
         print(f"monitor: {error}", file=sys.stderr)
         return 2
     except FAILED as error:
-        if not told_to_end:  # a terminal tells all at once, and the service may be gone first
-            print(f"monitor: {error}", file=sys.stderr)
-            return 1
+        print(f"monitor: {error}", file=sys.stderr)
+        return 1
     print("ended")
     return 0
 

@@ -362,7 +362,11 @@ UPSTREAMS = Page("Do the providers answer?", (
         _one("Rewards by route", "reqps", _rate("bandit_route_rewards_total", "route"),
              "{{route}}", low=0),
         _one("Judged answers", "reqps", _rate("bandit_judged_total", "judge, result"),
-             "{{judge}}: {{result}}", low=0, width=24),
+             "{{judge}}: {{result}}", low=0),
+        _one("Judge's score and people's grade apart", "short",
+             "bandit_judge_absolute_difference", "{{judge}}", low=0),
+        _one("Answers with a judge's score and a person's grade", "short",
+             "bandit_judge_pairs", "{{judge}}", low=0),
     )),
 ))  # fmt: skip
 
@@ -450,5 +454,7 @@ DASHBOARDS: dict[str, Page] = {
     "Storage": STORAGE,
 }
 
-NOT_SHOWN: dict[str, str] = {}
+NOT_SHOWN: dict[str, str] = {
+    "bandit_texts_total": "few services keep texts; docs/texts.md tells what its results mean",
+}
 """Metrics that no panel shows, each with the reason."""

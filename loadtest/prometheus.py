@@ -59,6 +59,7 @@ def prometheus(service: str, directory: Path, interval: str = "1s") -> Iterator[
             ],
             stdout=log,
             stderr=log,
+            start_new_session=True,  # Ctrl-C is for this program, which ends it
         )
     try:
         url = f"http://{address}"

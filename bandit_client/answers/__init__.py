@@ -21,10 +21,19 @@ from bandit_client.answers.decisions import (
     WeighedArm,
 )
 from bandit_client.answers.experiments import Experiment, Experiments, ExperimentSpec, Rules
+from bandit_client.answers.operating import (
+    Configuration,
+    History,
+    JudgeRow,
+    KeyRow,
+    Keys,
+    NewKey,
+)
 from bandit_client.answers.results import ExperimentResults
 
 __all__ = [
     "Arm",
+    "Configuration",
     "Decision",
     "DecisionList",
     "DecisionRow",
@@ -35,7 +44,12 @@ __all__ = [
     "ExperimentSpec",
     "Experiments",
     "Explanation",
+    "History",
+    "JudgeRow",
+    "KeyRow",
+    "Keys",
     "Measured",
+    "NewKey",
     "Observed",
     "Policies",
     "PolicyState",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -57,12 +58,15 @@ from bandit_service.runtime.recovery import (
     recover,
     snapshot_key,
 )
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
+from bandit_service.runtime.text_store import TextStore
+from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -71,6 +75,7 @@ from bandit_service.settings import (
     pool_mistakes,
 )
 from bandit_service.settings.metrics import implicit_weights
+from bandit_service.settings.texts import OFF
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
@@ -79,6 +84,8 @@ from store.history import HybridIndex
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.app")
+TEXTS = "texts.sqlite3"
+"""The file of questions and answers, in data_dir."""
 
 
 def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
@@ -238,6 +245,7 @@ async def running_router(
         await router.start()
         if watch is not None:
             DriftAlarms(watch, writer).start()
+        texts: Texts | None = None
         try:
             await writer.caught_up()
             settings = configuration.settings  # which others may have changed meanwhile
@@ -257,8 +265,11 @@ async def running_router(
             maintenance.start()
             if settings.log.verify == "background":
                 check.start()
+            texts = await open_texts(router, maintenance, telemetry, settings)
             yield router, maintenance, telemetry, configuration
         finally:
+            if texts is not None:
+                await texts.close()
             await check.close()
             await configuration.close()
             if turn is not None:
@@ -275,6 +286,33 @@ async def running_router(
         if shared is not None:
             await shared.close()
         log.close()
+
+
+async def open_texts(
+    router: Router, maintenance: Maintenance, telemetry: Telemetry, settings: Settings
+) -> Texts | None:
+    """What keeps questions and answers; None where nothing is kept, and nothing is left of before.
+
+    Raises BadSettings where they cannot be encrypted.
+    """
+    path = Path(settings.data_dir) / TEXTS
+    if settings.texts.keep == OFF:
+        if path.exists():
+            path.unlink()
+            _log.info("texts.keep is off: the texts that were kept are deleted")
+        return None
+    try:
+        store = TextStore(path, settings.texts_keys)
+    except ImportError as error:
+        needs = f"texts.keep: needs the package cryptography: {install('texts')} ({error})"
+        raise BadSettings([needs]) from None
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"{path} cannot be opened: {error}") from None
+    counted = telemetry.metrics.texts
+    texts = Texts(router.writer, store, settings.texts, lambda result: counted(result).inc())
+    await texts.start()
+    router.texts, maintenance.forget_beside = texts, texts.forget
+    return texts
 
 
 def _models(settings: Settings) -> Path:
@@ -376,17 +414,17 @@ async def reconcile(
         raise BadSettings(mistakes)
     changed, gone = _arms_changed(world, settings)
     for spec in changed.values():
-        await router.put_arm(spec, "config")
+        await router.catalogue.put_arm(spec, "config")
     for id in gone:
         with suppress(Unknown):  # another replica, which starts too, was first
-            await router.retire_arm(id, "config")
-    await configuration.settle()
+            await router.catalogue.retire_arm(id, "config")
+    await configuration.settle_at_start()
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:
         key = policy_key(wanted.name, wanted.parameters)
         if world.policy.key != key:
-            await router.change_policy(wanted.name, key, wanted.parameters, source)
+            await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
         maintenance.change_policy(wanted, source)
 

@@ -25,9 +25,9 @@ from bandit_service.app.gauges import ServiceGauges
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.http import demo, frame, operations
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
-from bandit_service.http import frame, operations
 from bandit_service.http import gateway as gateway_http
 from bandit_service.http import history as history_http
 from bandit_service.http import live as live_http
@@ -265,6 +265,7 @@ async def serving(
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
         app[frame.CONFIGURATION] = configuration
+        app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, app, gateway, live))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
         app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
@@ -312,6 +313,7 @@ async def serving(
             app[ENDING].cut()
             await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
             await runner.cleanup()
+            await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()
             await gateway.close()

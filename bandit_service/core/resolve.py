@@ -20,7 +20,7 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             before, revoked = dict(pending.signals), pending.revoked
             settled = None if revoked else pending.learned.get("reward")
             return Resolved(event, number, pending, pending.decided, before, settled, revoked)
-        case ev.Shadowed() | ev.Redirected():
+        case ev.Shadowed() | ev.Redirected() | ev.Judged():
             pending = world.pending.decisions.get(event.decision_id)
             if pending is None:
                 return Resolved(event, number)
@@ -43,7 +43,7 @@ def owner_of(world: World, event: ev.AnyEvent) -> str:
             return owner_of_subject(event.subject if pending is None else pending.decided)
         case ev.SessionRewarded():
             return event.owner
-        case ev.Shadowed() | ev.Redirected():
+        case ev.Shadowed() | ev.Redirected() | ev.Judged():
             pending = world.pending.decisions.get(event.decision_id)
             return "" if pending is None else owner_of_subject(pending.decided)
         case _:

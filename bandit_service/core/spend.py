@@ -112,7 +112,7 @@ class Spend:
 
     def add(self, ts: float, usd: float, payer: Payer, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
-        named, hour = accounts_of(payer, judge), _hour(ts)
+        named, hour = _accounts_of(payer, judge), _hour(ts)
         if hour != self._hour:
             self._hour, self._kept = hour, tuple(self._accounts(hour))
         for accounts in self._kept:
@@ -164,8 +164,12 @@ def payer_of(decided: ev.Decided) -> Payer:
     return Payer(decided.tenant, decided.caller, decided.route)
 
 
-@lru_cache(maxsize=256)
-def accounts_of(payer: Payer, judge: str = "") -> tuple[str, ...]:
+def accounts_of(payer: Payer, judge: str = "") -> list[str]:
     """The accounts that a decision's cost, or that of judging it, is booked on."""
+    return list(_accounts_of(payer, judge))
+
+
+@lru_cache(maxsize=256)
+def _accounts_of(payer: Payer, judge: str) -> tuple[str, ...]:
     named = (*payer._asdict().items(), ("judge", judge))
     return ("service", *(f"{kind}:{name}" for kind, name in named if name))

@@ -24,6 +24,7 @@ from bandit_service.core.erasures import Erasures
 from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.feature import Taker, takers
 from bandit_service.core.history import PER_ITEM, History
+from bandit_service.core.judge_grades import JudgeGrades
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.learners import Learners
 from bandit_service.core.named_metrics import NamedMetrics
@@ -63,6 +64,7 @@ class World:
     named: NamedMetrics = field(default_factory=NamedMetrics, metadata=codec.IF_ANY)
     sessions: Sessions = field(default_factory=Sessions, metadata=codec.IF_ANY)
     configuration: Configuration = field(default_factory=Configuration, metadata=codec.IF_ANY)
+    judging: JudgeGrades = field(default_factory=JudgeGrades, metadata=codec.IF_ANY)
     retention: Retention = field(default_factory=Retention, metadata=codec.IF_ANY)
     history: History
     learners: Learners

@@ -267,7 +267,9 @@ class Scan:
                 ours = not wanted.isdisjoint(event.ids)
                 wanted.difference_update(event.ids)  # nothing comes of them any more
                 return ours
-            case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Spent():
+            case ev.Rewarded() | ev.Compared() | ev.Shadowed() | ev.Redirected() | ev.Judged():
+                return event.decision_id in wanted
+            case ev.Spent():
                 return event.decision_id in wanted
             case ev.SessionRewarded():
                 ours = not wanted.isdisjoint(event.ids)

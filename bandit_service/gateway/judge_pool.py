@@ -197,9 +197,10 @@ class JudgePool:
 
     async def _quality(self, specs: list[JudgeSpec], answer: ServedAnswer) -> None:
         for spec in specs:
-            quality = await self._score(spec, answer)
-            if quality is None:
+            score = await self._score(spec, answer)
+            if score is None:
                 continue
+            quality = await self._calibrated(spec, answer.decided, score)
             try:
                 status = await self._router.observe(
                     answer.decided.id, Signals(quality), provisional=True
@@ -211,6 +212,22 @@ class JudgePool:
             self._router.count_reward(answer.decided.id, status)
             self._telemetry.judged(spec.id, "judged")
             return
+
+    async def _calibrated(self, spec: JudgeSpec, decided: ev.Decided, score: float) -> float:
+        """The quality of this score: corrected by people's grades, if the judge is to be, and if
+        there are enough. The score itself is an event.
+        """
+        if spec.calibration == "off":
+            return score
+        try:
+            await self._router.judged(decided.id, spec.id, spec.basis, score)
+        except ServiceError as error:
+            _log.info("score not written down", extra={"judge": spec.id, "why": error.code})
+        if spec.calibration != "apply":
+            return score
+        pairs = self._router.world.judging
+        found = pairs.calibrated(spec.id, spec.basis, decided.route, score, spec.min_pairs)
+        return score if found is None else found
 
     async def _score(self, spec: JudgeSpec, answer: ServedAnswer) -> float | None:
         if spec.kind != "llm":

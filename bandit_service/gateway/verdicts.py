@@ -1,40 +1,24 @@
 """Verdicts by texts, patterns and schemas, in a separate process.
 
 A client's schema or a model's text can keep a validator busy without bound: some schemas take
-minutes for a short text, and comparing two texts of many accents takes seconds. So a child process
-of low priority does it, which dies by itself when a verdict has used up its time; the next verdict
-starts another one.
+minutes for a short text, and comparing two texts of many accents takes seconds.
 
-`python -m bandit_service.gateway.verdicts` is that child. Frames on both pipes are four bytes of
-length, big-endian, and MessagePack: the service sends a `Question`, the child answers a `Verdict`,
-the first one when it is ready.
+`python -m bandit_service.gateway.verdicts` is that child (`runtime.bounded_child`): the service
+sends a `Question`, the child answers a `Verdict`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import resource
-import signal
-import struct
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from bandit_service.gateway import judges
+from bandit_service.runtime.bounded_child import BoundedChild, NoAnswer, serve
 from bandit_service.settings.judges import JudgeSpec
 
 MAX_SCHEMA = 65_536
-_LENGTH = struct.Struct(">I")
-_READY_S = 60.0
-_SLOWER = 10.0
-"""A child of low priority may have to wait this many times longer than it computes."""
-_MEMORY = 512 * 1024 * 1024
-_NICE = 10
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -58,16 +42,11 @@ class NoVerdict(Exception):
     """There is no verdict; the text, a word for the metric, says why."""
 
 
-# --- the service's side -------------------------------------------------------------------
-
-
 class Verdicts:
-    """Asks the child, one question at a time. cpu_s: CPU seconds that one verdict may take."""
+    """Asks the child. cpu_s: CPU seconds that one verdict may take."""
 
     def __init__(self, cpu_s: float) -> None:
-        self._cpu_s = cpu_s
-        self._child: asyncio.subprocess.Process | None = None
-        self._asking = asyncio.Lock()
+        self._child = BoundedChild("bandit_service.gateway.verdicts", cpu_s)
 
     async def of(
         self, spec: JudgeSpec, body: Mapping[str, Any], expected: str, text: str
@@ -81,104 +60,35 @@ class Verdicts:
             return None
         try:
             encoded = msgspec.json.encode(schema)
-            question = _framed(Question(spec.kind, text, expected, spec.pattern, encoded))
+            question = Question(spec.kind, text, expected, spec.pattern, encoded)
+            asked = msgspec.msgpack.encode(question)
         except (ValueError, TypeError, RecursionError):  # such as half a character
             raise NoVerdict("failed") from None
         if len(encoded) > MAX_SCHEMA:
             raise NoVerdict("large")
-        async with self._asking:
-            try:
-                verdict = await self._ask(question)
-            except BaseException:
-                await self._end()
-                raise
+        try:
+            verdict = msgspec.msgpack.decode(await self._child.ask(asked), type=Verdict)
+        except NoAnswer as none:
+            raise NoVerdict(str(none)) from None
         if verdict.failed:
             raise NoVerdict("failed")
         return verdict.quality
 
     async def begin(self) -> None:
         """Have the child ready, so that the first verdict does not wait for it."""
-        async with self._asking:
-            with suppress(OSError):
-                self._child = self._child or await self._spawn()
+        await self._child.begin()
 
     async def close(self) -> None:
         """End the child, whatever it does."""
-        await self._end()
-
-    async def _ask(self, question: bytes) -> Verdict:
-        try:
-            child = self._child or await self._spawn()
-            assert child.stdin is not None
-            async with asyncio.timeout(_SLOWER * self._cpu_s):
-                child.stdin.write(question)
-                await child.stdin.drain()
-                return await _received(child)
-        except TimeoutError:
-            raise NoVerdict("timeout") from None
-        except (EOFError, OSError, msgspec.DecodeError):
-            ended = 0 if self._child is None else await self._child.wait()
-            raise NoVerdict("timeout" if ended == -signal.SIGPROF else "failed") from None
-
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        self._child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "bandit_service.gateway.verdicts",
-            str(self._cpu_s),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            async with asyncio.timeout(_READY_S):
-                await _received(self._child)
-        except (EOFError, TimeoutError):
-            await self._end()
-            raise OSError("the child did not begin") from None
-        return self._child
-
-    async def _end(self) -> None:
-        child, self._child = self._child, None
-        if child is not None:
-            with suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
+        await self._child.close()
 
 
-async def _received(child: asyncio.subprocess.Process) -> Verdict:
-    assert child.stdout is not None
-    (length,) = _LENGTH.unpack(await child.stdout.readexactly(_LENGTH.size))
-    return msgspec.msgpack.decode(await child.stdout.readexactly(length), type=Verdict)
-
-
-def _framed(value: object) -> bytes:
-    body = msgspec.msgpack.encode(value)
-    return _LENGTH.pack(len(body)) + body
-
-
-# --- the child's side ---------------------------------------------------------------------
-
-
-def main() -> None:
-    """Answer until the service closes the pipe."""
-    cpu_s, questions, answers = float(sys.argv[1]), sys.stdin.buffer, sys.stdout.buffer
-    os.nice(_NICE)
-    with suppress(OSError):  # a system that does not report it sets no limit
-        size = _memory_now() + _MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _say(answers, Verdict())
-    while head := questions.read(_LENGTH.size):
-        body = questions.read(_LENGTH.unpack(head)[0])
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)  # when it is over the process ends
-        try:
-            verdict = _verdict(msgspec.msgpack.decode(body, type=Question))
-        except Exception:  # noqa: BLE001 - what a validator meets is the client's
-            verdict = Verdict(failed=True)
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        _say(answers, verdict)
+def _answer(body: bytes) -> bytes:
+    try:
+        verdict = _verdict(msgspec.msgpack.decode(body, type=Question))
+    except Exception:  # noqa: BLE001 - what a validator meets is the client's
+        verdict = Verdict(failed=True)
+    return msgspec.msgpack.encode(verdict)
 
 
 def _verdict(question: Question) -> Verdict:
@@ -188,15 +98,5 @@ def _verdict(question: Question) -> Verdict:
     return Verdict(judges.verdict(spec, body, question.expected, question.text))
 
 
-def _memory_now() -> int:
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
-    return int(pages) * resource.getpagesize()
-
-
-def _say(answers: IO[bytes], verdict: Verdict) -> None:
-    answers.write(_framed(verdict))
-    answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(_answer)

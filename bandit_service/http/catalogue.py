@@ -69,7 +69,7 @@ async def put_arm(request: web.Request) -> web.Response:
             settings.check_served(spec, kinds)
             settings.check_arm_among(arms, chosen.judges)
 
-    created = await router.put_arm(spec, check=check)
+    created = await router.catalogue.put_arm(spec, check=check)
     health = request.app[GATEWAY].health
     arm = arm_of(router.world.arms[spec.id], own_alarms(router.world).get(spec.id), health)
     return reply(arm, 201 if created else 200)
@@ -87,7 +87,7 @@ def _refusing() -> Iterator[None]:
 async def delete_arm(request: web.Request) -> web.Response:
     """DELETE /v1/arms/{id}: stop offering it; its learned state stays."""
     router, id = request.app[ROUTER], ArmId(request.match_info["id"])
-    await router.retire_arm(id)
+    await router.catalogue.retire_arm(id)
     health = request.app[GATEWAY].health
     return reply(arm_of(router.world.arms[id], own_alarms(router.world).get(id), health))
 

@@ -17,6 +17,7 @@ from bandit_service.core.explanation import belief, weighed_arms
 from bandit_service.core.fields import MAX_NAME
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
+from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
@@ -112,7 +113,7 @@ async def decision(request: web.Request) -> web.Response:
     """GET /v1/decisions/{id}: why this arm, and its outcomes."""
     caller, router = request[CALLER], request.app[ROUTER]
     await router.writer.arrived(request.match_info["id"])
-    pending = router.find(request.match_info["id"], caller.tenant)
+    pending = router.pending.find(request.match_info["id"], caller.tenant)
     logs.decision_id.set(pending.decided.id)
     decided, remembered = pending.decided, router.world.history.items
     body = decision_of(decided)
@@ -129,12 +130,17 @@ async def decision(request: web.Request) -> web.Response:
     body.signals = pending.signals
     body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
     body.settled = pending.reward is not None
-    if measured := _measured(pending.signals, router.world.named.specs):
+    if measured := _measured(pending.signals, router.world.named.of(decided.route).specs):
         body.metrics, body.weighed = measured, pending.weighed
+    if pending.deployment:
+        body.deployment = pending.deployment
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit
     body.tenant = decided.tenant
+    reads = "texts" in caller.scopes
+    if reads and router.texts is not None and await router.texts.has(decided.id):
+        body.text = True
     return reply(body)
 
 
@@ -152,7 +158,7 @@ def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) ->
 
 
 async def list_decisions(request: web.Request) -> web.Response:
-    """GET /v1/decisions: the newest ones with these tags, of one arm."""
+    """GET /v1/decisions: the newest ones with these tags, of one arm or route."""
     caller, world = request[CALLER], request.app[ROUTER].world
     pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
@@ -161,6 +167,10 @@ async def list_decisions(request: web.Request) -> web.Response:
     if "arm" in query and ArmId(query["arm"]) not in world.arms:
         there_are = ", ".join(world.arms)
         raise Refused(f"arm: no {query['arm']!r}; expected one of {there_are}", param="arm")
+    route = query.get("route")
+    if route not in (None, AUTO, *world.routes.specs, *world.routes.ended):
+        there_are = ", ".join((AUTO, *world.routes.specs))
+        raise Refused(f"route: no {route!r}; expected one of {there_are}", param="route")
     rows: list[DecisionRow] = []
     older, last = pending.older_than(_before(query.get("before"))), ""
     for seen, id in enumerate(older):
@@ -171,6 +181,7 @@ async def list_decisions(request: web.Request) -> web.Response:
             caller.tenant in (None, one.decided.tenant)
             and wanted <= set(one.decided.tags)
             and query.get("arm", one.decided.arm) == one.decided.arm
+            and route in (None, one.decided.route or AUTO)
         ):
             would_cost = baseline.would_cost(one.decided, world)
             rows.append(_row(one, None if would_cost is None else would_cost[1]))
@@ -208,6 +219,7 @@ def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
         tenant=decided.tenant,
         experiment=decided.experiment,
         variant=decided.variant,
+        route=decided.route,
         signals=pending.signals,
         reward=pending.reward,
         baseline_usd=baseline_usd,

@@ -143,29 +143,33 @@ class FastPath:
         connection.begun_beside()
         return True
 
-    def _admitted(self, head: Head) -> Caller:
+    def _admitted(self, of: _Decide | _Client) -> Caller:
+        head = of.head
         self._borders.cross(head.seen, self._gate.needed("POST", head.path))
-        return self._gate.admit(
+        caller = self._gate.admit(
             "POST", head.path, head.authorization, clock.now(), time.monotonic()
         )
+        of.admitted = True
+        return caller
 
-    def _written(self, head: Head, id: str, reply: Reply) -> bytes:
-        """The bytes of a whole answer. id: of the request."""
+    def _written(self, of: _Decide | _Client, reply: Reply) -> bytes:
+        """The bytes of a whole answer."""
         more = f"Content-Type: application/json\r\nContent-Length: {len(reply.body)}\r\n"
-        return self.head_bytes(head, id, reply.headers, more, reply.status) + reply.body
+        return self.head_bytes(of, reply.headers, more, reply.status) + reply.body
 
     def head_bytes(
-        self, head: Head, id: str, headers: Mapping[str, str], more: str, status: int = 200
+        self, of: _Decide | _Client, headers: Mapping[str, str], more: str, status: int = 200
     ) -> bytes:
         """The head of an answer, with these headers and the lines of `more`."""
+        id = of.id
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if lines.count("\n") + lines.count("\r") > 2 * len(headers) or "\0" in lines:
             raise ValueError("a header has a line break in it")
         ours = f"Date: {rfc822_formatted_time()}\r\n{_SERVER}x-request-id: {id}\r\n"
-        if head.anthropic:  # whose clients look for it under this name
+        if of.head.anthropic:  # whose clients look for it under this name
             ours += f"request-id: {id}\r\n"
         writer = self._router.writer
-        if writer.shared:
+        if writer.shared and of.admitted:
             ours += f"{OFFSET}: {writer.seen}\r\n"
         return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}{more}{ours}\r\n".encode()
 
@@ -174,7 +178,7 @@ class FastPath:
     def _decide(self, asked: wire.DecideRequest, one: _Decide) -> None:
         self.ending.soon += 1
         try:
-            caller = self._admitted(one.head)
+            caller = self._admitted(one)
             asked.tenant = caller.tenant_for(asked.tenant)
             self._router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
@@ -210,7 +214,7 @@ class FastPath:
             reply = Reply(body, {"x-decision-id": made.id})
         else:
             reply = self._refused(made, one.head, one.id)
-        self._end(one.entrance, one.connection, self._written(one.head, one.id, reply))
+        self._end(one.entrance, one.connection, self._written(one, reply))
         tell(self._app, "POST", _DECIDE, reply.status, one.begun)
 
     def _refused(self, error: Exception | None, head: Head, id: str) -> Reply:
@@ -240,7 +244,7 @@ class FastPath:
         begun, status = time.perf_counter(), CLIENT_GONE
         try:
             try:
-                caller = self._admitted(head)
+                caller = self._admitted(client)
                 reply = await ANSWERS[head.path](Came(self._app, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)
@@ -254,7 +258,7 @@ class FastPath:
                     client.close()
             status = 200 if reply is None else reply.status
             if reply is not None:
-                await client.put(self._written(head, id, reply))
+                await client.put(self._written(client, reply))
         except ConnectionError:
             client.close()
         except BaseException:
@@ -276,9 +280,19 @@ async def _finished_when_read(entrance: Entrance[Head], connection: Connection) 
 
 
 class _Decide:
-    """A `group_commit.Done` of a decide. taken: the router counts it."""
+    """A `group_commit.Done` of a decide. admitted: its caller was. taken: the router counts it."""
 
-    __slots__ = ("_tell", "begun", "connection", "entrance", "head", "id", "made", "taken")
+    __slots__ = (
+        "_tell",
+        "admitted",
+        "begun",
+        "connection",
+        "entrance",
+        "head",
+        "id",
+        "made",
+        "taken",
+    )
 
     def __init__(
         self,
@@ -290,7 +304,7 @@ class _Decide:
         self.begun = time.perf_counter()
         self.head, self.entrance, self.connection = head, entrance, connection
         self.id = head.id or new_id()
-        self.taken = False
+        self.admitted = self.taken = False
         self.made: ev.Decided | Exception | None = None
         self._tell = tell
 
@@ -314,22 +328,24 @@ class _Decide:
 
 
 class _Client:
-    """A `gateway.client.Client` on a connection. begun: the head of a stream was written."""
+    """A `gateway.client.Client` on a connection. admitted: its caller was. begun: the head of a
+    stream was made.
+    """
 
-    __slots__ = ("_connection", "_entrance", "_fast", "_head", "_unsent", "begun", "id")
+    __slots__ = ("_connection", "_entrance", "_fast", "_unsent", "admitted", "begun", "head", "id")
 
     def __init__(
         self, fast: FastPath, head: Head, entrance: Entrance[Head], connection: Connection
     ) -> None:
-        self._fast, self._head = fast, head
+        self._fast, self.head = fast, head
         self._entrance, self._connection = entrance, connection
         self._unsent = b""
-        self.begun = False
+        self.admitted = self.begun = False
         self.id = head.id or new_id()
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return self._head.headers
+        return self.head.headers
 
     @property
     def gone(self) -> bool:
@@ -347,7 +363,7 @@ class _Client:
 
     async def begin(self, headers: Mapping[str, str]) -> None:
         more = "Transfer-Encoding: chunked\r\n"
-        self._unsent = self._fast.head_bytes(self._head, self.id, headers, more)
+        self._unsent = self._fast.head_bytes(self, headers, more)
         self.begun = True
 
     async def write(self, data: bytes) -> None:

@@ -132,7 +132,7 @@ def _claimed(request: web.Request) -> tuple[Claim, Pending]:
             "has no feedback.secret_env"
         )
     claim = tokens.read(request.match_info["token"], clock.now())
-    pending = router.find(claim.decision_id)
+    pending = router.pending.find(claim.decision_id)
     if not claim.is_of(pending.decided.tenant):
         raise Unknown("token: no such decision", param="token")
     logs.decision_id.set(claim.decision_id)

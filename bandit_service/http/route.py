@@ -13,7 +13,9 @@ from bandit_service.core.errors import ServiceError
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Method: TypeAlias = Literal["GET", "PUT", "POST", "PATCH", "DELETE"]
-Scope: TypeAlias = Literal["", "decide", "reward", "read", "admin", "stream", "metrics", "totals"]
+Scope: TypeAlias = Literal[
+    "", "decide", "reward", "read", "texts", "admin", "stream", "metrics", "totals"
+]
 """The scope that a key must have: "" none;
 
 "stream" is checked for each message; "metrics" is `read` unless metrics are open; "totals" is

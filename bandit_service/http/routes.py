@@ -20,12 +20,14 @@ from bandit_service.http import (
     catalogue,
     configuration,
     decisions,
+    demo,
     drift,
     events,
     experiments,
     feedback,
     gateway,
     history,
+    judges,
     live,
     operations,
     outcomes,
@@ -33,16 +35,20 @@ from bandit_service.http import (
     replicas,
     stream,
     tensorzero,
+    texts,
 )
 from bandit_service.http import parameters as given
 from bandit_service.http.provider_calls import ABSENT
 from bandit_service.http.responses import catalogue as arms
 from bandit_service.http.responses import configuration as configured
 from bandit_service.http.responses import decisions as made
+from bandit_service.http.responses import demo as demos
 from bandit_service.http.responses import experiments as judged
+from bandit_service.http.responses import judges as agreed
 from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
+from bandit_service.http.responses import texts as said
 from bandit_service.http.route import Handler, Method, Route, Scope
 from bandit_service.offline.history.fold import History
 from bandit_service.parsing.suggestions import did_you_mean
@@ -179,15 +185,15 @@ ROUTES: tuple[Route, ...] = (
           answered={"results": [{"decision_id": None, "status": "accepted"}]},
           parameters=(given.LEARNED,), headers=_OFFSET, many=True, errors=_LEARNED),
     Route("GET", "/v1/decisions", "read", decisions.list_decisions,
-          "The newest decisions, by tag or arm",
+          "The newest decisions, by tag, arm or route",
           "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
           "older ones with `before`.",
           answer=made.DecisionList,
-          parameters=(given.TAG, given.OF_ARM, given.BEFORE, given.MOST_DECISIONS),
+          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MOST_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/history", "read", history.history,
           "Decisions, rewards and spend by period and group; one at a time",
-          "Read from the whole log by a process beside the service: docs/web-page.md.",
+          "Read from the log by a process beside the service: docs/web-page.md.",
           answer=History,
           parameters=(given.PER, given.BY, given.SINCE, given.UNTIL, given.GROUPS),
           errors=(errors.Refused, errors.Busy, errors.OutOfTime, *_DOWN)),
@@ -195,6 +201,11 @@ ROUTES: tuple[Route, ...] = (
           "Why this arm, and what came back",
           "The record of one decision, as long as it is kept.",
           answer=made.Decision, parameters=(given.DECISION, given.LEARNED), headers=_OFFSET,
+          errors=(*_FOUND, errors.Refused, errors.Expired)),
+    Route("GET", "/v1/decisions/{id}/text", "texts", texts.text,
+          "What was asked and answered, if it is kept",
+          "Kept only if `texts.keep` says so: docs/texts.md.",
+          answer=said.DecisionText, parameters=(given.DECISION,),
           errors=(*_FOUND, errors.Refused, errors.Expired)),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",
@@ -267,6 +278,12 @@ ROUTES: tuple[Route, ...] = (
           answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
           sent={"model": "auto", "input": _QUERY},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
+    Route("POST", "/v1/responses/input_tokens", "decide", gateway.input_tokens,
+          "How many tokens a request of the Responses API has",
+          "The named arm's provider counts, if it speaks this dialect; else it is a guess, which "
+          "`x-token-count` says.",
+          answer=passed.InputTokens, body=passed.Responses,
+          sent={"model": "auto", "input": _QUERY}, errors=_PASSED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every callable arm",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
           answer=arms.Models, errors=_DOWN),
@@ -311,9 +328,19 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/live/map", "read", live.picture,
           "The newest queries by their two principal directions",
           "Made at most every five seconds.", answer=run.Map, errors=_DOWN),
+    Route("GET", "/v1/demo", "read", demo.get_demo,
+          "Whether recorded traffic can be sent through this service, or is",
+          "docs/web-page.md.", answer=demos.Demo, errors=_DOWN),
+    Route("POST", "/v1/demo", "admin", demo.start_demo,
+          "Send recorded traffic through this service",
+          "Only where nothing is configured and nothing was decided yet.",
+          answer=demos.Demo, statuses=(202,), errors=(errors.Conflict, *_DOWN)),
     Route("GET", "/v1/drift", "totals", drift.drift,
           "What is watched for drift, and the newest alarms", "docs/drift.md.",
           answer=run.Drift, errors=_DOWN),
+    Route("GET", "/v1/judges", "totals", judges.judges,
+          "How far each judge agrees with the people who graded the same answers",
+          "docs/gateway.md.", answer=agreed.Judges, errors=_DOWN),
     Route("GET", "/v1/replicas", "totals", replicas.replicas,
           "Who shares the log, and how far each is",
           "Empty where one process has the log for itself: docs/scale.md.",
@@ -429,6 +456,7 @@ _SLASHED = frozenset(
                 "messages",
                 "messages/count_tokens",
                 "responses",
+                "responses/input_tokens",
             )
         ),
         *ABSENT,

@@ -93,7 +93,7 @@ def _value(spec: NamedMetric, value: object) -> float:
 def _find(router: Router, reward: wire.RewardRequest, caller: Caller) -> None:
     """Raise Unknown or Expired if nothing can be rewarded."""
     if reward.decision_id is not None:
-        router.find(reward.decision_id, caller.tenant)
+        router.pending.find(reward.decision_id, caller.tenant)
         return
     group = group_of(caller.tenant or "", "session", reward.session)
     if group not in router.world.sessions.members:

@@ -8,9 +8,10 @@ from typing import TypeVar
 import msgspec
 
 from bandit_service.core.errors import Busy, OutOfTime, Unavailable
+from bandit_service.offline.log_times import first_since
 from bandit_service.runtime.folding import FoldFailed, Stalled, elsewhere
 from bandit_service.runtime.writer import Writer
-from store import StoreError, Trimmed
+from store import StoreError, Trimmed, first_of
 
 D = TypeVar("D", bound=msgspec.Struct)
 
@@ -30,8 +31,11 @@ class Questions:
         self._what, self._within, self._offline = what, within, offline
         self._busy = False
 
-    async def ask(self, job: msgspec.Struct, kind: type[D], seconds: float) -> D:
-        """What the child answers, on all that is in the log.
+    async def ask(
+        self, job: msgspec.Struct, kind: type[D], seconds: float, since: float | None = None
+    ) -> D:
+        """What the child answers, on all that is in the log, or on what may be of `since` or later;
+        the job's `first` is then where that begins.
 
         Raises Busy while another question is answered, OutOfTime, and Unavailable where the log
         cannot be read.
@@ -43,6 +47,9 @@ class Questions:
             async with asyncio.timeout(seconds):
                 upto = await self._writer.synced()
                 log = self._writer.log
+                if since is not None:
+                    first = await first_since(log, int(first_of(log)), int(upto), since)
+                    job = msgspec.structs.replace(job, first=first)
                 return await elsewhere(self._module, job, log, upto, kind, within_s=self._stalled_s)
         except TimeoutError:
             raise OutOfTime(

@@ -21,7 +21,7 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused, ServiceError
+from bandit_service.core.errors import Conflict, Refused, ServiceError, Unavailable
 from bandit_service.core.learner import Learner, teach
 from bandit_service.runtime.folding import (
     Folded,
@@ -78,8 +78,8 @@ class Maintenance:
     """Keeps recovery short, and deletes old and erased records.
 
     announce: how a change of the policy begins where several processes share the log, else None.
-    erasing, retaining: the same for erasures and for old records. due: whether a snapshot is made
-    for all as soon as that can be.
+    erasing, retaining: the same for erasures and for old records. forget_beside: deletes what is
+    kept of an owner beside the log. due: whether a snapshot is made for all as soon as that can be.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Maintenance:
         self._erasing: dict[str, asyncio.Future[int]] = {}
         self.announce: Callable[[PolicySettings, str], Awaitable[None]] | None = None
         self.erasing: SharedErasing | None = None
+        self.forget_beside: Callable[[str], Awaitable[None]] = _nothing_beside
         self.retaining: SharedRetaining | None = None
         self.due = False
         self._looking: Kept | None = None
@@ -290,6 +291,7 @@ class Maintenance:
         async with self._folding:
             folded = await self._snapshot(await self._writer.synced())
             for each in orders:
+                await self.forget_beside(each.owner)
                 count = log.forget(each.owner, Offset(each.upto))
                 counts[each.owner] = counts.get(each.owner, 0) + count
             self._snapshots.forget(Offset(folded.at))
@@ -325,6 +327,7 @@ class Maintenance:
         log = self._writer.log
         if not can_erase(log):
             raise Unsupported(log, "erase the records of a unit")
+        await self.forget_beside(owner)
         folded = await self.snapshot()
         async with self._folding:
             count = log.forget(owner, Offset(folded.at))
@@ -466,17 +469,25 @@ class Maintenance:
                     await asyncio.sleep(0)
             return built
 
-    async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
+    async def seeds(
+        self, wanted: Sequence[PolicySettings], route: str = ""
+    ) -> tuple[int, list[bytes]]:
         """What each policy would have learned from the whole log so far, and up to which event.
 
-        All are of one moment; the serving policy's own state is taken as it is.
+        All are of one moment; the state of the policy that serves the route, "" being the default
+        one, is taken as it is. Raises Unavailable if that policy cannot be loaded.
         """
         async with self._folding:
             await self._writer.synced()
             world, log = self._writer.world, self._writer.log
             upto, events = log.last, world.events
-            key = policy_key(self.serving.name, self.serving.parameters)
-            same = codec.dump(world.learners[self.serving.name].state)
+            label = ev.label_of_route(route) if route else ""
+            usual = world.learners.get(label or self.serving.name)
+            if usual is None:
+                raise Unavailable(f"route: the policy of {route!r} cannot be loaded here")
+            serving = policy_key(self.serving.name, self.serving.parameters)
+            key = usual.key if route else serving
+            same = codec.dump(usual.state)
             states, based = [], False
             for each in wanted:
                 if policy_key(each.name, each.parameters) == key:
@@ -492,6 +503,7 @@ class Maintenance:
                     base_key=snapshot_key(self.serving, self._settings),
                     first=int(first_of(log)),
                     save=False,
+                    route=label,
                 )
                 folded = await self._fold(task, upto)
                 learner = snapshot.load_learner(folded.learner, load_policy(each))
@@ -534,3 +546,7 @@ def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:
         learner.policy.propose(
             learner.state, nothing, Arms(ids, np.zeros(len(ids)), np.zeros(len(ids)))
         )
+
+
+async def _nothing_beside(_: str) -> None:
+    """Nothing is kept beside the log."""

@@ -40,6 +40,7 @@ from bandit_service.settings.sections import (
     SecuritySettings,
     Server,
     SnapshotSettings,
+    TextsSettings,
     TracingSettings,
 )
 from bandit_service.settings.tables import (
@@ -72,6 +73,7 @@ __all__ = [
     "Server",
     "Settings",
     "SnapshotSettings",
+    "TextsSettings",
     "TracingSettings",
     "arm_spec",
     "check_arm_among",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 from typing import Annotated
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from bandit_service.core.fields import Id, check_stated, doc
 
 KINDS = ("exact", "regex", "json_schema", "llm")
+CALIBRATIONS = ("off", "report", "apply")
 _RUBRIC = "Correctness first, then completeness, then clarity. Length is no merit."
 
 
@@ -20,7 +22,9 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     "json_schema" checks against the schema that the request's response_format names, "llm" asks
     `arm` for a score by `rubric`. routes: whose answers it judges, `auto` being the default route;
     all where none is named. share: of the answers that it could judge. max_per_minute,
-    usd_per_day, timeout_s: bounds of a model's calls.
+    usd_per_day, timeout_s: bounds of a model's calls. calibration: whether its scores are compared
+    with people's grades of the same answers ("report"), and corrected by them ("apply") once there
+    are `min_pairs` of both.
     """
 
     id: Id
@@ -39,6 +43,24 @@ class JudgeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     timeout_s: Annotated[
         float, doc("Seconds that one call may take.", 60.0, exclusiveMinimum=0, maximum=1e6)
     ] = 60.0
+    calibration: Annotated[
+        str,
+        doc(
+            "Whether its scores are compared with people's grades, or also corrected by them.",
+            "report",
+            enum=CALIBRATIONS,
+        ),
+    ] = "report"
+    min_pairs: Annotated[
+        int,
+        doc("Grades of people that it takes to correct its scores.", 50, minimum=10, maximum=1e6),
+    ] = 50
+
+    @property
+    def basis(self) -> str:
+        """A hash of what it goes by: scores of another kind, pattern, arm or rubric differ."""
+        parts = (self.kind, self.pattern, self.arm, self.rubric if self.arm else "")
+        return blake2b(msgspec.msgpack.encode(parts), digest_size=8).hexdigest()
 
 
 def check_judge(spec: JudgeSpec) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from bandit_service.core.fields import Id, check_stated, doc
 
-SCOPES = ("decide", "reward", "read", "admin")
+SCOPES = ("decide", "reward", "read", "texts", "admin")
 
 
 PREFIX = "bs_"

@@ -7,7 +7,7 @@ cannot be changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,21 +23,16 @@ from bandit_service.settings import tables
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.derived import exposure
 from bandit_service.settings.judges import JudgeSpec, check_judge
+from bandit_service.settings.literal_secrets import NAMED, is_secret, literal_secrets, without_user
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.upstreams import UpstreamSpec, listed
+from bandit_service.settings.upstreams import listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings
 
-_SECRET = re.compile(
-    r"(?:auth|authorization|cookie|key|token|secret|password|sig|signature|credentials?)$", re.I
-)
-"""How names of headers and parameters end that usually hold a credential."""
 HIDDEN = "(hidden)"
 """In the place of a value that may be a secret."""
-_NAMED = {"headers", "query"}
-_USER = re.compile(r"(\w+://)[^/]*@")
 _ENTRY = re.compile(r"(\w+)\[(\d+)\]\.")
 _PLACE = re.compile(r"arms\[(\d+)\]")
 
@@ -93,7 +88,9 @@ def with_sections(
             if given[name] != before[name] or (anew and name == "upstreams")
         },
     )
-    mistakes += _literal(each.spec for each in (*settings.upstreams, *changed.upstreams))
+    in_force = [each.spec for each in settings.upstreams]
+    asked = [each.spec for each in changed.upstreams if each.spec not in in_force]
+    mistakes += [*literal_secrets(in_force, settings.file), *literal_secrets(asked)]
     served = {each.spec.id for each in settings.upstreams}
     known = set(_beside(settings, before, arms, served))
     mistakes += [
@@ -130,7 +127,8 @@ def _beside(
         for arm in arms
     ]
     found = {name: getattr(settings, name) for name in SECTIONS} | {"arms": tuple(arms)}
-    check_references(settings.duels.judge, {**given, "arms": there}, found, wrong)
+    given = {**given, "arms": there}
+    check_references(settings.duels.judge, given, found, settings.implicit, wrong)
     wrong = [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
     if refused := exposure(settings):
         wrong.append(refused)
@@ -142,10 +140,10 @@ def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[di
     told = {name: [dict(each) for each in sections[name]] for name in SECTIONS if name != KEYS}
     for entry in told["upstreams"]:
         header = entry.get("auth_header", "")
-        entry["base_url"] = _USER.sub(rf"\1{HIDDEN}@", entry["base_url"])
-        for field in _NAMED & set(entry):
+        entry["base_url"] = without_user(entry["base_url"], HIDDEN)
+        for field in NAMED & set(entry):
             entry[field] = {
-                name: HIDDEN if _is_secret(name, header) else value
+                name: HIDDEN if is_secret(name, header) else value
                 for name, value in entry[field].items()
             }
     return told
@@ -191,29 +189,6 @@ def _resolved(file: Path) -> Path | None:
         return file.resolve()
     except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
         return None
-
-
-def _literal(upstreams: Iterable[UpstreamSpec]) -> list[str]:
-    """Secrets that stand in an entry, and would be in the log."""
-    found = []
-    for spec in upstreams:
-        if _USER.match(spec.base_url):
-            found.append(f"{spec.id}.base_url")
-        found += [
-            f"{spec.id}.{field}.{name}"
-            for field in sorted(_NAMED)
-            for name in getattr(spec, field)
-            if _is_secret(name, spec.auth_header)
-        ]
-    return [
-        f"upstreams.{place}: a secret may not stand in the configuration; name the variable "
-        "(key_env) or the file (key_file) that has it"
-        for place in found
-    ]
-
-
-def _is_secret(name: str, auth_header: str) -> bool:
-    return name.lower() == auth_header.lower() or _SECRET.search(name) is not None
 
 
 def _plain(record: msgspec.Struct) -> dict[str, Any]:

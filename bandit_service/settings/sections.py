@@ -7,6 +7,7 @@ from typing import Any
 
 from bandit_service.core.sessions import CREDITS
 from bandit_service.settings.rule import Rule, setting
+from bandit_service.settings.texts import BOTH, OFF, QUESTIONS, RULES
 from store import DEFAULT, ENGINES
 
 
@@ -237,6 +238,49 @@ class FeedbackSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TextsSettings:
+    """Whether questions and answers are kept, in a file of their own (docs/texts.md)."""
+
+    keep: str = setting(
+        OFF,
+        "what is kept, encrypted, for whoever may read it: nothing, questions, or both questions "
+        "and answers; off deletes at the start what was kept",
+        choices=(OFF, QUESTIONS, BOTH),
+    )
+    key_env: str = setting(
+        "",
+        "environment variable with the keys that encrypt them, each 32 bytes in base64, separated "
+        "by spaces: the first one encrypts, all decrypt",
+    )
+    key_file: str = setting(
+        "", "file with the same, relative to the configuration's, in place of key_env"
+    )
+    ttl_s: float = setting(
+        604_800.0, "how long after its decision a text is kept", low=60, high=31_536_000
+    )
+    max_rows: int = setting(
+        100_000, "of how many decisions texts are kept, the newest", low=1, high=10_000_000
+    )
+    max_chars: int = setting(
+        8_000, "characters of a question or an answer that are kept", low=1, high=100_000
+    )
+    redact: tuple[str, ...] = setting(
+        tuple(RULES),
+        f"what is taken out of a text before it is kept, some of {', '.join(RULES)}",
+    )
+    patterns: tuple[str, ...] = setting(
+        (), "regular expressions of what else is taken out, at most 32"
+    )
+    redact_s: float = setting(
+        1.0,
+        "maximum CPU seconds to take these out of one question with its answer; if it takes more, "
+        "they are not kept",
+        low=0.01,
+        high=60,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogSettings:
     """Where events are kept."""
 
@@ -385,6 +429,19 @@ class GatewaySettings:
     """How requests of OpenAI's wire format are carried out; `[[upstreams]]` are the providers."""
 
     attempts: int = setting(3, "maximum number of arms tried for one request", low=1, high=20)
+    max_calls: int = setting(
+        20,
+        "maximum number of calls of providers for one request, over all arms and deployments",
+        low=1,
+        high=1000,
+    )
+    request_s: float = setting(
+        600.0,
+        "how long after its begin a request may still begin such a call; one that is under way is "
+        "not ended",
+        low=0.1,
+        high=86_400,
+    )
     failure_quality: float = setting(
         0.0, "quality that an arm gets for a failed answer", low=0, high=1
     )

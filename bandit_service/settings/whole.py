@@ -36,6 +36,7 @@ from bandit_service.settings.sections import (
     SecuritySettings,
     Server,
     SnapshotSettings,
+    TextsSettings,
     TracingSettings,
 )
 from bandit_service.settings.upstreams import Upstream
@@ -74,6 +75,7 @@ class Settings:
     """All settings, checked. `origins` tells where each value came from.
 
     feedback_secrets: what the environment variable `feedback.secret_env` has; in no log, no repr.
+    texts_keys: what encrypts texts, the first one for new ones; in no log, no repr, either.
     file: the one that was read. from_file: nothing that was changed at run time is kept.
     """
 
@@ -97,6 +99,7 @@ class Settings:
     reward: RewardSettings = field(default_factory=RewardSettings)
     feedback: FeedbackSettings = field(default_factory=FeedbackSettings)
     implicit: ImplicitSettings = field(default_factory=ImplicitSettings)
+    texts: TextsSettings = field(default_factory=TextsSettings)
     log: LogSettings = field(default_factory=LogSettings)
     snapshots: SnapshotSettings = field(default_factory=SnapshotSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
@@ -118,6 +121,7 @@ class Settings:
     keys: tuple[ApiKey, ...] = ()
     dsn: str = field(default="", repr=False)
     feedback_secrets: tuple[str, ...] = field(default=(), repr=False)
+    texts_keys: tuple[bytes, ...] = field(default=(), repr=False)
     origins: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = field(default=None, repr=False)
     from_file: bool = field(default=False, repr=False)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import Gauge
 
 from bandit_service.core import events as ev
+from bandit_service.core.judge_grades import altogether
 from bandit_service.core.named_metrics import Tally
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.sessions import merged
@@ -97,6 +98,7 @@ class LearningMetrics:
         self.drift.look(world, foremost)
         self._estimates.look(foremost)
         self._look_at_metrics(world)
+        self._look_at_judges(world)
         self._metrics.arms_offered.set(len(world.offered()))
         best = health.best()
         overall = {
@@ -141,6 +143,20 @@ class LearningMetrics:
             self._metrics.metric_mean(*labels).set(one.total / one.weight)
             self._metrics.metric_values(*labels).set(one.weight)
         for gauge in (self._metrics.metric_mean, self._metrics.metric_values):
+            gauge.only(found)
+
+    def _look_at_judges(self, world: World) -> None:
+        """How far each judge agrees with people, by what it goes by now."""
+        judging, made = world.judging, self._metrics
+        found = {
+            (judge,): altogether(judging.routes(judge, basis).values())
+            for judge, basis in judging.newest.items()
+        }
+        for labels, pairs in found.items():
+            apart = pairs.mean_absolute_difference
+            made.judge_pairs(*labels).set(pairs.pairs)
+            made.judge_apart(*labels).set(float("nan") if apart is None else apart)
+        for gauge in (made.judge_pairs, made.judge_apart):
             gauge.only(found)
 
     def _by_label(self, means: Mapping[str, Mean]) -> dict[str, Mean]:

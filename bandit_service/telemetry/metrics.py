@@ -588,6 +588,16 @@ class Metrics:
         self.judge_cost = make.counters(
             "bandit_judge_cost_usd_total", "Cost of judging, USD.", ("judge",)
         )
+        self.judge_pairs = make.gauges(
+            "bandit_judge_pairs",
+            "Answers that a judge scored and a person graded.",
+            ("judge",),
+        )
+        self.judge_apart = make.gauges(
+            "bandit_judge_absolute_difference",
+            "Mean absolute difference between a judge's scores and people's grades.",
+            ("judge",),
+        )
         self.passed_cost = make.counters(
             "bandit_passed_cost_usd_total",
             "Cost of embeddings passed through, USD.",
@@ -610,6 +620,11 @@ class Metrics:
         self.configuration_reloads = make.counters(
             "bandit_configuration_reloads_total",
             "Times that the file was read again (SIGHUP), by result: taken or refused.",
+            ("result",),
+        )
+        self.texts = make.counters(
+            "bandit_texts_total",
+            "Questions to be kept, by result: stored, dropped, timeout, failed or gone.",
             ("result",),
         )
         # --- experiments

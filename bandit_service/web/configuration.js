@@ -65,7 +65,7 @@ export function keysPanel({ keys }, then) {
   const make = async () => {
     const fields = [
       { name: "id", label: "Name", type: "text", required: true },
-      { name: "scopes", label: "Scopes, of decide, reward, read, admin", type: "text", required: true, value: "decide, reward" },
+      { name: "scopes", label: "Scopes, of decide, reward, read, texts, admin", type: "text", required: true, value: "decide, reward" },
       { name: "tenant", label: "Only for this tenant", type: "text" }, WHY,
     ];
     const send = (given) => ask("POST", "v1/keys", { id: given.id.trim(), scopes: words(given.scopes), tenant: given.tenant.trim(), why: given.why });

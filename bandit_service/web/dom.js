@@ -25,9 +25,10 @@ export function byId(id) {
 }
 
 /** A table that scrolls where it is too wide, and becomes cards on a phone. name: aria-label or aria-labelledby. */
-export function table(name, heads, rows, id = null) {
+export function table(name, heads, rows, { id = null, caption = null, cards = true } = {}) {
   return el("div", { class: "scroll", tabindex: "0", role: "region", ...name },
-    el("table", { id, role: "table", class: "cards", ...name },
+    el("table", { id, role: "table", class: cards && "cards", ...name },
+      caption && el("caption", {}, caption),
       el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, heads.map((head) => el("th", { role: "columnheader", scope: "col" }, head)))),
       el("tbody", { role: "rowgroup" }, rows)));
 }

@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { confirmed } from "./dialog.js";
-import { byId, el } from "./dom.js";
+import { byId, el, table } from "./dom.js";
 import { clock, count, NONE, number, percent, signed, usd } from "./format.js";
 import { overTime } from "./overtime.js";
 import { whisker } from "./arms.js";
@@ -39,12 +39,11 @@ function variantRow(one, i, result, reach) {
     el("td", { role: "cell", "data-label": "Saved" }, costs?.state === "shown" ? usd(costs.usd_per_decision) : NONE, costs?.state === "shown" ? el("small", {}, `${usd(costs.low)} to ${usd(costs.high)} a decision`) : null));
 }
 
-function table(result) {
+function variantsTable(result) {
   const reach = differenceScale(result.variants);
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Variants of ${result.id}` },
-    el("table", { role: "table", class: "cards" }, el("caption", {}, `Intervals hold at every look at once (alpha ${result.alpha}). Saved beside ${result.cost.against}.`),
-      el("thead", { role: "rowgroup" }, el("tr", { role: "row" }, ["Variant", "Weight", result.primary, DIFFERENCE, "Saved"].map((name) => el("th", { role: "columnheader", scope: "col" }, name)))),
-      el("tbody", { role: "rowgroup" }, result.variants.map((one, i) => variantRow(one, i, result, reach)))));
+  const caption = `Intervals hold at every look at once (alpha ${result.alpha}). Saved beside ${result.cost.against}.`;
+  return table({ "aria-label": `Variants of ${result.id}` }, ["Variant", "Weight", result.primary, DIFFERENCE, "Saved"],
+    result.variants.map((one, i) => variantRow(one, i, result, reach)), { caption });
 }
 
 function splitLine(result) {
@@ -90,12 +89,13 @@ async function create() {
   const fields = [
     { name: "id", label: "Name", type: "text", required: true, pattern: "[A-Za-z0-9_\\-]+" },
     { name: "policy", label: "The other policy", type: "text", required: true, value: "metallm" },
+    { name: "route", label: "Route (empty: the default one)", type: "text" },
     { name: "share", label: "Share of the units that take part", type: "number", min: "0", max: "1", step: "any", value: "0.1", required: true },
     { name: "why", label: "Reason", type: "text", required: true },
   ];
   const variants = (policy) => [{ key: "control", weight: 0.5 }, { key: "treatment", weight: 0.5, policy }];
   const answer = await confirmed("New experiment", text, fields, (given) => ask("PUT", `v1/experiments/${encodeURIComponent(given.id)}`,
-    { share: Number(given.share), variants: variants(given.policy.trim()), why: given.why }));
+    { route: given.route.trim(), share: Number(given.share), variants: variants(given.policy.trim()), why: given.why }));
   if (answer) await showExperiments();
 }
 
@@ -110,10 +110,10 @@ function panel(result) {
   const points = result.variants.filter((one) => one.over_time.length > 1);
   return el("article", { class: "panel experiment", "aria-label": result.id },
     el("header", {}, el("h3", {}, result.id), el("span", { class: `badge ${result.status === "running" ? "good" : ""}` }, result.status),
-      el("span", { class: "muted" }, `${percent(result.share)} of units by ${result.unit}`, result.winner ? `; winner ${result.winner}` : ""), buttons(result)),
+      el("span", { class: "muted" }, `${percent(result.share)} of units by ${result.unit}${result.route ? ` of the route ${result.route}` : ""}`, result.winner ? `; winner ${result.winner}` : ""), buttons(result)),
     el("p", { class: "conclusion" }, result.conclusion),
     (result.caveats ?? []).length ? el("ul", { class: "caveats muted" }, result.caveats.map((text) => el("li", {}, text))) : null,
-    splitLine(result), guardrails(result), table(result),
+    splitLine(result), guardrails(result), variantsTable(result),
     points.length ? lines(result) : el("p", { class: "muted" }, "Not enough data for a plot over time."),
     el("details", {}, el("summary", {}, "Changes"), el("ul", {}, result.changes.map((one) => el("li", {}, `${clock(one.ts)} ${one.status}, by ${one.by}${one.why ? `: ${one.why}` : ""}`)))));
 }

@@ -116,9 +116,9 @@ function figures(periods, by, measure) {
   return [
     bars(periods, groups, measure),
     el("h3", {}, `By ${what}`),
-    table({ "aria-label": `By ${what}, all periods together` }, [what, ...heads], groups.map((one, i) => row(named(one, i), together(periods, one[0]))), "history-groups"),
+    table({ "aria-label": `By ${what}, all periods together` }, [what, ...heads], groups.map((one, i) => row(named(one, i), together(periods, one[0]))), { id: "history-groups" }),
     el("h3", {}, "By time, UTC"),
-    table({ "aria-label": "By time" }, ["Period", ...heads], [...periods].reverse().map((one) => row(one.name, one.total)), "history-periods"),
+    table({ "aria-label": "By time" }, ["Period", ...heads], [...periods].reverse().map((one) => row(one.name, one.total)), { id: "history-periods" }),
   ];
 }
 

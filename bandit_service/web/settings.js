@@ -5,6 +5,7 @@ import { keysPanel, sectionsPanel } from "./configuration.js";
 import { confirmed } from "./dialog.js";
 import { byId, el, say, table } from "./dom.js";
 import { count, usd, words } from "./format.js";
+import { judgesPanel } from "./judges.js";
 
 const TOLD = ["retired", "source", "observed", "health"]; // of an arm, beside its configuration
 const AGAIN_MS = 1000;
@@ -106,9 +107,9 @@ export async function showSettings() {
   const at = byId("settings");
   try {
     const [policies, { arms }] = await Promise.all([ask("GET", "v1/policies"), ask("GET", "v1/arms")]);
-    const [sections, keys] = await Promise.allSettled([ask("GET", "v1/configuration"), ask("GET", "v1/keys")]);
+    const [sections, judges, keys] = await Promise.allSettled([ask("GET", "v1/configuration"), ask("GET", "v1/judges"), ask("GET", "v1/keys")]);
     const shown = (panel, answer, name) => (answer.status === "fulfilled" ? panel(answer.value, showSettings) : el("div", { class: "panel" }, el("h3", {}, name), el("p", { class: "note" }, answer.reason.message)));
-    at.replaceChildren(policyPanel(policies), armsPanel(arms), shown(sectionsPanel, sections, "Configuration"), shown(keysPanel, keys, "API keys"));
+    at.replaceChildren(policyPanel(policies), armsPanel(arms), shown(sectionsPanel, sections, "Configuration"), shown(judgesPanel, judges, "Judges and people"), shown(keysPanel, keys, "API keys"));
     if (policies.folding) timer = setTimeout(again, AGAIN_MS);
   } catch (error) {
     at.replaceChildren(el("p", { class: "note" }, error.message));

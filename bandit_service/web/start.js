@@ -1,7 +1,7 @@
 // The start card: what to send first, while nothing has come yet.
 
-import { key } from "./api.js";
-import { byId, copying, el } from "./dom.js";
+import { ask, key } from "./api.js";
+import { byId, copying, el, say } from "./dom.js";
 import { store } from "./store.js";
 
 function snippets(address) {
@@ -42,7 +42,29 @@ function card() {
     snippets(address).map(snippet),
     el("p", {}, "Or stay here: ", el("a", { href: "#try" }, "try a query"), ", or ", el("a", { href: "#playground" }, "ask a model"),
       ". In a clone, ", el("code", {}, "make demo"), " shows a router learn from recorded traffic."),
+    demo(),
   ];
+}
+
+/** Recorded traffic through this very service, where it is empty and for this machine alone. */
+function demo() {
+  const at = el("div");
+  const told = el("p", { class: "muted", role: "status" });
+  const begin = async () => {
+    try {
+      await ask("POST", "v1/demo");
+      say(told, "It runs for some twenty seconds.");
+    } catch (error) {
+      say(told, error.message);
+    }
+  };
+  ask("GET", "v1/demo").then(({ available, why }) => {
+    at.append(...(available
+      ? [el("p", {}, "Or let recorded traffic through this service, and watch it learn. Its policy then knows what the recording taught it: to begin anew, stop the service and delete its data directory."),
+        el("div", { class: "row" }, el("button", { type: "button", onclick: begin }, "Run the demo here"), told)]
+      : [el("p", { class: "muted" }, `The demo does not run here: ${why}.`)]));
+  }).catch(() => {}); // the card says enough without it
+  return at;
 }
 
 /** Shown until the first decision or outcome, and never again on this page. */

@@ -1,7 +1,7 @@
 // Why one decision fell as it did: scores, chances, neighbours, what constraints took out.
 
-import { el } from "./dom.js";
-import { clock, expectedOf, NONE, number, percent, seconds, signed, usd } from "./format.js";
+import { el, table } from "./dom.js";
+import { clock, count, expectedOf, moment, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
 
 const NEAR = 6;
@@ -21,12 +21,8 @@ function named(arm) {
   return el("span", { class: "name" }, el("i", { class: dotOf(arm), "aria-hidden": "true" }), el("span", {}, arm));
 }
 
-function table(label, columns, rows) {
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label },
-    el("table", {},
-      el("caption", { class: "unseen" }, label),
-      el("thead", {}, el("tr", {}, columns.map((name) => el("th", { scope: "col" }, name)))),
-      el("tbody", {}, rows)));
+function plain(label, columns, rows) {
+  return table({ "aria-label": label }, columns, rows, { cards: false });
 }
 
 function block(title, ...children) {
@@ -56,7 +52,7 @@ export function weighedTable(arms, drawn) {
     split ? [el("td", {}, number(arm.value), arm.expected.untried ? el("small", {}, " by prior") : null), el("td", {}, number(arm.bonus)), el("td", {}, number(arm.cost))] : null,
     rich ? el("td", {}, expectedOf(arm.expected)) : null,
     priced ? el("td", {}, usd(arm.cost_usd), arm.switch_usd > 0 ? el("small", {}, ` of it ${usd(arm.switch_usd)} for a switch`) : null) : null));
-  return table("Arms that could be drawn", columns, rows);
+  return plain("Arms that could be drawn", columns, rows);
 }
 
 export function excludedBlock(excluded, weighed) {
@@ -64,7 +60,7 @@ export function excludedBlock(excluded, weighed) {
   const others = store.arms.filter((arm) => !known.has(arm.id)).map((arm) => arm.id);
   const rows = Object.entries(excluded).map(([arm, why]) => el("tr", {}, el("td", {}, named(arm)), el("td", {}, why)));
   return block("Arms excluded by constraints",
-    rows.length ? table("Arms excluded by a constraint", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint excluded an arm."),
+    rows.length ? plain("Arms excluded by a constraint", ["Arm", "Because"], rows) : el("p", { class: "muted" }, "No constraint excluded an arm."),
     others.length ? el("p", { class: "muted" }, `Neither weighed nor excluded: ${others.join(", ")}. The request did not allow them, or they were not offered then.`) : null);
 }
 
@@ -94,8 +90,8 @@ export function neighboursBlock(neighbours) {
   const label = "Nearest past queries with their outcomes";
   return block(`Nearest past queries, ${neighbours.length} recalled`,
     sums.length ? el("ul", { class: "legend" }, sums) : null,
-    table(label, columns, neighbours.slice(0, NEAR).map(row)),
-    neighbours.length > NEAR ? el("details", {}, el("summary", {}, `${neighbours.length - NEAR} more`), table(`${label}, the rest`, columns, neighbours.slice(NEAR).map(row))) : null);
+    plain(label, columns, neighbours.slice(0, NEAR).map(row)),
+    neighbours.length > NEAR ? el("details", {}, el("summary", {}, `${neighbours.length - NEAR} more`), plain(`${label}, the rest`, columns, neighbours.slice(NEAR).map(row))) : null);
 }
 
 function chanceOf(decision) {
@@ -120,6 +116,17 @@ function path(decision) {
   return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
 }
 
+/** What was asked and answered, of GET /v1/decisions/{id}/text, as far as it is kept. */
+export function textBlock(text) {
+  const said = (label, value) => [el("h5", {}, label), el("pre", { class: "said", tabindex: "0", "aria-label": label }, value)];
+  const notes = [text.cut ? "cut" : "", text.redacted ? `${count(text.redacted)} places redacted` : "", `kept until ${moment(text.until)}`];
+  return block("What was said",
+    said("Question", text.question),
+    text.answer === null ? null : said("Answer", text.answer),
+    text.neighbours.length ? el("details", {}, el("summary", {}, `Questions of ${text.neighbours.length} nearest past queries`), el("ol", { class: "said" }, text.neighbours.map((each) => el("li", {}, each.question)))) : null,
+    el("p", { class: "muted" }, notes.filter(Boolean).join("; ")));
+}
+
 /** All of GET /v1/decisions/{id}, with `form` where the signals are; `weighed`: its arms in full, while they are known. */
 export function decisionView(decision, form = null, weighed = null) {
   const { expected } = decision;
@@ -135,6 +142,8 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Why this arm", REASONS[decision.reason] ?? decision.reason ?? null],
       ["Reasoning", effortOf(decision)],
       ["Conversation", conversationOf(decision)],
+      ["Deployment", decision.deployment ?? null],
+      ["Route", decision.route ?? null],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
       ["Expected quality", expectedOf({ ...expected, value: expected.quality })],

@@ -151,9 +151,10 @@ def read_at_once(body: bytes, kind: type[R]) -> R | None:
     if nested or _LONG in body.translate(_DIGITS):
         return None
     try:
-        return _decoder_of(kind).decode(body)
+        request: R = _decoder_of(kind).decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    return request
 
 
 @cache

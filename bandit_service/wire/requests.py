@@ -281,7 +281,7 @@ class KeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     id: Annotated[str, doc("A name for it, 1 to 64 characters.", "app")]
     scopes: Annotated[
-        list[str], doc("Some of decide, reward, read and admin.", ["decide", "reward"])
+        list[str], doc("Some of decide, reward, read, texts and admin.", ["decide", "reward"])
     ]
     tenant: Annotated[str, doc("The only tenant that it acts for.", "acme")] = ""
     rate_per_s: Annotated[float, doc("Requests per second; 0: no limit.", 50.0)] = 0.0

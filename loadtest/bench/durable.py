@@ -24,7 +24,8 @@ from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.group_commit import GroupCommit
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry

@@ -18,7 +18,8 @@ from bandit_service.core.experiments.spec import Experiment, Guardrail, Variant
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry

@@ -15,7 +15,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, skip
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import HistorySettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry

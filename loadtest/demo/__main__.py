@@ -23,7 +23,7 @@ import policies
 from bandit_service.cli import options, terminal
 from bandit_service.data.log_source import Unreadable
 from bandit_service.data.recordings import PARETOBANDIT, BadRecording, open_recording
-from bandit_service.runtime.router import RouterRules
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.client import StreamError
 from loadtest.demo import live, show

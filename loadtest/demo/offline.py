@@ -16,7 +16,7 @@ import policies
 from bandit_service.app.assembly import drift_watch
 from bandit_service.offline.baselines import Track
 from bandit_service.offline.simulate import Phase, Run, order_of, simulate, stream
-from bandit_service.runtime.router import RouterRules
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo.acts import (
     ACTS,

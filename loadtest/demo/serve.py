@@ -79,6 +79,7 @@ def serving(config: Path) -> Iterator[str]:
             stdout=file,
             stderr=file,
             env=environment(),
+            start_new_session=True,  # Ctrl-C is for this program, which ends it in order
         )
     try:
         deadline = time.monotonic() + _START_S

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bandit_service.offline import report
-from bandit_service.runtime.router import RouterRules
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import offline, tell
 from loadtest.demo.acts import Stage

@@ -140,6 +140,39 @@ def test_the_catalogue_and_the_experiments(client: Client) -> None:
     assert client.snapshot().offset > 0
 
 
+def test_what_is_configured_changes_and_goes_back(served: Served, client: Client) -> None:
+    before = client.configuration()
+    budget = {"scope": "service", "per": "day", "usd": 1e6}
+    after = client.put_configuration(before.revision, "more", budgets=[budget])
+    assert (after.budgets, after.history[0].why) == ([budget], "more")
+    with pytest.raises(Conflict, match="revision") as stale:
+        client.put_configuration(before.revision, budgets=[])
+    assert stale.value.code == "stale"
+    back = client.rollback_configuration(before.revision, None, why="less")
+    assert (back.budgets, back.revision) == (before.budgets, after.revision + 1)
+    made = client.make_key("fresh", "an app", scopes=["decide"])
+    with Client(served.url, made.key) as fresh:
+        assert fresh.decide(embedding=a_vector(1)).arm
+        rotated = client.rotate_key("fresh")
+        with pytest.raises(Denied):
+            fresh.decide(embedding=a_vector(1))
+    assert (rotated.id, rotated.old_expires) == ("fresh", "")
+    assert "fresh" in [each.id for each in client.keys().keys]
+    assert "fresh" not in [each.id for each in client.revoke_key("fresh", "done").keys]
+    with pytest.raises(Unknown):
+        client.revoke_key("fresh")
+
+
+def test_history_and_judges(client: Client) -> None:
+    client.decide(embedding=a_vector(1), tags=["told"])
+    told = client.history(per="hour", by="tag", groups=100)
+    assert sum(each.groups["told"].decisions for each in told.periods if "told" in each.groups) == 1
+    assert client.judges() == []
+    with pytest.raises(Invalid) as wrong:
+        client.history(per="days")
+    assert wrong.value.field == "per"
+
+
 def test_a_stream_with_many_in_flight(client: Client) -> None:
     vectors = [np.asarray(a_vector(i)) for i in range(4)]
     with client.stream() as stream:

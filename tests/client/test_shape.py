@@ -12,7 +12,7 @@ import pytest
 
 import bandit_client
 from bandit_client import AsyncClient, Client, _calls, answers, fields
-from bandit_client.answers import catalogue, decisions, experiments, results
+from bandit_client.answers import catalogue, decisions, experiments, operating, results
 from bandit_service.http import openapi
 from bandit_service.http.routes import ROUTES
 
@@ -20,21 +20,20 @@ DOCUMENT = openapi.document("0")
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 STRUCTS = {
     name: kind
-    for module in (catalogue, decisions, experiments, results)
+    for module in (catalogue, decisions, experiments, operating, results)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
 LEFT_OUT = {
     "/", "/docs", "/metrics", "/openapi.json",  # for people and Prometheus
     "/v1/chat/completions", "/v1/messages", "/v1/messages/count_tokens", "/v1/responses",
+    "/v1/responses/input_tokens",
     "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{id}",
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
-    "/v1/live", "/v1/live/map", "/v1/drift",  # the page's
+    "/v1/live", "/v1/live/map", "/v1/drift", "/v1/demo",  # the page's
+    "/v1/decisions/{id}/text",  # the page's
     "/v1/replicas",  # who operates them
-    "/v1/configuration", "/v1/configuration/rollback",  # `bandit-service config`
-    "/v1/keys", "/v1/keys/{id}", "/v1/keys/{id}/rotate",
     "/v1/events",  # `bandit-service export`
-    "/v1/history",  # the page's, and `bandit-service history`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`
 }  # fmt: skip
@@ -44,6 +43,8 @@ REQUESTS = [
     (fields.CompareItem, "CompareRequest", set()),
     (fields.ArmFields, "ArmSpec", {"id"}),
     (fields.RulesFields, "Rules", {"why"}),
+    (fields.ConfigurationFields, "ConfigurationRequest", {"why"}),
+    (fields.KeyFields, "KeyRequest", {"id", "why"}),
 ]
 
 

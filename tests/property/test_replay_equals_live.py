@@ -35,7 +35,8 @@ from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.experiment_monitor import weighed
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
@@ -241,9 +242,9 @@ async def _play(router: Router, steps: list[Any]) -> None:
                 )
             elif verb == "put":
                 spec = ev.ArmSpec(id=ArmId(which), usd_per_mtok_in=what, usd_per_mtok_out=what)
-                await router.put_arm(spec)
+                await router.catalogue.put_arm(spec)
             elif verb == "delete":
-                await router.retire_arm(ArmId(which))
+                await router.catalogue.retire_arm(ArmId(which))
             elif verb == "correct" and decided:
                 id = decided[which % len(decided)]
                 await router.reward(wire.RewardRequest(decision_id=id, correction=True, **what))
@@ -273,7 +274,7 @@ async def _play(router: Router, steps: list[Any]) -> None:
                     )
                 )
             elif verb == "expire":
-                router.sweep(router.writer.now() + 2 * router.rules.ttl_s)
+                router.pending.sweep(router.writer.now() + 2 * router.rules.ttl_s)
         except ServiceError:
             continue  # refused, so it must have changed nothing, which the digest holds
 
@@ -294,7 +295,7 @@ async def _live(name: str, path: Path, steps: list[Any]) -> World:
     await router.start()
     for arm in ARMS[:3]:
         price = 1.0 + ARMS.index(arm)
-        await router.put_arm(
+        await router.catalogue.put_arm(
             ev.ArmSpec(id=ArmId(arm), usd_per_mtok_in=price, usd_per_mtok_out=price)
         )
     await _play(router, steps)

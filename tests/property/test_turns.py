@@ -25,7 +25,8 @@ from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime import deciding, shadows
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
@@ -132,9 +133,9 @@ class _Live:
                     usd_per_mtok_out=what,
                     capabilities=("json",),
                 )
-                return router.put_arm(spec)
+                return router.catalogue.put_arm(spec)
             case "delete":
-                return router.retire_arm(ArmId(which))
+                return router.catalogue.retire_arm(ArmId(which))
             case "rules":
                 rules = Rules(stopped=what, holdout_share=which, holdout_arm="b")
                 event: ev.AnyEvent = ev.RulesChanged(ts=ts, rules=rules, by="k", why="why")

@@ -73,7 +73,7 @@ class Client:
         path = f"/v1/experiments/{experiment}"
         status, body = await self.post(f"{path}/start", {"why": why})
         assert status in (200, 202), body
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             while body["status"] == "starting":
                 await asyncio.sleep(0.02)
                 _, body = await self.get(path)

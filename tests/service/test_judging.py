@@ -91,6 +91,33 @@ async def test_a_model_judges_and_its_money_is_counted(tmp_path: Path, models: P
             assert status == 409
 
 
+async def test_a_judge_is_corrected_by_what_people_say_of_the_same_answers(
+    tmp_path: Path, models: Path
+) -> None:
+    environ = _environ(GRADER | {"calibration": "apply", "min_pairs": 10, "max_per_minute": 1000})
+    async with a_gateway(tmp_path, models, **environ) as (client, provider):
+        provider.judge = lambda _: '{"score": 8}'
+        async with _official(client) as asking:
+            for _ in range(10):
+                answer = await asking.chat.completions.create(model="alpha", messages=HELLO)
+                assert (await signals_of(client, answer.id, 3))["quality"] == 0.8
+                assert await client.reward(answer.id, quality=0.3) == "accepted"
+            _, told = await client.get("/v1/judges")
+            (judge,) = told["judges"]
+            assert (judge["id"], judge["applied"]) == ("grader", True)
+            assert judge["overall"] == judge["routes"]["auto"]
+            assert judge["overall"]["pairs"] == 10
+            assert judge["overall"]["mean_absolute_difference"] == pytest.approx(0.5)
+            assert judge["overall"]["correlation"] is None
+            assert judge["overall"]["curve"] == [
+                {"score": 0.8, "pairs": 10, "grade": 0.3, "calibrated": 0.3}
+            ]
+            answer = await asking.chat.completions.create(model="alpha", messages=HELLO)
+            assert (await signals_of(client, answer.id, 3))["quality"] == pytest.approx(0.3)
+            apart = 'bandit_judge_absolute_difference{judge="grader"}'
+            assert await _counted(client, apart) == pytest.approx(0.5)
+
+
 async def test_what_a_judge_took_while_the_disk_was_full_is_booked_once_it_has_room(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -725,13 +725,13 @@ async def test_what_is_changed_while_the_file_is_read_stays(
         aiohttp.ClientSession() as session,
     ):
         client, router = Client(session, url), running[frame.ROUTER]
-        put = router.put_arm
+        put = router.catalogue.put_arm
 
         async def meanwhile(*arguments: Any) -> Any:
             await _taken(client, routes=[{"id": "bot", "policy": "knn"}])
             return await put(*arguments)
 
-        monkeypatch.setattr(router, "put_arm", meanwhile)
+        monkeypatch.setattr(router.catalogue, "put_arm", meanwhile)
         file.write_text(head + arm + arm.replace('"m"', '"n"'))
         assert await running[service.RELOADING].reload()
         assert "bot" in router.world.routes.specs

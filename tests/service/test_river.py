@@ -14,6 +14,7 @@ from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.offline.candidates import parsed
 from bandit_service.runtime import recovery
+from tests.service.folding_here import fold_here
 from tests.service.running import Client, a_vector, serving
 
 LINUCB = "river:LinUCBDisjoint"
@@ -29,7 +30,8 @@ async def _traffic(client: Client, first: int, last: int, **fields: Any) -> list
 
 
 async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(60):
+    """To import river takes 1.6 s of a processor, here and in the child that folds."""
+    async with asyncio.timeout(240):
         while not await holds():
             await asyncio.sleep(0.02)
 
@@ -82,7 +84,10 @@ async def test_switched_to_snapshotted_and_restarted_it_is_the_fold_of_the_log(
     assert short.world.digest() == whole.world.digest()
 
 
-async def test_it_learns_beside_and_as_a_variant(tmp_path: Path, models: Path) -> None:
+async def test_it_learns_beside_and_as_a_variant(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold_here(monkeypatch)
     beside = json.dumps([{"name": "river:UCB", "parameters": {"delta": 0.5}}])
     async with serving(tmp_path / "var", models, BANDIT_POLICIES=beside) as client:
         (made,) = await _traffic(client, 0, 1, policy="river:UCB")

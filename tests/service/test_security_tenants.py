@@ -12,10 +12,13 @@ import pytest
 
 from bandit_service import __version__
 from bandit_service.http.openapi import document
+from bandit_service.settings.texts import new_key
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector, serving
 
-RING = Keyring(of_a={"tenant": "a"}, of_b={"tenant": "b"}, of_all={})
+_SCOPES = {"scopes": ["decide", "reward", "read", "texts"]}
+RING = Keyring(of_a={"tenant": "a"} | _SCOPES, of_b={"tenant": "b"} | _SCOPES, of_all=_SCOPES)
+TEXTS = {"BANDIT_TEXTS_KEEP": "questions", "BANDIT_TEXTS_KEY_ENV": "K", "K": new_key()}
 UNKNOWN = "ffffffff-ffff-7fff-bfff-ffffffffffff"
 ARMS = {"winner": "gemini-2.5-pro", "loser": "mistral-large-2512"}
 MOVES = {"/v1/stream", "/v1/live", "/metrics", "/v1/events", "/", "/docs", "/healthz", "/readyz"}
@@ -30,7 +33,7 @@ SIGNALS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 async def shared(tmp_path: Path, models: Path) -> AsyncIterator[Client]:
-    async with serving(tmp_path / "var", models, **RING.environ) as client:
+    async with serving(tmp_path / "var", models, **RING.environ, **TEXTS) as client:
         yield client
 
 
@@ -73,7 +76,8 @@ async def test_a_decision_of_another_tenant_is_answered_as_one_that_never_was(
     shared: Client, method: str, path: str, name: str | None, many: bool
 ) -> None:
     mine, other = shared.by(RING["of_a"]), shared.by(RING["of_b"])
-    id = (await mine.decide(arms=[*ARMS.values()]))["decision_id"]  # of which one is compared
+    made = await mine.decide(query="Whose?", arms=[*ARMS.values()])  # of which one is compared
+    id = made["decision_id"]
     if name is None:
         assert (await mine.call(method.upper(), path.replace("{id}", id)))[0] == 200
     many = many and name != "ExplainRequest"  # of which there is no list

@@ -79,7 +79,7 @@ class _Door:
         for _ in range(decides):
             self.admission.enter(DECIDE)
         self.stack, self.transport = _Stack(), _Transport()
-        self.entrance = Entrance(self.stack, self.admission)
+        self.entrance: Entrance[object] = Entrance(self.stack, self.admission)
         self.entrance.connection_made(self.transport)
 
 

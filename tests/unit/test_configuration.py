@@ -214,11 +214,44 @@ def test_of_too_many_routes_no_more_are_checked_than_there_may_be(tmp_path: Path
 def test_no_secret_comes_into_the_log(tmp_path: Path, more: dict[str, Any]) -> None:
     chosen = _read(tmp_path)
     upstream = sections_of(chosen)["upstreams"][0] | more
-    with pytest.raises(settings.BadSettings, match="key_env"):
+    with pytest.raises(settings.BadSettings, match="a secret may not stand"):
         with_sections(chosen, {"upstreams": [upstream]}, chosen.arms, ENV)
     told = shown(sections_of(chosen) | {"upstreams": [upstream]})["upstreams"]
     assert "Bearer" not in repr(told)
     assert "(hidden)" in repr(told)
+
+
+OTHER = '[[upstreams]]\nid = "o"\nbase_url = "http://h/v1"\nheaders = { X-Team = "a" }\n'
+
+
+@pytest.mark.parametrize(
+    ("literal", "said"),
+    [
+        (
+            'auth_header = "x-api-key"\nheaders = { X-Team = "b", x-api-key = "hush" }',
+            'upstreams.p.headers.x-api-key ({}, line 9): .*write key_env = "P_KEY" and '
+            'auth_header = "x-api-key" in its place, and restart the service',
+        ),
+        (
+            '[upstreams.headers]\nX-Team = "b"\n"Authorization" = "Bearer hush"',
+            'upstreams.p.headers.Authorization ({}, line 10): .*without "Bearer"',
+        ),
+        ('query = { token = "hush" }', "upstreams.p.query.token ({}, line 8): .*by a header"),
+    ],
+)
+def test_a_secret_in_the_file_is_told_with_its_line_and_what_to_write(
+    tmp_path: Path, literal: str, said: str
+) -> None:
+    """Nothing can be changed while it is there, so the error must say how to get rid of it."""
+    chosen = _read(tmp_path, OTHER + TOML.lstrip().replace('key_env = "P_KEY"', literal))
+    more = {"budgets": [{"scope": "service", "per": "day", "usd": 9.0}]}
+    with pytest.raises(settings.BadSettings) as refused:
+        with_sections(chosen, more, chosen.arms, ENV)
+    (mistake,) = refused.value.mistakes
+    begin, _, end = said.partition(": .*")
+    assert mistake.startswith(begin.format(tmp_path / "bandit.toml") + ": ")
+    assert end in mistake
+    assert "hush" not in mistake
 
 
 def test_a_start_takes_the_log_where_the_file_has_not_changed(
@@ -249,7 +282,7 @@ def test_a_start_is_refused_where_the_log_has_what_is_not_there(tmp_path: Path) 
     with pytest.raises(settings.BadSettings, match=r"NO_SUCH.*revision 1.*--from-file"):
         in_force(chosen, world)
     literal = TOML.replace('key_env = "P_KEY"', 'query = { key = "x" }')
-    with pytest.raises(settings.BadSettings, match=r"query\.key: .*has it$"):
+    with pytest.raises(settings.BadSettings, match=r"query\.key \(.*, line 5\): .*restart"):
         in_force(replace(_read(tmp_path, literal), from_file=True), world)
 
 

@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.data.recordings import Recorded
 from bandit_service.offline.simulate import Phase, order_of
-from bandit_service.runtime.router import RouterRules
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import acts, offline, tell
 from loadtest.demo.interval import Interval, interval, t_quantile

@@ -88,6 +88,7 @@ EVENTS: Sequence[ev.AnyEvent] = (
     ev.Redirected(ts=4.0, decision_id="turn 2", model="m", arm=B, prompt_tokens=951),
     ev.Rewarded(ts=4.0, decision_id="turn 2", cost_usd=0.1, prompt_tokens=951, reward=0.5),
     ev.Spent(ts=4.0, decision_id="d", usd=0.5),
+    ev.Judged(ts=4.0, decision_id="d", judge="j", basis="00", score=0.7),
     ev.Shadowed(ts=4.0, decision_id="d", shadows=(SHADOW,)),
     ev.Rewarded(ts=4.0, decision_id="d", quality=0.5, reward=0.4, cost_usd=0.1, latency_s=1.0),
     ev.Rewarded(ts=5.0, decision_id="d", quality=0.9, reward=0.8, cost_usd=0.3, correction=True),

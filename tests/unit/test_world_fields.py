@@ -27,6 +27,7 @@ from bandit_service.core.experiments.records import ExperimentRecords
 from bandit_service.core.experiments.spec import Experiment, Rules, Variant
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.history import History
+from bandit_service.core.judge_grades import Agreement, JudgeGrades, Scored
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.metric_spec import NamedMetric
@@ -124,7 +125,10 @@ def _others() -> dict[str, Any]:
         "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "named": NamedMetrics(
-            {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
+            {"solved": NamedMetric(name="solved")},
+            True,
+            {"solved": {ArmId("a"): Tally(1.0, 2.0)}},
+            {"bot": {"solved": 2.0}},
         ),
         "configuration": Configuration(
             1,
@@ -132,6 +136,11 @@ def _others() -> dict[str, Any]:
             {"budgets": {"service * day": "00"}},
             [Revision(1, 2.0, "ops", "why", "api", ["budgets"], {"budgets": []})],
             ["ab"],
+        ),
+        "judging": JudgeGrades(
+            {"d": Scored("j", "00", "bot", "owner", 7_000, 5_000)},
+            {"00 j": {"bot": Agreement(1, 2, 3, 4, 5, 6, 7, {70: [1, 2, 3]})}},
+            {"j": "00"},
         ),
         "sessions": Sessions(
             {"g": ["d"]},
@@ -173,6 +182,7 @@ def test_a_field_that_is_added_needs_no_other_place() -> None:
     assert {
         "building",
         "configuration",
+        "judging",
         "leases",
         "routes",
         "named",

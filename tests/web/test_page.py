@@ -108,6 +108,18 @@ async def test_a_change_of_the_configuration_is_listed_with_who_made_it_and_why(
     await asyncio.to_thread(process.stop)
 
 
+async def test_the_demo_runs_from_the_start_card(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(tmp_path / "var", models)
+    page = await opened(await process.url())
+    await page.get_by_role("button", name="Run the demo here").click()
+    await page.locator("#start").wait_for(state="hidden")
+    await page.locator("#arms").get_by_text(re.compile(r"n = \d")).first.wait_for()
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
+
+
 async def test_a_start_without_data_says_so_and_shows_no_zero(
     tmp_path: Path, models: Path, opened: Opened
 ) -> None:
@@ -124,6 +136,7 @@ async def test_a_start_without_data_says_so_and_shows_no_zero(
     assert f"curl -s {await process.url()}/v1/decide" in await start.inner_text()
     await start.get_by_role("button", name="Copy: From Python").click()
     await start.get_by_role("status").filter(has_text=re.compile("Copied|Selected")).wait_for()
+    await start.get_by_role("button", name="Run the demo here").wait_for()
     await asyncio.to_thread(Service(await process.url()).serve, 1)
     await page.locator("#arms").get_by_text("n = 1").first.wait_for()
     await start.wait_for(state="hidden")

@@ -15,6 +15,7 @@ from tests.service.keyring import Keyring
 from tests.service.provider import until
 from tests.service.running import Process, a_vector
 from tests.web.conftest import PICTURES, Opened, Service
+from tests.web.test_accessible import DIM, NAMELESS
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page, Route
@@ -243,6 +244,44 @@ async def test_a_key_is_made_shown_once_rotated_and_revoked(
     assert await page.locator("#fresh-key").count() == 0
     await page.close()
     assert await asyncio.to_thread(process.stop) == 0
+
+
+AGREED = {
+    "pairs": 60,
+    "mean_difference": -0.125,
+    "mean_absolute_difference": 0.25,
+    "correlation": None,
+    "curve": [{"score": 0.8, "pairs": 60, "grade": 0.61, "calibrated": 0.6}],
+}
+
+
+async def test_judges_are_shown_beside_people(changed: Service, opened: Opened) -> None:
+    """What the service answers once there are pairs is in tests/service/test_judging.py."""
+    page = await opened(changed.url)
+    nothing = AGREED | {"pairs": 0, "mean_difference": None, "mean_absolute_difference": None}
+    judge = {"id": "grader", "kind": "llm", "calibration": "apply", "min_pairs": 50}
+    rows = [
+        judge | {"applied": True, "overall": AGREED, "routes": {"auto": AGREED, "bot": AGREED}},
+        judge | {"id": "new", "applied": False, "overall": nothing | {"curve": []}, "routes": {}},
+    ]
+
+    async def answered(route: Route) -> None:
+        await route.fulfill(json={"judges": rows})
+
+    await page.route("**/v1/judges", answered)
+    await page.click('nav a[href="#settings"]')
+    panel = page.locator("#judges-panel")
+    await panel.get_by_text("its scores are corrected by the curve").wait_for()
+    await panel.get_by_text("corrected from 50 pairs on").wait_for()
+    cells = panel.get_by_label("Agreement of grader").locator("tbody tr").first
+    assert (await cells.inner_text()).split() == [
+        "all", "routes", "60", "0.250", "−0.125", "not", "enough", "data",
+    ]  # fmt: skip
+    await panel.get_by_text("Curve", exact=True).click()
+    await panel.get_by_text("0.610").wait_for()
+    assert await page.evaluate(NAMELESS) == []
+    assert await page.evaluate(DIM) == []
+    await page.screenshot(path=PICTURES / "settings-judges.png", full_page=True)
 
 
 async def test_without_keys_the_first_one_comes_from_the_file(

@@ -1,4 +1,4 @@
-"""Create API keys, and change the secret of feedback tokens."""
+"""Create API keys and keys of texts, and change the secret of feedback tokens."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from bandit_service import settings
 from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR
 from bandit_service.runtime import feedback
-from bandit_service.settings import keys
+from bandit_service.settings import keys, texts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `keys`."""
-    actions = parser.add_subparsers(required=True, dest="action", metavar="{new,rotate-feedback}")
+    there_are = "{new,rotate-feedback,texts-key}"
+    actions = parser.add_subparsers(required=True, dest="action", metavar=there_are)
     new = actions.add_parser(
         "new", help="print a new key, once, and its entry for the configuration"
     )
@@ -31,10 +32,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sign feedback tokens with a new secret; tokens of the old one stay good",
     )
     options.config(rotate)
+    actions.add_parser("texts-key", help="print a new key that encrypts texts, for [texts]")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the subcommand; 2 if the service would refuse the result."""
+    if args.action == "texts-key":
+        print(texts.new_key())
+        return 0
     return _rotate(args) if args.action == "rotate-feedback" else _new(args)
 
 

@@ -160,7 +160,7 @@ async def _check_arms(router: Router, recorded: Recorded, add_arms: bool) -> Non
         raise Usage(f"--data: not in the catalogue: {names}; configure them, or pass --add-arms")
     for arm in missing:
         # A recording says nothing of what its models can hold, so they get the default.
-        await router.put_arm(msgspec.structs.replace(arm, context_window=_CONTEXT_WINDOW))
+        await router.catalogue.put_arm(msgspec.structs.replace(arm, context_window=_CONTEXT_WINDOW))
 
 
 def _requests(recorded: Recorded) -> Iterator[RewardRequest]:

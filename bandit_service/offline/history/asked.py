@@ -11,7 +11,6 @@ from bandit_service.offline.questions import Questions
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
-from store import first_of
 
 MOST_PERIODS = 1_000
 MOST_GROUPS = 100
@@ -41,8 +40,8 @@ class Histories:
         Raises Refused, and what `Questions.ask` raises.
         """
         asked = asked_of(given, self._writer.now(), tenant)
-        job = Job(asked=asked, first=int(first_of(self._writer.log)))
-        return (await self._questions.ask(job, Done, self._within_s)).history
+        job = Job(asked=asked)
+        return (await self._questions.ask(job, Done, self._within_s, asked.since)).history
 
 
 def asked_of(given: Mapping[str, str], now: float, tenant: str | None = None) -> Asked:

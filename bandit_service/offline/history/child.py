@@ -15,10 +15,10 @@ from bandit_service.runtime.folding import beside_the_service, framed, read_fram
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked; first: offset at which the log begins."""
+    """What is asked; first: offset of the first event that may count."""
 
     asked: Asked
-    first: int
+    first: int = 1
 
 
 class Done(msgspec.Struct, frozen=True):

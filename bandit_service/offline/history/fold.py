@@ -1,6 +1,7 @@
 """The fold of a log to figures by period and group.
 
-An outcome counts in the period in which its decision was made, as in `core.spend`. A correction
+An outcome counts in the period in which its decision was made, as in `core.spend`. The answer is
+the same whether the events before `since` are read or not. A correction
 takes the place of what it corrects, and what was revoked counts no more. What a unit's erasure or
 retention took from the log is not in the figures.
 """
@@ -15,6 +16,7 @@ from typing import Annotated
 
 import msgspec
 
+from bandit_service.clock import time_of
 from bandit_service.core import events as ev
 from bandit_service.core.fields import doc
 from bandit_service.core.routes import AUTO
@@ -197,6 +199,8 @@ class HistoryFold:
             self._elsewhere(event, event.subject)
             return
         if event.decision_id not in self._known:
+            if self._was_before(event.decision_id):
+                return
             # whose it is cannot be told, and how much others are rewarded is not a tenant's to know
             self._uncounted += self._asked.tenant is None
             return
@@ -226,11 +230,18 @@ class HistoryFold:
                 cells = known.cells
             elif "cost_usd" not in known.signals:
                 known.set("cost_usd", event.usd)
+        elif self._was_before(event.decision_id):
+            return
         elif self._counts(event.ts, event.tenant):  # of nothing that was routed
             named = {"route": event.route or AUTO, "tenant": event.tenant, "key": event.caller}
             cells = self._of(event.ts, [named.get(self._asked.by, "")])
         for cell in cells:
             cell.other_usd += event.usd
+
+    def _was_before(self, decision_id: str) -> bool:
+        """Whether a decision is older than what is asked for, by its id: it may not be read."""
+        made = time_of(decision_id)
+        return made is not None and made < self._asked.since
 
     def _counts(self, ts: float, tenant: str) -> bool:
         asked = self._asked

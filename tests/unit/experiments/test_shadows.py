@@ -19,7 +19,8 @@ from bandit_service.core.shadows import cast
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime import shadows
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 from bandit_service.telemetry.telemetry import Telemetry
@@ -99,7 +100,7 @@ async def test_no_shadow_knows_what_came_of_the_decision() -> None:
     first, second = await _decided(router, 2)
     request = wire.RewardRequest(decision_id=second.id, quality=1.0, reward=0.75)
     await router.writer.submit(
-        lambda: router._rewarded(router.find(second.id), second.id, request.reported()),
+        lambda: router._rewarded(router.pending.find(second.id), second.id, request.reported()),
         durable=False,
     )
     assert _kinds(log) == ["decided"] * 2 + ["shadowed", "rewarded"]

@@ -8,8 +8,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.failures import Failed

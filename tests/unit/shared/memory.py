@@ -16,7 +16,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.world import World, new_world
-from bandit_service.runtime.router import Router, RouterRules
+from bandit_service.runtime.router import Router
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.runtime.shared.spool import Spool
@@ -270,7 +271,7 @@ class Running:
     async def put_an_arm(self) -> None:
         """The one that all decisions draw."""
         spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
-        await self.router.put_arm(spec)
+        await self.router.catalogue.put_arm(spec)
 
     async def start(self, forgotten: dict[str, float] | None = None, **rules: Any) -> Running:
         self._path.mkdir(exist_ok=True)
@@ -333,7 +334,7 @@ class Running:
     async def die(self) -> None:
         """What it has in memory is gone; its files stay, and nobody else is told."""
         self.dead, router = True, self.router
-        beside = (router._sweeping, router.measuring._kept, router._crediting._kept)
+        beside = (router.pending._kept, router.measuring._kept, router._crediting._kept)
         for task in (*self.writer._running, *beside, self.writer._committing):
             if task is not None:
                 await task.end()

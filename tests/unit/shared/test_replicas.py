@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
+from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from bandit_service.runtime.shared.busy import Busy
@@ -410,9 +412,9 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
             await asyncio.sleep(0.01)
     await same(one, other)
     later = clock.now() + 5000.0
-    assert other.router.sweep(later) == 0
-    assert one.router.sweep(later) == 1
-    assert one.router.sweep(later) == 0  # it is under way
+    assert other.router.pending.sweep(later) == 0
+    assert one.router.pending.sweep(later) == 1
+    assert one.router.pending.sweep(later) == 0  # it is under way
     async with asyncio.timeout(HANG_S):
         while not _events(one, ev.DecisionsExpired):
             await asyncio.sleep(0.001)
@@ -432,7 +434,7 @@ async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) ->
     one.shared.engine.unsure[other.name] = False  # so that the other appends after the keeper
     coming = asyncio.ensure_future(other.reward(id))
     await asyncio.sleep(0)
-    one.router.sweep(clock.now() + 5000.0)
+    one.router.pending.sweep(clock.now() + 5000.0)
     told = await asyncio.gather(coming, return_exceptions=True)
     if isinstance(told[0], Unavailable):  # that the log was away, and it asks again
         told = await asyncio.gather(_patiently(other, id), return_exceptions=True)
@@ -829,6 +831,34 @@ async def test_nobody_writes_what_an_open_replica_cannot_read(start: Start, engi
     one.writer.link.rows = await one.shared.replicas()
     await one.writer.submit(lambda: event)
     assert one.world.leases.of("hour", "w", "service") == {1: 1.0}
+
+
+@pytest.mark.parametrize("field", ["weights", "latency_weight", "route"])
+async def test_nobody_writes_of_a_route_what_an_open_replica_would_overlook(
+    start: Start, engine: Engine, field: str
+) -> None:
+    """It would let the default route take part in the experiment, or reward by other weights."""
+    one, other = await start("one"), await start("other")
+    spec = ev.RouteSpec(id="bot", policy="uniform")
+    variants = (Variant(key="a", arm="a", weight=0.5), Variant(key="b", arm="b", weight=0.5))
+
+    def event(value: Any) -> ev.AnyEvent:
+        ts = one.writer.now()
+        if field == "route":
+            made = Experiment(id="e", variants=variants, route=value or "")
+            return ev.ExperimentChanged(ts=ts, experiment=made, status="draft")
+        changed = msgspec.structs.replace(spec, **{field: value} if value else {})
+        return ev.RouteChanged(ts=ts, route=changed, key="k")
+
+    engine.reads[other.name] = 3  # as the release before says it
+    one.writer.link.rows = await one.shared.replicas()
+    value = {"weights": {"stars": 2.0}, "latency_weight": 0.5, "route": "bot"}[field]
+    with pytest.raises(Unavailable, match="older release is open, which cannot read"):
+        await one.writer.submit(lambda: event(value))
+    await one.writer.submit(lambda: event(None))
+    await other.close()
+    one.writer.link.rows = await one.shared.replicas()
+    await one.writer.submit(lambda: event(value))
 
 
 def test_of_three_states_the_one_alone_may_not_lead() -> None:

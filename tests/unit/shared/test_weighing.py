@@ -238,7 +238,7 @@ async def test_routes_that_two_configure_at_once_are_written_once(
     one, other = await start("one"), await start("other")
     wanted = {"bot": (ev.RouteSpec(id="bot", policy="uniform"), "key")}
     for routes, kind in ((wanted, ev.RouteChanged), ({}, ev.RouteRemoved)):
-        await asyncio.gather(*(each.router.set_routes(routes) for each in (one, other)))
+        await asyncio.gather(*(each.router.catalogue.set_routes(routes) for each in (one, other)))
         assert sum(isinstance(event, kind) for event in _events(engine)) == 1
     await same(one, other)
 

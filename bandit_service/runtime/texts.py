@@ -1,0 +1,197 @@
+"""Keeps questions and answers of decisions where the configuration wants it (docs/texts.md).
+
+Nothing waits for it: what is said is queued, redacted in a child process, encrypted and written
+in a thread. What cannot be redacted is not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+from bandit_service.core import events as ev
+from bandit_service.core.history import ITEMS_PER_EVENT
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import World
+from bandit_service.runtime.bounded_child import NoAnswer
+from bandit_service.runtime.redaction import MAX_CHARS, Redaction
+from bandit_service.runtime.supervisor import Kept
+from bandit_service.runtime.text_store import Text, TextStore
+from bandit_service.runtime.writer import Writer
+from bandit_service.settings.sections import TextsSettings
+from bandit_service.settings.texts import BOTH
+
+_log = logging.getLogger("bandit.texts")
+_MOST_WAITING = 1_000
+_TRIM_EVERY = 100
+_CLOSE_S, _READ_S = 5.0, 2.0
+T = TypeVar("T")
+
+
+class Texts:
+    """`note` and `heard` where things happen, `of` and `of_neighbours` to read.
+
+    counted: how each text ended: stored, dropped (too many waited), timeout or failed (it could not
+    be redacted or written), gone (the decision was forgotten before).
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        store: TextStore,
+        chosen: TextsSettings,
+        counted: Callable[[str], None],
+    ) -> None:
+        self.answers = chosen.keep == BOTH
+        self._writer, self._store, self._chosen, self._counted = writer, store, chosen, counted
+        self._redaction = Redaction(chosen.redact, chosen.patterns, chosen.redact_s)
+        self._thread = ThreadPoolExecutor(1, "texts")
+        self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
+        self._more = asyncio.Event()
+        self._written, self._failing = 0, False
+        self._taught: OrderedDict[str, int] = OrderedDict()
+        self._task: Kept | None = None
+        writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
+
+    async def start(self) -> None:
+        """Begin to write, without what was forgotten or has expired while nothing ran."""
+        present = self._writer.world.pending.decisions
+        await self._run(partial(self._store.forget_unless, lambda id: id in present))
+        await self._trim()
+        self._queue(self._redaction.begin)  # so that the first text does not wait for it
+        self._task = self._writer.tasks.keep("texts", self._work_forever)
+
+    async def close(self) -> None:
+        """Write what waits, for some seconds, and close the file."""
+        await self._caught_up(_CLOSE_S)
+        if self._task is not None:
+            await self._task.end()
+        await self._redaction.close()
+        await self._run(self._store.close)
+        self._thread.shutdown()
+
+    def note(self, decided: ev.Decided, question: str, answer: str | None = None) -> None:
+        """Keep what was asked and answered."""
+        if len(self._waiting) >= _MOST_WAITING:
+            self._counted("dropped")
+            return
+        answer = answer if self.answers else None
+        self._queue(lambda: self._put(decided, question, answer))
+
+    def heard(self, what: Resolved, world: World) -> None:
+        """Note by which event a decision's query was remembered, and forget whom to forget."""
+        event = what.event
+        if isinstance(event, ev.Forgotten):
+            self._queue(lambda: self.forget(event.owner))
+        elif (
+            isinstance(event, ev.Rewarded | ev.Compared)
+            and what.decided is not None
+            and what.number * ITEMS_PER_EVENT in world.history.items
+        ):
+            id, number = what.decided.id, what.number
+            self._taught[id] = number  # where its text comes later
+            if len(self._taught) > _MOST_WAITING:
+                self._taught.popitem(last=False)
+            if len(self._waiting) < 2 * _MOST_WAITING:  # else it is shown beside no other query
+                self._queue(lambda: self._run(partial(self._store.remembered, id, number)))
+
+    async def of(self, id: str) -> tuple[float, Text] | None:
+        """The texts of a decision, and when they go; None if none are kept. Raises OtherKey."""
+        await self._caught_up(_READ_S)
+        found = await self._run(partial(self._store.get, id, self._since()))
+        return None if found is None else (found[0] + self._chosen.ttl_s, found[1])
+
+    async def has(self, id: str) -> bool:
+        """Whether texts of a decision are kept."""
+        await self._caught_up(_READ_S)
+        return await self._run(partial(self._store.has, id, self._since()))
+
+    async def of_neighbours(self, ids: Sequence[int]) -> dict[int, Text]:
+        """The texts of remembered queries, by their numbers in the history."""
+        events = {id: id // ITEMS_PER_EVENT for id in ids}
+        found = await self._run(
+            partial(self._store.of_events, sorted(set(events.values())), self._since())
+        )
+        return {id: found[event] for id, event in events.items() if event in found}
+
+    async def forget(self, owner: str) -> None:
+        """Delete all texts of a unit."""
+        await self._run(partial(self._store.forget, owner))
+
+    def _queue(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._waiting.append(work)
+        self._more.set()
+
+    async def _caught_up(self, seconds: float) -> None:
+        """Wait until all that was queued before is written, so long at most."""
+        reached = asyncio.Event()
+
+        async def reach() -> None:
+            reached.set()
+
+        self._queue(reach)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await reached.wait()
+
+    async def _work_forever(self) -> None:
+        while True:
+            while self._waiting:
+                work = self._waiting.popleft()
+                try:
+                    await work()
+                except (sqlite3.Error, OSError) as error:
+                    self._counted("failed")
+                    if not self._failing:  # once, however long it lasts
+                        _log.error("texts not written", extra={"why": type(error).__name__})
+                    self._failing = True
+                else:
+                    self._failing = False
+            self._more.clear()
+            await self._more.wait()
+
+    async def _put(self, decided: ev.Decided, question: str, answer: str | None) -> None:
+        said = (question,) if answer is None else (question, answer)
+        try:
+            redacted = await self._redaction.of(*said)
+        except NoAnswer as none:
+            self._counted(str(none))
+            return
+        except ValueError:  # half a character
+            self._counted("failed")
+            return
+        if decided.id not in self._writer.world.pending.decisions:
+            self._counted("gone")
+            return
+        most = self._chosen.max_chars
+        kept = [text[:most] for text in redacted.texts]
+        text = Text(
+            question=kept[0],
+            answer=kept[1] if answer is not None else None,
+            redacted=redacted.places,
+            cut=any(len(text) > most for text in redacted.texts)
+            or any(len(text) > MAX_CHARS for text in said),
+        )
+        owner = ev.owner_of(decided.tenant, decided.unit)
+        event = self._taught.get(decided.id)
+        await self._run(partial(self._store.put, decided.id, decided.ts, owner, text, event))
+        self._counted("stored")
+        self._written += 1
+        if self._written % _TRIM_EVERY == 0:
+            await self._trim()
+
+    async def _trim(self) -> None:
+        await self._run(partial(self._store.trim, self._since(), self._chosen.max_rows))
+
+    def _since(self) -> float:
+        return self._writer.now() - self._chosen.ttl_s
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

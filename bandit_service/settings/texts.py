@@ -1,0 +1,102 @@
+"""`[texts]`: whether questions and answers are kept, for how long, and under which key."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bandit_service.parsing.inputs import text_of
+from bandit_service.parsing.suggestions import did_you_mean
+
+OFF, QUESTIONS, BOTH = "off", "questions", "both"
+RULES: Mapping[str, str] = {
+    "secret": (
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}-----|\Z)"
+        r"|\b(?:sk|pk|rk)[-_][\w-]{12,}|\bbs_[\w-]{20,}|\bgh[pousr]_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
+        r"|\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+    ),
+    "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
+    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
+    "card": r"\b\d(?:[ -]?\d){12,18}\b",
+    "ip": r"\b(?:\d{1,3}\.){3}\d{1,3}\b|\b(?:[0-9a-fA-F]{1,4}:){4,7}[0-9a-fA-F]{1,4}\b",
+    "phone": r"(?<![\w.])(?:\+|\()?\d(?:[ ()./-]{0,2}\d){7,14}(?!\w)",
+}
+"""What can be taken out by name, in the order in which it is."""
+MOST_PATTERNS = 32
+_KEY_BYTES = 32
+
+
+def keys_of(
+    values: Mapping[str, Any], environ: Mapping[str, str], beside: Path | None, mistakes: list[str]
+) -> tuple[bytes, ...]:
+    """The keys of the texts from where the configuration says, the first for new ones.
+
+    () if none are kept. No message has any part of a key.
+    """
+    if values["texts.keep"] == OFF:
+        return ()
+    variable, file = values["texts.key_env"], values["texts.key_file"]
+    if bool(variable) == bool(file):
+        mistakes.append(
+            "texts.key_env: to keep texts takes this or texts.key_file, and not both; "
+            "`bandit-service keys texts-key` makes a key"
+        )
+        return ()
+    if variable:
+        field, text = "key_env", environ.get(variable, "")
+        if not text.strip():
+            mistakes.append(f"texts.key_env: there is no {variable} in the environment")
+            return ()
+    else:
+        field, path = "key_file", Path(file) if beside is None else beside.parent / file
+        try:
+            text = text_of(path)
+        except (OSError, ValueError):
+            mistakes.append(f"texts.key_file: {path} cannot be read")
+            return ()
+    keys = [_key(each) for each in text.split()]
+    if None in keys or not keys:
+        mistakes.append(
+            f"texts.{field}: must be keys of {_KEY_BYTES} bytes in base64, separated by white "
+            "space; `bandit-service keys texts-key` makes one"
+        )
+        return ()
+    return tuple(each for each in keys if each is not None)
+
+
+def _key(text: str) -> bytes | None:
+    try:
+        key = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if len(key) == _KEY_BYTES else None
+
+
+def new_key() -> str:
+    """A key that encrypts texts, as the configuration's variable or file has it."""
+    return base64.urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+
+
+def redaction_mistakes(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the rules by which texts are redacted."""
+    wrong = [
+        f"texts.redact: no rule {name!r}{did_you_mean(name, list(RULES))}; expected some of "
+        f"{', '.join(RULES)}"
+        for name in values["texts.redact"]
+        if name not in RULES
+    ]
+    patterns = values["texts.patterns"]
+    if len(patterns) > MOST_PATTERNS:
+        wrong.append(f"texts.patterns: at most {MOST_PATTERNS}, got {len(patterns)}")
+    for i, pattern in enumerate(patterns):
+        try:
+            if re.compile(pattern).match(""):
+                wrong.append(f"texts.patterns[{i}]: matches the empty text")
+        except re.error as error:
+            wrong.append(f"texts.patterns[{i}]: is no regular expression: {error}")
+    return wrong

@@ -1,0 +1,167 @@
+"""What is kept of questions and answers: redacted, encrypted, bounded, and gone when it must be."""
+
+from __future__ import annotations
+
+import base64
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from bandit_service import settings
+from bandit_service.runtime.bounded_child import NoAnswer
+from bandit_service.runtime.redaction import MAX_CHARS, Redaction, redacted
+from bandit_service.runtime.text_store import OtherKey, Text, TextStore
+from bandit_service.settings.texts import RULES, new_key
+
+ONE, TWO = (base64.urlsafe_b64decode(new_key()) for _ in range(2))
+ALL = tuple(RULES)
+
+
+# --- redaction --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("mail a.b+c@mail.example.org now", "mail [email] now"),
+        ("card 4111 1111 1111 1111, or 4111111111111111.", "card [card], or [card]."),
+        ("IBAN DE89 3704 0044 0532 0130 00!", "IBAN [iban]!"),
+        ("call +49 (30) 901820-0 or 030-901820", "call [phone] or [phone]"),
+        ("from 192.168.0.17 to 2001:db8:0:0:0:0:0:1", "from [ip] to [ip]"),
+        ("key sk-proj-abcdefghijklmnop and ghp_" + "a" * 30, "key [secret] and [secret]"),
+        ("bs_" + "Ab1-" * 8, "[secret]"),
+        (
+            "a -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY----- b",
+            "a [secret] b",
+        ),
+        ("in 2026 we had 1,234 of 17 * 23", "in 2026 we had 1,234 of 17 * 23"),
+    ],
+)
+def test_what_is_personal_or_secret_is_taken_out(text: str, kept: str) -> None:
+    assert redacted(text, ALL, ()) == (kept, kept.count("["))
+
+
+def test_patterns_of_the_operator_go_first() -> None:
+    assert redacted("ticket 4711-a@b.cc", ALL, (r"\b4711-\S+",)) == ("ticket [redacted]", 1)
+    assert redacted("a@b.cc", (), ()) == ("a@b.cc", 0)
+
+
+async def test_a_pattern_that_takes_too_long_is_given_up_and_the_next_text_is_redacted() -> None:
+    child = Redaction(ALL, (r"^(a+)+$",), 0.2)
+    try:
+        with pytest.raises(NoAnswer, match="timeout"):
+            await child.of("a" * 60 + "!")
+        found = await child.of("a@b.cc", "x" * (MAX_CHARS + 1))
+    finally:
+        await child.close()
+    assert (found.texts[0], found.places, len(found.texts[1])) == ("[email]", 1, MAX_CHARS)
+
+
+# --- the file ---------------------------------------------------------------------------------
+def _store(tmp_path: Path, *keys: bytes) -> TextStore:
+    return TextStore(tmp_path / "texts.sqlite3", keys or (ONE,))
+
+
+def _raw(tmp_path: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in tmp_path.iterdir())
+
+
+def test_it_is_encrypted_and_its_owner_alone_may_read_the_file(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    text = Text(question="What is in the parcel?", answer="A bomb-shaped cake.", redacted=1)
+    store.put("d", 5.0, "owner", text)
+    assert store.get("d", 0.0) == (5.0, text)
+    store.close()
+    assert b"parcel" not in _raw(tmp_path)
+    assert b"cake" not in _raw(tmp_path)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_the_first_key_encrypts_and_all_decrypt(tmp_path: Path) -> None:
+    store = _store(tmp_path, ONE)
+    store.put("old", 1.0, "", Text(question="old"))
+    store.close()
+    store = _store(tmp_path, TWO, ONE)
+    store.put("new", 1.0, "", Text(question="new"), 7)
+    assert [store.get(id, 0.0) for id in ("old", "new")] == [
+        (1.0, Text(question="old")),
+        (1.0, Text(question="new")),
+    ]
+    store.close()
+    store = _store(tmp_path, TWO)
+    assert store.of_events([7], 0.0) == {7: Text(question="new")}
+    with pytest.raises(OtherKey):
+        store.get("old", 0.0)
+    store.close()
+
+
+def test_a_text_cannot_be_given_to_another_decision(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    store.put("a", 1.0, "", Text(question="mine"))
+    store.close()
+    with sqlite3.connect(tmp_path / "texts.sqlite3") as file:
+        file.execute("UPDATE texts SET id = 'b'")
+    file.close()
+    store = _store(tmp_path)
+    with pytest.raises(OtherKey):
+        store.get("b", 0.0)
+    store.close()
+
+
+def test_a_unit_old_texts_and_too_many_go(tmp_path: Path) -> None:
+    store = _store(tmp_path)
+    for i in range(6):
+        store.put(f"d{i}", float(i), "u" if i % 2 else "", Text(question="x"))
+    store.remembered("d4", 9)
+    store.remembered("d4", 10)  # by the first event
+    assert set(store.of_events([9, 10], 0.0)) == {9}
+    assert store.of_events([9], 4.5) == {}
+    assert store.get("d2", 2.5) is None, "it is older than what is kept"
+    assert store.forget("u") == 3
+    assert store.trim(1.0, 100) == 1
+    assert store.trim(1.0, 1) == 1
+    assert [store.has(f"d{i}", 0.0) for i in range(6)] == [False] * 4 + [True, False]
+    store.put("a", 9.0, "u", Text(question="x"))
+    store.put("b", 9.0, "u", Text(question="x"))
+    assert store.forget_unless(lambda id: id == "b") == 1
+    assert [store.has(id, 0.0) for id in ("a", "b", "d4")] == [False, True, True]
+    store.close()
+
+
+# --- the settings -----------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        ('keep = "both"', "texts.key_env: to keep texts takes this or texts.key_file"),
+        ('keep = "both"\nkey_env = "NOT_SET"', "texts.key_env: there is no NOT_SET"),
+        ('keep = "both"\nkey_env = "SHORT"', "texts.key_env: must be keys of 32 bytes in base64"),
+        ('keep = "both"\nkey_file = "none"', "none cannot be read"),
+        ('keep = "all"', "texts.keep: "),
+        ('redact = ["mail"]', "texts.redact: no rule 'mail'"),
+        ('patterns = ["("]', "texts.patterns[0]: is no regular expression"),
+        ('patterns = ["a*"]', "texts.patterns[0]: matches the empty text"),
+    ],
+)
+def test_wrong_settings_are_told(tmp_path: Path, toml: str, said: str) -> None:
+    file = tmp_path / "bandit.toml"
+    file.write_text(f"[texts]\n{toml}\n")
+    with pytest.raises(settings.BadSettings) as refused:
+        settings.read(file, {"SHORT": "c2hvcnQ="})
+    (mistake,) = refused.value.mistakes
+    assert said in mistake
+    assert "c2hvcnQ" not in mistake
+
+
+def test_keys_come_from_a_variable_or_a_file_and_are_in_no_text(tmp_path: Path) -> None:
+    first, second = new_key(), new_key()
+    file = tmp_path / "bandit.toml"
+    (tmp_path / "keys").write_text(f"{first}\n{second}\n")
+    for said in ('key_env = "KEYS"', 'key_file = "keys"'):
+        file.write_text(f'[texts]\nkeep = "questions"\n{said}\n')
+        chosen = settings.read(file, {"KEYS": f"{first} {second}"})
+        assert [base64.urlsafe_b64encode(key).decode() for key in chosen.texts_keys] == [
+            first,
+            second,
+        ]
+        assert first not in repr(chosen)
+        assert repr(chosen.texts_keys[0]) not in repr(chosen)
