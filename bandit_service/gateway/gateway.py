@@ -370,7 +370,8 @@ class Gateway:
 
     def _keeps_text(self, exchange: RoutedExchange) -> bool:
         """Whether anything reads the answer after it is sent."""
-        return bool(self._judges) or exchange.duel or self._resources.router.texts is not None
+        texts = self._resources.router.texts
+        return bool(self._judges) or exchange.duel or (texts is not None and texts.answers)
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""
