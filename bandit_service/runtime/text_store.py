@@ -130,9 +130,9 @@ class TextStore:
         self._file.close()
 
     def _delete(self, ids: Iterable[tuple[str]]) -> None:
-        self._file.execute("BEGIN")
-        self._file.executemany("DELETE FROM texts WHERE id = ?", ids)
-        self._file.execute("COMMIT")
+        with self._file:  # nothing stays open where it fails
+            self._file.execute("BEGIN")
+            self._file.executemany("DELETE FROM texts WHERE id = ?", ids)
 
     def _opened(self, id: str, sealed: bytes) -> Text:
         nonce, rest = sealed[:_NONCE], sealed[_NONCE:]

@@ -17,6 +17,7 @@ from functools import partial
 from typing import TypeVar
 
 from bandit_service.core import events as ev
+from bandit_service.core.errors import Unavailable
 from bandit_service.core.history import ITEMS_PER_EVENT
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
@@ -30,7 +31,9 @@ from bandit_service.settings.texts import BOTH
 
 _log = logging.getLogger("bandit.texts")
 _MOST_WAITING = 1_000
+_MOST_CHARS_WAITING = 20_000_000
 _TRIM_EVERY = 100
+_TRIM_S = 60.0
 _CLOSE_S, _READ_S = 5.0, 2.0
 T = TypeVar("T")
 
@@ -55,34 +58,43 @@ class Texts:
         self._thread = ThreadPoolExecutor(1, "texts")
         self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
         self._more = asyncio.Event()
-        self._written, self._failing = 0, False
+        self._chars_waiting = self._written = 0
+        self._failing = False
         self._taught: OrderedDict[str, int] = OrderedDict()
-        self._task: Kept | None = None
+        self._tasks: list[Kept] = []
         writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
 
     async def start(self) -> None:
-        """Begin to write, without what was forgotten or has expired while nothing ran."""
+        """Begin to write, without what was forgotten or has expired while nothing ran.
+
+        Raises Unavailable where that cannot be deleted.
+        """
         present = self._writer.world.pending.decisions
         await self._run(partial(self._store.forget_unless, lambda id: id in present))
         await self._trim()
-        self._task = self._writer.tasks.keep("texts", self._work_forever)
+        keep = self._writer.tasks.keep
+        self._tasks = [keep("texts", self._work_forever), keep("old texts", self._trim_forever)]
 
     async def close(self) -> None:
         """Write what waits, for some seconds, and close the file."""
         await self._caught_up(_CLOSE_S)
-        if self._task is not None:
-            await self._task.end()
+        for task in self._tasks:
+            await task.end()
         await self._redaction.close()
         await self._run(self._store.close)
         self._thread.shutdown()
 
     def note(self, decided: ev.Decided, question: str, answer: str | None = None) -> None:
         """Keep what was asked and answered."""
-        if len(self._waiting) >= _MOST_WAITING:
+        whole = (question,) if answer is None or not self.answers else (question, answer)
+        cut = any(len(text) > MAX_CHARS for text in whole)
+        said = tuple(text[:MAX_CHARS] for text in whole)
+        chars = sum(map(len, said))
+        if len(self._waiting) >= _MOST_WAITING or self._chars_waiting + chars > _MOST_CHARS_WAITING:
             self._counted("dropped")
             return
-        answer = answer if self.answers else None
-        self._queue(lambda: self._put(decided, question, answer))
+        self._chars_waiting += chars
+        self._queue(lambda: self._put(decided, said, cut))
 
     def heard(self, what: Resolved, world: World) -> None:
         """Note by which event a decision's query was remembered, and forget whom to forget."""
@@ -146,18 +158,25 @@ class Texts:
                 work = self._waiting.popleft()
                 try:
                     await work()
-                except (sqlite3.Error, OSError) as error:
+                except Unavailable as error:
                     self._counted("failed")
                     if not self._failing:  # once, however long it lasts
-                        _log.error("texts not written", extra={"why": type(error).__name__})
+                        _log.error("texts not written", extra={"why": error.message})
                     self._failing = True
                 else:
                     self._failing = False
             self._more.clear()
             await self._more.wait()
 
-    async def _put(self, decided: ev.Decided, question: str, answer: str | None) -> None:
-        said = (question,) if answer is None else (question, answer)
+    async def _trim_forever(self) -> None:
+        """What is too old goes where nothing is asked any more, too."""
+        while True:
+            await asyncio.sleep(_TRIM_S)
+            await self._trim()
+            self._writer.tasks.well("old texts")
+
+    async def _put(self, decided: ev.Decided, said: tuple[str, ...], cut: bool) -> None:
+        self._chars_waiting -= sum(map(len, said))
         try:
             redacted = await self._redaction.of(*said)
         except NoAnswer as none:
@@ -173,10 +192,9 @@ class Texts:
         kept = [text[:most] for text in redacted.texts]
         text = Text(
             question=kept[0],
-            answer=kept[1] if answer is not None else None,
+            answer=kept[1] if len(kept) > 1 else None,
             redacted=redacted.places,
-            cut=any(len(text) > most for text in redacted.texts)
-            or any(len(text) > MAX_CHARS for text in said),
+            cut=cut or any(len(text) > most for text in redacted.texts),
         )
         owner = ev.owner_of(decided.tenant, decided.unit)
         event = self._taught.get(decided.id)
@@ -193,4 +211,8 @@ class Texts:
         return self._writer.now() - self._chosen.ttl_s
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Its result, from the thread. Raises Unavailable where the file does not let it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"the file of texts cannot be used: {error}") from None
