@@ -24,7 +24,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.bounded_child import NoAnswer
 from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.text_store import Text, TextStore
+from bandit_service.runtime.text_store import OtherKey, Text, TextStore
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings.sections import TextsSettings
 from bandit_service.settings.texts import BOTH
@@ -57,7 +57,8 @@ class Texts:
         self._redaction = Redaction(chosen.redact, chosen.patterns, chosen.redact_s)
         self._thread = ThreadPoolExecutor(1, "texts")
         self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
-        self._more = asyncio.Event()
+        self._more, self._step = asyncio.Event(), asyncio.Event()
+        self._queued = self._done = 0
         self._chars_waiting = self._written = 0
         self._failing = False
         self._taught: OrderedDict[str, int] = OrderedDict()
@@ -120,9 +121,11 @@ class Texts:
         return None if found is None else (found[0] + self._chosen.ttl_s, found[1])
 
     async def has(self, id: str) -> bool:
-        """Whether texts of a decision are kept."""
-        await self._caught_up(_READ_S)
-        return await self._run(partial(self._store.has, id, self._since()))
+        """Whether texts of a decision are kept, under a key that is there."""
+        try:
+            return await self.of(id) is not None
+        except OtherKey:
+            return False
 
     async def of_neighbours(self, ids: Sequence[int]) -> dict[int, Text]:
         """The texts of remembered queries, by their numbers in the history."""
@@ -138,19 +141,16 @@ class Texts:
 
     def _queue(self, work: Callable[[], Awaitable[None]]) -> None:
         self._waiting.append(work)
+        self._queued += 1
         self._more.set()
 
     async def _caught_up(self, seconds: float) -> None:
         """Wait until all that was queued before is written, so long at most."""
-        reached = asyncio.Event()
-
-        async def reach() -> None:
-            reached.set()
-
-        self._queue(reach)
+        upto = self._queued
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await reached.wait()
+                while self._done < upto:
+                    await self._step.wait()
 
     async def _work_forever(self) -> None:
         while True:
@@ -165,6 +165,10 @@ class Texts:
                     self._failing = True
                 else:
                     self._failing = False
+                finally:
+                    self._done += 1
+                    self._step.set()
+                    self._step = asyncio.Event()
             self._more.clear()
             await self._more.wait()
 

@@ -78,6 +78,10 @@ def _store(tmp_path: Path, *keys: bytes) -> TextStore:
     return TextStore(tmp_path / "texts.sqlite3", keys or (ONE,))
 
 
+def _has(store: TextStore, id: str) -> bool:
+    return store.get(id, 0.0) is not None
+
+
 def _raw(tmp_path: Path) -> bytes:
     return b"".join(each.read_bytes() for each in tmp_path.iterdir())
 
@@ -136,11 +140,11 @@ def test_a_unit_old_texts_and_too_many_go(tmp_path: Path) -> None:
     assert store.forget("u") == 3
     assert store.trim(1.0, 100) == 1
     assert store.trim(1.0, 1) == 1
-    assert [store.has(f"d{i}", 0.0) for i in range(6)] == [False] * 4 + [True, False]
+    assert [_has(store, f"d{i}") for i in range(6)] == [False] * 4 + [True, False]
     store.put("a", 9.0, "u", Text(question="x"))
     store.put("b", 9.0, "u", Text(question="x"))
     assert store.forget_unless(lambda id: id == "b") == 1
-    assert [store.has(id, 0.0) for id in ("a", "b", "d4")] == [False, True, True]
+    assert [_has(store, id) for id in ("a", "b", "d4")] == [False, True, True]
     store.close()
 
 
@@ -176,8 +180,8 @@ async def test_what_is_too_old_goes_without_a_further_text(
     try:
         store.put("a", 39.0, "", Text(question="x"))
         store.put("b", 41.0, "", Text(question="x"))
-        await _until(lambda: not store.has("a", 0.0))
-        assert store.has("b", 0.0)
+        await _until(lambda: not _has(store, "a"))
+        assert _has(store, "b")
     finally:
         await texts.close()
 
@@ -204,6 +208,41 @@ async def test_what_waits_has_a_bounded_length(
         await texts.close()
 
 
+async def test_readers_push_no_text_out_of_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = Counter[str]()
+    texts = Texts(_writer(), _store(tmp_path), _chosen(), lambda how: counted.update([how]))
+    monkeypatch.setattr(keeping, "_MOST_WAITING", 2)
+    monkeypatch.setattr(keeping, "_READ_S", 0.001)
+    texts.note(_decided("a"), "x")
+    for _ in range(3):  # while nothing is written
+        assert not await texts.has("a")
+    texts.note(_decided("b"), "y")
+    monkeypatch.setattr(keeping, "_READ_S", 60.0)
+    await texts.start()
+    try:
+        assert await texts.has("a")
+        assert await texts.has("b")
+        assert counted == {"stored": 2}
+    finally:
+        await texts.close()
+
+
+async def test_a_text_under_a_key_that_is_gone_is_not_there_to_read(tmp_path: Path) -> None:
+    store = _store(tmp_path, ONE)
+    store.put("a", 100.0, "", Text(question="x"))
+    store.close()
+    texts = Texts(_writer(), _store(tmp_path, TWO), _chosen(), lambda _: None)
+    await texts.start()
+    try:
+        assert not await texts.has("a")
+        with pytest.raises(OtherKey):
+            await texts.of("a")
+    finally:
+        await texts.close()
+
+
 def _unwritable(tmp_path: Path) -> TextStore:
     """As on a disk that is full: what is there can be read."""
     store = _store(tmp_path)
@@ -224,7 +263,7 @@ async def test_a_file_that_cannot_be_written_is_told_and_leaves_nothing_open(
     store._file.execute("PRAGMA query_only = OFF")
     await texts.start()
     try:
-        assert not store.has("gone", 0.0)
+        assert not _has(store, "gone")
         store._file.execute("PRAGMA query_only = ON")
         with pytest.raises(Unavailable):
             await texts.forget("u")
