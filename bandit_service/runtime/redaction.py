@@ -53,6 +53,10 @@ class Redaction:
         wanted = msgspec.msgpack.encode(Wanted(cut, self._rules, self._patterns))
         return msgspec.msgpack.decode(await self._child.ask(wanted), type=Redacted)
 
+    async def begin(self) -> None:
+        """Have the child ready."""
+        await self._child.begin()
+
     async def close(self) -> None:
         """End the child."""
         await self._child.close()

@@ -73,6 +73,7 @@ class Texts:
         present = self._writer.world.pending.decisions
         await self._run(partial(self._store.forget_unless, lambda id: id in present))
         await self._trim()
+        self._queue(self._redaction.begin)  # so that the first text does not wait for it
         keep = self._writer.tasks.keep
         self._tasks = [keep("texts", self._work_forever), keep("old texts", self._trim_forever)]
 
