@@ -35,6 +35,7 @@ _MOST_CHARS_WAITING = 20_000_000
 _TRIM_EVERY = 100
 _TRIM_S = 60.0
 _CLOSE_S, _READ_S = 5.0, 2.0
+_CUT = "\n[...]\n"
 T = TypeVar("T")
 
 
@@ -90,7 +91,7 @@ class Texts:
         """Keep what was asked and answered."""
         whole = (question,) if answer is None or not self.answers else (question, answer)
         cut = any(len(text) > MAX_CHARS for text in whole)
-        said = tuple(text[:MAX_CHARS] for text in whole)
+        said = tuple(shortened(text, MAX_CHARS) for text in whole)
         chars = sum(map(len, said))
         if len(self._waiting) >= _MOST_WAITING or self._chars_waiting + chars > _MOST_CHARS_WAITING:
             self._counted("dropped")
@@ -194,7 +195,7 @@ class Texts:
             self._counted("gone")
             return
         most = self._chosen.max_chars
-        kept = [text[:most] for text in redacted.texts]
+        kept = [shortened(text, most) for text in redacted.texts]
         text = Text(
             question=kept[0],
             answer=kept[1] if len(kept) > 1 else None,
@@ -221,3 +222,19 @@ class Texts:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"the file of texts cannot be used: {error}") from None
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of it: its beginning and its end, where the last message is.
+
+    >>> print(shortened("0123456789" * 2, 15))
+    0123
+    [...]
+    6789
+    """
+    if len(text) <= most:
+        return text
+    end = max(0, most - len(_CUT)) // 2
+    if not end:
+        return text[:most]
+    return text[: most - len(_CUT) - end] + _CUT + text[-end:]

@@ -208,6 +208,26 @@ async def test_what_waits_has_a_bounded_length(
         await texts.close()
 
 
+async def test_of_a_long_conversation_the_last_message_is_kept(tmp_path: Path) -> None:
+    texts = Texts(_writer(), _store(tmp_path), _chosen(max_chars=40), lambda _: None)
+    await texts.start()
+    try:
+        for said in ("x" * 50, "x" * (2 * MAX_CHARS)):
+            texts.note(_decided("a"), f"system: {said}\nuser: Why?", "Because.")
+            found = await texts.of("a")
+            assert found is not None
+            text = found[1]
+            assert text.question == "system: xxxxxxxxx\n[...]\nxxxxx\nuser: Why?"
+            assert (len(text.question), text.answer, text.cut) == (40, "Because.", True)
+    finally:
+        await texts.close()
+
+
+@pytest.mark.parametrize("most", [1, 7, 8, 9, 10, 49, 50, 51])
+def test_what_is_kept_is_never_longer(most: int) -> None:
+    assert len(keeping.shortened("x" * 50, most)) == min(most, 50)
+
+
 async def test_readers_push_no_text_out_of_the_queue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
