@@ -228,6 +228,8 @@ class Gateway:
             if why := request.allowance.spent():
                 if last is not None and why not in str(last[1]):
                     last[1].ended(why)
+                if refused:
+                    refused[0][1].why = why
                 return await self._unanswered(request.asked, refused, last, stream)
 
     def _exhausted(self, tried: int, refused: Refusals) -> bool:
