@@ -241,8 +241,8 @@ class FastPath:
             reply = Reply(body, {"x-decision-id": made.id})
         else:
             reply = self._refused(made, one.head, one.id)
-        self._end(one.entrance, one.connection, self._written(one, reply))
-        tell(self._app, "POST", _DECIDE, reply.status, one.begun)
+        there = self._end(one.entrance, one.connection, self._written(one, reply))
+        tell(self._app, "POST", _DECIDE, reply.status if there else CLIENT_GONE, one.begun)
 
     def _refused(self, error: Exception | None, head: Head, id: str) -> Reply:
         if not isinstance(error, ServiceError):
@@ -252,16 +252,20 @@ class FastPath:
             self._telemetry.rejected(error)
         return refusal(error, id, anthropic=head.anthropic)
 
-    def _end(self, entrance: Entrance[Head], connection: Connection, data: bytes) -> None:
-        """Write an answer; the next request is begun when the client has read most of it."""
+    def _end(self, entrance: Entrance[Head], connection: Connection, data: bytes) -> bool:
+        """Write an answer; the next request is begun when the client has read most of it. Returns
+        whether the client is still there.
+        """
         transport = entrance.transport
-        if transport is not None and not transport.is_closing():
+        there = transport is not None and not transport.is_closing()
+        if transport is not None and there:
             transport.write(data)
-            if connection.writing_paused:
-                self.ending.begun(self._loop.create_task(_finished_when_read(entrance, connection)))
-                return
-        connection.ended_beside()
-        entrance.finished()
+        if there and connection.writing_paused:
+            self.ending.begun(self._loop.create_task(_finished_when_read(entrance, connection)))
+        else:
+            connection.ended_beside()
+            entrance.finished()
+        return there
 
     # --- the gateway
 
