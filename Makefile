@@ -81,7 +81,7 @@ $(CLIENTS)/.installed: | $(VENV)/.base
 	  'langchain-openai==1.7.4' 'llama-index-llms-openai-like==0.8.1' 'openai-agents==0.24.0'
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
 	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
-	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
+	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140' '@openai/codex@0.171.0'
 	@touch $@
 
 var/models/.exported: $(VENV)/.base
@@ -180,8 +180,9 @@ client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md fro
 	@$(BIN)/python -c 'import json; from bandit_service import __version__; from bandit_service.http.openapi import document; print(json.dumps(document(__version__)))' > bandit_client_ts/openapi.json
 	@cd bandit_client_ts && npm install --silent --no-audit --no-fund && npm run --silent schema >/dev/null && npm run --silent build
 
-clients: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
-	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/client/test_typescript.py
+clients: $(VENV)/.test $(LITELLM)/.proxy $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
+	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/service/test_codex.py tests/service/test_litellm.py \
+	  tests/client/test_typescript.py
 
 examples: $(VENV)/.test ## every example and notebook of docs/examples.md, run as it stands
 	@$(BIN)/pytest --quiet tests/examples

@@ -112,12 +112,16 @@ def decision(id: str) -> Call[Decision]:
 
 
 def decisions(
-    tags: Sequence[str], arm: str | None, before: str | None, limit: int | None
+    tags: Sequence[str],
+    arm: str | None,
+    route: str | None,
+    before: str | None,
+    limit: int | None,
 ) -> Call[DecisionList]:
     """The newest decisions, or those older than one."""
     if isinstance(tags, str):
         raise ValueError("tags: must be a list of tags, got one text")
-    given = {"arm": arm, "before": before, "limit": limit}
+    given = {"arm": arm, "route": route, "before": before, "limit": limit}
     query = [("tag", tag) for tag in tags]
     query += [(name, str(value)) for name, value in given.items() if value is not None]
     return Call("GET", "/v1/decisions" + (f"?{urlencode(query)}" if query else ""), _decisions)

@@ -192,14 +192,15 @@ class Client:
         *,
         tags: Sequence[str] = (),
         arm: str | None = None,
+        route: str | None = None,
         before: str | None = None,
         limit: int | None = None,
     ) -> DecisionList:
-        """The newest decisions that may still be rewarded, of these tags and this arm.
+        """The newest decisions that may still be rewarded, of these tags, arm and route.
 
-        before: only older ones; `next` of the answer before.
+        route: `auto` is the default one. before: only older ones; `next` of the answer before.
         """
-        return self._run(_calls.decisions(tags, arm, before, limit))
+        return self._run(_calls.decisions(tags, arm, route, before, limit))
 
     def reward(
         self,

@@ -503,7 +503,11 @@ class JetStreamLog:
     async def _apart(self) -> Wire:
         """A connection for large data, so that nothing else waits for it."""
         wire = Wire(self._timeout_s)
-        await wire.open(self._address, self._servers[0], self._timeout_s)
+        try:
+            await wire.open(self._address, self._servers[0], self._timeout_s)
+        except BaseException:  # also where the service ends meanwhile
+            await wire.close()
+            raise
         return wire
 
     async def _held(self, digest: bytes) -> bytes:

@@ -154,6 +154,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
         answered, else an estimate. None if there is none.
     metrics: The named metrics among the signals. None if there is none.
     weighed: True if the quality is the weighted mean of the named metrics.
+    deployment: The arm's deployment that answered; None if it has none, or none did.
     answered_by: The arm whose model answered in the place of this one's; empty if none has it.
     settled: Whether a reward was computed for this decision.
     unit: The unit of the request, or empty.
@@ -193,6 +194,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     cost_usd: float | None = None
     metrics: list[Measured] | None = None
     weighed: bool | None = None
+    deployment: str | None = None
     answered_by: str | None = None
     settled: bool | None = None
     unit: str | None = None
@@ -281,6 +283,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     tenant: The tenant of the request, or empty.
     experiment: The experiment that the unit takes part in, or empty.
     variant: The unit's variant of it, or empty.
+    route: The route that decided, or empty for the default one.
     signals: The signals reported so far.
     reward: Its reward, or null.
     baseline_usd: What `baseline` of the list is expected to cost for this query, USD.
@@ -296,6 +299,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
     tenant: str
     experiment: str
     variant: str
+    route: str
     signals: dict[str, float]
     reward: float | None
     baseline_usd: float | None = None

@@ -100,6 +100,7 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
 
     id: Its name; 1 to 64 letters, digits, - and _.
     variants: From 2 to 20; the first is the control.
+    route: The route whose decisions take part; empty for the default one.
     share: Share of the units that takes part.
     unit: What keeps its variant.
     audience: Whose queries take part.
@@ -125,6 +126,7 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
 
     id: str | None = None
     variants: list[Variant]
+    route: str = ""
     share: float = 1.0
     unit: str = "user"
     audience: Audience | None = None

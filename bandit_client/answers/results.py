@@ -293,6 +293,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     begun: When it began, UTC seconds.
     ended: When it ended; null while it runs.
     winner: The variant that was kept.
+    route: The route whose decisions take part; empty for the default one.
     primary: The metric that decides.
     unit: What keeps its variant.
     share: Share of the units that takes part.
@@ -320,6 +321,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     begun: float | None
     ended: float | None
     winner: str | None
+    route: str
     primary: str
     unit: str
     share: float

@@ -418,7 +418,7 @@ async def reconcile(
     for id in gone:
         with suppress(Unknown):  # another replica, which starts too, was first
             await router.catalogue.retire_arm(id, "config")
-    await configuration.settle()
+    await configuration.settle_at_start()
     _warn_of_hidden(world)
     wanted, source = wanted_policy(world, settings)
     if wanted == maintenance.serving:

@@ -177,11 +177,6 @@ class Conversations:
         before = ArmId("") if last is None else last.arm
         return Turn(conversation, before, tuple(cached), tuple(warm), self.later)
 
-    def answered_last(self, conversation: str) -> ArmId:
-        """The arm that answered last, however long ago; "" if none is known."""
-        visits = self._visits(conversation)
-        return visits[-1].arm if visits else ArmId("")
-
     def deployment_of(self, conversation: str, arm: ArmId, ts: float, kept_s: float) -> str:
         """Where an arm answered last, not longer ago than that; "" if that is not known."""
         there = (each for each in self._visits(conversation) if each.arm == arm)

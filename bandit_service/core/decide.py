@@ -19,6 +19,7 @@ from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.experiments.assignment import (
     Assigned,
     assigned,
+    running,
 )
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner, beside
@@ -149,7 +150,7 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
     if offer is None:
         offer = offers[asked] = _offer(world, query)
     records, arms = offer
-    alone = query.outside or bool(query.duel_of) or bool(query.policy) or bool(query.route)
+    alone = query.outside or bool(query.duel_of) or bool(query.policy)
     part = None if alone else assigned(world, query)
     always = None if part is None or part.arm not in arms.ids else arms.ids.index(ArmId(part.arm))
     return Posed(query, recalled, records, arms, part, always, _learner(world, query, part))
@@ -268,12 +269,13 @@ def who_decides(world: World, learner: Learner) -> tuple[str, str]:
 
 
 def _learner(world: World, query: Query, part: Assigned | None) -> Learner:
-    """The policy that decides: the route's, the one that is named, the variant's, or the serving
+    """The policy that decides: the variant's, the route's, the one that is named, or the serving
     one.
     """
     if query.route:
         world.routes.find(query.route)
-        learner = world.learners.get(ev.label_of_route(query.route))
+        variant = part.learner if part is not None else ""
+        learner = world.learners.get(variant or ev.label_of_route(query.route))
         if learner is None:
             raise Unavailable(f"route: the policy of {query.route!r} cannot be loaded here")
         return learner
@@ -301,11 +303,16 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
     """Which steps of the experiments applied, as the decision's record has them."""
     if not world.experiments.specs or query.duel_of:
         return ()
-    if query.outside or query.policy or query.route:
+    if query.outside or query.policy or _untried(world, query.route):
         return ("outside",)
     if part is None:
         return ("stopped",) if world.experiments.rules.stopped else ()
     return (*part.steps, "no arm") if part.arm and not fixed else part.steps
+
+
+def _untried(world: World, route: str) -> bool:
+    """Whether no experiment runs on a route other than the default one."""
+    return bool(route) and not any(spec.route == route for spec, _ in running(world))
 
 
 def _context(

@@ -20,6 +20,8 @@ from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.route_spec import RouteSpec as RouteSpec
 from bandit_service.core.route_spec import is_of_route as is_of_route
 from bandit_service.core.route_spec import label_of_route as label_of_route
+from bandit_service.core.route_spec import route_label as route_label
+from bandit_service.core.route_spec import within_route as within_route
 from bandit_service.core.vector_bytes import pack as pack
 from bandit_service.core.vector_bytes import surface_of as surface_of
 from bandit_service.core.vector_bytes import unpack as unpack
@@ -441,7 +443,7 @@ class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     """Another model than the arm's answered: the decision's outcomes say nothing about that arm.
 
     model: as the provider names it. arm: the one that has this model and gets the outcomes; "" if
-    none has. prompt_tokens: of the prompt that was sent. calls: as of `Rewarded`.
+    none has. prompt_tokens: of the prompt that was sent. calls, deployment: as of `Rewarded`.
     """
 
     decision_id: str
@@ -449,6 +451,7 @@ class Redirected(Event, frozen=True, kw_only=True, tag="redirected"):
     arm: ArmId = ArmId("")
     prompt_tokens: int = 0
     calls: tuple[str, ...] = ()
+    deployment: str = ""
 
 
 class ExperimentChanged(Event, frozen=True, kw_only=True, tag="experiment_changed"):
@@ -634,8 +637,10 @@ AnyEvent: TypeAlias = (
     | TrimOrdered
 )
 
-READS = 4
+READS = 5
 """The newest format that this version reads; 1 is that of all kinds but these."""
+_OF_ROUTES = 5
+"""That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
     BudgetReturned: 2,
@@ -657,6 +662,17 @@ _FORMATS: dict[type[Event], int] = {
 def format_of(kind: type[Event]) -> int:
     """What a replica must read, at least, to read events of this kind."""
     return _FORMATS.get(kind, 1)
+
+
+def format_needed(event: AnyEvent) -> int:
+    """What a replica must read, at least, to take this event in as it is meant."""
+    match event:
+        case ExperimentChanged() if event.experiment.route:
+            return _OF_ROUTES
+        case RouteChanged() if event.route.weights or event.route.latency_weight is not None:
+            return _OF_ROUTES
+        case _:
+            return format_of(type(event))
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -38,7 +38,9 @@ Origin: TypeAlias = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a variant that learns for itself may see: its own outcomes, and those up to an event."""
+    """What a policy that learns for itself may see: a route's sees all that came by the route, a
+    variant's its own outcomes, and those up to an event that came by the same route, or by none.
+    """
 
     own: str
     upto: int
@@ -47,7 +49,9 @@ class View:
         """Whether an outcome of this origin may be seen."""
         if origin[1] == self.own:
             return True
-        return origin[0] <= self.upto and not ev.is_of_route(origin[1])
+        route = ev.route_label(self.own)
+        known = origin[0] <= self.upto or route == self.own
+        return known and ev.route_label(origin[1]) == route
 
 
 class OutsideRoutes:
@@ -115,9 +119,9 @@ def _exchanged(
     """The same with `after` in the place of the latest that is the owner's, came by the same route
     or by none as the variant, and is it.
     """
-    mine, of = list(whose), _shelf(variant)
+    mine, of = list(whose), ev.route_label(variant)
     for i in reversed(range(len(told))):
-        if mine[i][0] == owner and _shelf(mine[i][1][1]) == of and is_it(told[i]):
+        if mine[i][0] == owner and ev.route_label(mine[i][1][1]) == of and is_it(told[i]):
             return (*told[:i], after, *told[i + 1 :])
     return told
 
@@ -126,15 +130,10 @@ def _staying(origins: tuple[Origin, ...], origin: Origin, most: int) -> Sequence
     """The positions of what stays when one more comes: `most` with it of its route, or of none."""
     if len(origins) < most:
         return range(len(origins))
-    of = _shelf(origin[1])
-    same = [i for i, one in enumerate(origins) if _shelf(one[1]) == of]
+    of = ev.route_label(origin[1])
+    same = [i for i, one in enumerate(origins) if ev.route_label(one[1]) == of]
     gone = set(same[: max(0, len(same) + 1 - most)])
     return [i for i in range(len(origins)) if i not in gone]
-
-
-def _shelf(variant: str) -> str:
-    """The label of the route by which an outcome came, "" if it came by none."""
-    return variant if ev.is_of_route(variant) else ""
 
 
 def _outcome(lesson: policies.Rewarded) -> Outcome:

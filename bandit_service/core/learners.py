@@ -107,18 +107,17 @@ class Learners(dict[str, Learner]):
     def _teach(self, _: object, what: Resolved) -> None:
         """Every policy learns; an isolated variant only from its own decisions, and of drift.
 
-        So does a route's policy, and of a route's decisions no other learns.
+        So does a route's policy, and of a route's decisions no policy of another route learns.
         """
-        variant = what.variant
-        of_route = ev.is_of_route(variant)
+        of_route = ev.is_of_route(what.variant)
         for learner in self.values():
             if not learner.own:
                 if of_route:
                     continue
                 for lesson in what.lessons:
                     teach(learner, lesson)
-            elif learner.own == variant and what.own is not None:
-                teach(learner, what.own)
+            elif learner.own in what.own:
+                teach(learner, what.own[learner.own])
             else:
                 for lesson in what.lessons:
                     if isinstance(lesson, Fading) and lesson.drift:

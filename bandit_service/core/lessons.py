@@ -93,7 +93,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
         listed_usd=listed,
         guessed_usd=0.0 if pending is None else pending.guessed_usd,
         lessons=() if lesson is None else (lesson,),
-        own=None if lesson is None else _own(world, what, lesson),
+        own={} if lesson is None else _own(world, what, lesson),
     )
 
 
@@ -193,13 +193,15 @@ def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
     """A variant's policy; if it cannot be loaded, the serving one decides."""
     spec = world.experiments.specs.get(event.experiment)
     variant = None if spec is None else spec.variant(event.variant)
-    if variant is None:
+    if spec is None or variant is None:
         return None
     learner = loaded(event.policy, event.parameters, event.state)
     if learner is not None:
         own = variant.learning == "isolated" and not variant.shadow
+        label = label_of(event.experiment, event.variant)
+        everything = ev.label_of_route(spec.route) if spec.route else ""
         learner.key = policies_key(event.policy, event.parameters)
-        learner.own = label_of(event.experiment, event.variant) if own else ""
+        learner.own = ev.within_route(spec.route, label) if own else everything
         learner.seeded = event.upto
     return learner
 
@@ -217,16 +219,19 @@ def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
 
 
 def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
-    """The event with its lesson, also for a variant that learns for itself."""
+    """The event with its lesson, also for those that learn for themselves."""
     return msgspec.structs.replace(what, lessons=(lesson,), own=_own(world, what, lesson))
 
 
-def _own(world: World, what: Resolved, lesson: Lesson) -> Lesson | None:
-    """The lesson as a variant that learns for itself sees it; None of another variant."""
-    learner = world.learners.get(what.variant)
-    if learner is None or not learner.own or what.subject is None:
-        return None
-    return _seen(lesson, context_of(world, what.subject, learner))
+def _own(world: World, what: Resolved, lesson: Lesson) -> dict[str, Lesson]:
+    """The lesson as those that learn for themselves see it, by `Learner.own`."""
+    own: dict[str, Lesson] = {}
+    labels = {what.variant, ev.route_label(what.variant)} - {""}
+    if labels and what.subject is not None:
+        for learner in world.learners.values():
+            if learner.own in labels and learner.own not in own:  # all of one label see the same
+                own[learner.own] = _seen(lesson, context_of(world, what.subject, learner))
+    return own
 
 
 def _seen(lesson: Lesson, context: Context) -> Lesson:

@@ -1,4 +1,4 @@
-"""The present named metrics, and the values of each by arm: a fold.
+"""The present named metrics with their weights by route, and the values of each by arm: a fold.
 
 A value is kept as it was reported, next to the resulting quality, so that other weights can be
 applied later (docs/adr/0019).
@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes
 from bandit_service.core.metric_spec import NamedMetric, quality_of
@@ -34,16 +37,30 @@ class NamedMetrics:
     """specs: those in force, by name. stale: some decisions may still be learned by earlier
     weights.
 
-    tallies: by metric and arm.
+    tallies: by metric and arm. by_route: the weights that a route has in the place of the metrics'
+    own, for routes with any.
     """
 
     specs: dict[str, NamedMetric] = field(default_factory=dict)
     stale: bool = False
     tallies: dict[str, dict[ArmId, Tally]] = field(default_factory=dict)
+    by_route: dict[str, dict[str, float]] = field(default_factory=dict, metadata=codec.IF_ANY)
 
     def __bool__(self) -> bool:
         """Whether there ever was one."""
-        return bool(self.specs or self.stale or self.tallies)
+        return bool(self.specs or self.stale or self.tallies or self.by_route)
+
+    def of(self, route: str) -> NamedMetrics:
+        """The same metrics with the weights of a route, "" being the default one."""
+        weights = self.by_route.get(route)
+        if weights is None:
+            return self
+        return NamedMetrics(
+            {
+                name: msgspec.structs.replace(spec, weight=weights.get(name, spec.weight))
+                for name, spec in self.specs.items()
+            }
+        )
 
     def quality(self, signals: Mapping[str, float], expected: float) -> float | None:
         """The quality of signals by the present weights; None if no signal has a weight.
@@ -86,6 +103,22 @@ class NamedMetrics:
     @takes(ev.MetricsWeighed)
     def _weighed(self, _: ev.MetricsWeighed, __: Resolved) -> None:
         self.stale = False
+
+    @takes(ev.RouteChanged)
+    def _route(self, event: ev.RouteChanged, _: Resolved) -> None:
+        self._weigh(event.route.id, event.route.weights)
+
+    @takes(ev.RouteRemoved)
+    def _unroute(self, event: ev.RouteRemoved, _: Resolved) -> None:
+        self._weigh(event.id, {})
+
+    def _weigh(self, route: str, weights: dict[str, float]) -> None:
+        """Give a route these weights. A new mapping, so that `reweigh_all` sees the change."""
+        if self.by_route.get(route, {}) == weights:
+            return
+        others = {id: each for id, each in self.by_route.items() if id != route}
+        self.by_route = {**others, route: weights} if weights else others
+        self.stale = self.stale or bool(self.specs)
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:

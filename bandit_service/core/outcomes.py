@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import msgspec
@@ -58,6 +58,14 @@ class RewardRule:
         """
         value = quality - cost_usd / willingness_to_pay - self.latency_weight * latency_s
         return min(1.0, max(-1.0, value))
+
+
+def rule_of(world: World, route: str, rule: RewardRule) -> RewardRule:
+    """The rule for decisions of a route, "" being the default one. rule: the service's."""
+    spec = world.routes.specs.get(route)
+    if spec is None or spec.latency_weight is None:
+        return rule
+    return replace(rule, latency_weight=spec.latency_weight)
 
 
 @dataclass(frozen=True, slots=True)

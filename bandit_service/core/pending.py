@@ -55,6 +55,8 @@ class PendingDecisions:
         """Too late where its own arm was taught: a correction has to take back what that was."""
         if what.pending is not None and not what.pending.learned:
             what.pending.redirected = event.arm
+        if what.pending is not None and event.deployment:
+            what.pending.deployment = event.deployment
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
@@ -104,6 +106,8 @@ class PendingDecisions:
 
 def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     pending.signals = what.after
+    if event.deployment:
+        pending.deployment = event.deployment
     if event.quality is not None or event.explicit:
         pending.provisional = event.provisional
     if what.known and event.cost_usd is not None:

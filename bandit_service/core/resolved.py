@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.learner import Learner, Lesson
@@ -32,7 +33,8 @@ class Pending:
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
-    decision's, "" if no arm has it; None if its own did.
+    decision's, "" if no arm has it; None if its own did. deployment: the one of the arm's that
+    answered, "" if it has none.
     """
 
     decided: ev.Decided
@@ -43,6 +45,7 @@ class Pending:
     guessed_usd: float = 0.0
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     redirected: ArmId | None = None
+    deployment: str = field(default="", metadata=codec.IF_ANY)
 
     @property
     def arm(self) -> ArmId:
@@ -103,8 +106,8 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     that one event lets leave this is about. ts: the latest time of any event. after: the signals
     with those of the event. known: whether the arm of a reward is in the catalogue. listed_usd: the
     cost of its query by list price. guessed_usd: what is booked for the decision in the place of
-    its cost. lessons: what the event teaches every policy; own: what it teaches the variant that
-    learns for itself. joining: the policy that begins with it.
+    its cost. lessons: what the event teaches every policy; own: what it teaches those that learn
+    for themselves, by `Learner.own`. joining: the policy that begins with it.
     """
 
     event: ev.AnyEvent
@@ -121,7 +124,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     listed_usd: float = 0.0
     guessed_usd: float = 0.0
     lessons: tuple[Lesson, ...] = ()
-    own: Lesson | None = None
+    own: Mapping[str, Lesson] = {}
     joining: Learner | None = None
 
     @property
@@ -171,15 +174,16 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def variant(self) -> str:
-        """What the decision is of: its route's label, or "experiment/variant"; "" of neither."""
+        """What the decision is of: its route's label, "experiment/variant", or the one within the
+        other; "" of neither.
+        """
         subject = self.subject
         if not isinstance(subject, ev.Decided):
             return ""
-        if subject.route:
-            return ev.label_of_route(subject.route)
         if subject.experiment:
-            return label_of(subject.experiment, subject.variant)
-        return ""
+            variant = label_of(subject.experiment, subject.variant)
+            return ev.within_route(subject.route, variant)
+        return ev.label_of_route(subject.route) if subject.route else ""
 
 
 def owner_of_subject(subject: Subject | None) -> str:

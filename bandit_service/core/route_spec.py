@@ -16,20 +16,42 @@ def label_of_route(id: str) -> str:
     return f"{_ROUTE}{id}"
 
 
+def within_route(route: str, label: str) -> str:
+    """The label of a variant whose experiment is of a route, "" being the default one.
+
+    >>> within_route("bot", "trial/b"), within_route("", "trial/b")
+    ('route:bot/trial/b', 'trial/b')
+    """
+    return f"{label_of_route(route)}/{label}" if route else label
+
+
 def is_of_route(label: str) -> bool:
-    """Whether a label is a route's; that of a variant has a slash, whatever its experiment's id.
+    """Whether a label is a route's, or that of a variant within one; a variant of the default route
+    has one slash, whatever its experiment's id.
 
     >>> is_of_route(label_of_route("bot")), is_of_route("route:x/treatment"), is_of_route("")
     (True, False, False)
+    >>> is_of_route(within_route("bot", "trial/b"))
+    True
     """
-    return label.startswith(_ROUTE) and "/" not in label
+    return label.startswith(_ROUTE) and label.count("/") != 1
+
+
+def route_label(label: str) -> str:
+    """The label of the route that a label is of, "" if it is of the default one.
+
+    >>> route_label("route:bot/trial/b"), route_label("route:bot"), route_label("trial/b")
+    ('route:bot', 'route:bot', '')
+    """
+    return label.partition("/")[0] if is_of_route(label) else ""
 
 
 class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A name under which clients ask, with its own arms and policy.
 
     arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
-    is worth; None for the service's. policy, parameters: which decides.
+    is worth; latency_weight: quality that one second of latency costs; None for the service's.
+    weights: of named metrics, in the place of their own. policy, parameters: which decides.
     """
 
     id: str
@@ -37,3 +59,5 @@ class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     willingness_to_pay: float | None = None
     policy: str
     parameters: dict[str, Any] = {}
+    latency_weight: float | None = None
+    weights: dict[str, float] = {}

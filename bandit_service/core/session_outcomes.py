@@ -19,6 +19,7 @@ from bandit_service.core.outcomes import (
     decision_rewarded,
     likely_quality,
     resent,
+    rule_of,
 )
 from bandit_service.core.resolved import Pending
 from bandit_service.core.sessions import MOST_CREDITED, Told, credited, shares_of, weights_of
@@ -128,7 +129,9 @@ def session_credited(
     key = "" if pending.revoked else f"{group}/{told.number}"  # the withdrawn reward had it
     report = Reported(signals, key, group, correction)
     metrics = world.experiments.metrics_of(pending.decided.experiment)
-    event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, world.named)
+    route = pending.decided.route
+    rule, named = rule_of(world, route, rule), world.named.of(route)
+    event = decision_rewarded(pending, decision_id, report, rule, ts, metrics, named)
     return None if event is None else msgspec.structs.replace(event, session=group)
 
 

@@ -24,7 +24,7 @@ def seen(world: World, decided: ev.Decided) -> bool:
     """Whether any shadow of a running experiment looks at the decision."""
     if not world.experiments.trials or world.experiments.rules.stopped:
         return False
-    if decided.duel_of or decided.route or decided.steps == ("outside",):
+    if decided.duel_of or decided.steps == ("outside",):
         return False
     return any(spec.shadows and invited(spec, decided) for spec, _ in running(world))
 
@@ -58,9 +58,7 @@ def _shadows(
     for spec, _ in running(world):
         if not spec.shadows:
             continue
-        looks = [
-            i for i, one in enumerate(some) if not one.decided.route and invited(spec, one.decided)
-        ]
+        looks = [i for i, one in enumerate(some) if invited(spec, one.decided)]
         for variant in spec.shadows if looks else ():
             learner = world.learners.get(label_of(spec.id, variant.key))
             if learner is not None:

@@ -20,7 +20,7 @@ import numpy as np
 import policies
 from bandit_service.core import codec
 from bandit_service.core.arm_record import relative_price
-from bandit_service.core.history import History, OutsideRoutes
+from bandit_service.core.history import History, OutsideRoutes, View
 from bandit_service.core.learner import KeptLearner, Learner, teach
 from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
@@ -145,7 +145,7 @@ def _remembered(world: World, own: str) -> list[policies.Rewarded | policies.Com
     """
     history, dearest = world.history, world.catalogue.dearest_price()
     price = {id: relative_price(one.spec, dearest) for id, one in world.arms.items()}
-    learned = (lambda origin: origin[1] == own) if own else OutsideRoutes().shows
+    learned = View(own, 0).shows if own else OutsideRoutes().shows
     found: list[tuple[int, policies.Rewarded | policies.Compared]] = []
     for id, item in history.items.items():
         context = Context(np.array(history.vector(id)), tokens=1, willingness_to_pay=1.0)

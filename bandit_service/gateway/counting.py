@@ -1,5 +1,5 @@
-"""How many tokens a request of the Messages API has: a count by the named arm's provider, or a
-guess.
+"""How many tokens a request of the Messages or the Responses API has: a count by the named arm's
+provider, or a guess.
 
 Nothing is decided, and it costs nothing.
 """
@@ -16,7 +16,6 @@ from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.deployments import Target, next_of, served
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
-from bandit_service.gateway.providers.anthropic import COUNT_PATH
 from bandit_service.gateway.request import Asked, forwarded, is_auto, model_of
 from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
@@ -35,7 +34,8 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
         raise Unknown(f"model: no arm {model!r} with an upstream", param="model")
     lost, parts = asked.lost is not None, asked.parts
     guess = (await apart(parts, lambda: size_of(asked.body, asked.own, lost))).prompt
-    estimated = Reply(msgspec.json.encode({"input_tokens": guess}), {"x-token-count": "estimated"})
+    told = msgspec.json.encode(asked.front.counted(guess))
+    estimated = Reply(told, {"x-token-count": "estimated"})
     if spec is None:
         return estimated
     own = forwarded(client.headers) | forwarded(client.headers, asked.front.OWN_HEADERS)
@@ -72,7 +72,7 @@ async def _counted(
     body = asked.own | {"model": spec.model or spec.id}
     try:
         async with resources.upstreams.send(
-            spec.upstream, COUNT_PATH, body, own, parts=asked.parts
+            spec.upstream, front.COUNT_PATH, body, own, parts=asked.parts
         ) as response:
             answer = await read_answer(response, resources.settings.max_answer_bytes)
     except Rejected as rejected:

@@ -20,6 +20,7 @@ from bandit_service.core.routes import AUTO
 from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
@@ -50,9 +51,13 @@ class Embedding:
         size = await apart(parts, lambda: size_of(body, parts=parts))
         refused: Reply | None = None
         failed: ServiceError | None = None
-        for spec in self._candidates(model, size)[: self._resources.settings.attempts]:
+        settings, payer = self._resources.settings, Payer(tenant, key)
+        allowance = Allowance(settings)
+        for spec in self._candidates(model, size)[: settings.attempts]:
+            if allowance.spent():
+                break
             try:
-                return await self._asked(client, body, spec, size, Payer(tenant, key))
+                return await self._asked(client, body, spec, size, payer, allowance)
             except Rejected as rejected:  # it may be about this arm
                 refused = refused or _refusal(rejected, spec)
             except ServiceError as error:
@@ -105,6 +110,7 @@ class Embedding:
         spec: ev.ArmSpec,
         size: Size,
         payer: Payer,
+        allowance: Allowance,
     ) -> Reply:
         """One arm's answer. Raises also Rejected."""
         resources, arm = self._resources, spec.id
@@ -118,7 +124,7 @@ class Embedding:
             raise Busy(f"{arm}: concurrency limit reached (max_running)")
         account = CallerAccount(resources, router.writer.new_id(now), usd, payer)
         headers = {"x-arm": str(arm)}
-        exchange = Exchange(resources, spec, size, account, key=account.id)
+        exchange = Exchange(resources, spec, size, account, key=account.id, allowance=allowance)
 
         async def ask() -> dict[str, Any]:
             answer = await exchange.whole(EMBEDDINGS, body, forwarded(client.headers))

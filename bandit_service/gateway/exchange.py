@@ -35,6 +35,7 @@ from bandit_service import logs
 from bandit_service.core import events as ev
 from bandit_service.gateway import spans, trouble
 from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.deployments import Target, next_of, served, targets_of
@@ -69,6 +70,7 @@ class Exchange:
     if nothing of it was seen. calls: the ids of the tools that it calls. raw: the whole answer as
     it came. cost_usd: the cost, once it is known and in the log. upstreams: those of the moment
     when the arm was chosen, with which the call goes on whatever is configured meanwhile.
+    allowance: of the request, which may call other arms, too; its own if it has none.
     """
 
     decision_id = ""
@@ -83,7 +85,9 @@ class Exchange:
         purpose: str = "",
         key: str = "",
         upstreams: Upstreams | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
+        self.allowance = Allowance(resources.settings) if allowance is None else allowance
         self.upstreams = resources.upstreams if upstreams is None else upstreams
         self.arm = spec
         self.spec = spec
@@ -158,6 +162,8 @@ class Exchange:
             except Failed as failed:
                 following = self._next(tried, began)
                 if following is None and not refused:
+                    if why := self.allowance.spent():
+                        failed.ended(why)
                     raise
                 await self._passed_over(target, failed, following)
                 if following is None:
@@ -176,11 +182,13 @@ class Exchange:
             target = following
 
     def _next(self, tried: Sequence[str], began: float = 0.0) -> Target | None:
-        """The deployment to be asked after these. None if no other answers and has room, or if the
-        arm was first asked, at `began`, longer ago than all may take. A second one may always be
-        asked, since the first alone may take that long.
+        """The deployment to be asked after these. None if no other answers and has room, if the
+        request may cause no other call, or if the arm was first asked, at `began`, longer ago than
+        all may take. A second one may be asked even then, since the first alone may take that long.
         """
         resources, targets, now = self._resources, self._places(), time.monotonic()
+        if tried and self.allowance.spent():
+            return None
         if len(tried) > 1 and now - began > self._total_s(targets):
             return None
         seed = resources.router.rules.explore.seed
@@ -212,6 +220,7 @@ class Exchange:
         self.usage, self.other, self.received = None, "", None
         self.calls, self.raw = (), {}
         self._started = time.perf_counter()
+        self.allowance.call()
         if target.deployment:
             self.at = target
             self._resources.health.begun(target.key)

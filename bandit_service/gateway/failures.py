@@ -37,6 +37,10 @@ class Failed(Exception):
         self.reported = reported
         self.usage = usage
 
+    def ended(self, why: str) -> None:
+        """Say also why nothing else is tried."""
+        self.args = (f"{self}; {why}",)
+
 
 class Rejected(Exception):
     """A provider refuses this request and is healthy itself; another arm may take it.

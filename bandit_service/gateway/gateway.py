@@ -28,6 +28,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
@@ -62,7 +63,6 @@ from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _log = logging.getLogger("bandit.gateway")
-_MAX_TRIED = 20
 
 Refusals = list[tuple[RoutedExchange, Rejected]]
 
@@ -109,7 +109,7 @@ class Gateway:
         return self._resources.models()
 
     async def count_tokens(self, client: Client, asked: Asked) -> Reply:
-        """How many tokens a request of the Messages API has."""
+        """How many tokens a request of the Messages or the Responses API has."""
         return await counting.count_tokens(self._resources, client, asked)
 
     async def answer(
@@ -150,6 +150,7 @@ class Gateway:
             asked,
             size_of(asked.body, asked.own, asked.lost is not None, asked.parts),
             routing,
+            Allowance(self._resources.settings),
             caller,
             conversation,
             forwarded(client.headers),
@@ -224,6 +225,10 @@ class Gateway:
             tried.append(exchange.spec.id)
             if request.routing.direct or self._exhausted(len(tried), refused):
                 return await self._unanswered(request.asked, refused, last, stream)
+            if why := request.allowance.spent():
+                if last is not None and why not in str(last[1]):
+                    last[1].ended(why)
+                return await self._unanswered(request.asked, refused, last, stream)
 
     def _exhausted(self, tried: int, refused: Refusals) -> bool:
         """Whether no further arm is tried for a request.
@@ -233,7 +238,7 @@ class Gateway:
         """
         attempts = self._resources.settings.attempts
         unsuited = sum(rejected.unsuited for _, rejected in refused)
-        return attempts == 1 or tried - unsuited >= attempts or tried >= _MAX_TRIED
+        return attempts == 1 or tried - unsuited >= attempts
 
     async def _selected(
         self,
@@ -251,6 +256,7 @@ class Gateway:
             before=[each for each, _ in refused],
             vendor=selection.vendor,
             upstreams=selection.upstreams,
+            allowance=request.allowance,
         )
 
     async def _unanswered(

@@ -20,6 +20,7 @@ from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.implicit import Turn
 from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
@@ -110,12 +111,13 @@ class ChatRequest(msgspec.Struct, frozen=True):
     these calls. signed: it holds thinking that only the provider that signed it can read.
     thought: it holds thinking as plain text. begins: no model has answered yet.
     pins: the client's parameters are to be what is sent, whatever an arm sets. turn: as implicit
-    signals see it; None where none is looked for.
+    signals see it; None where none is looked for. allowance: what it may cause.
     """
 
     asked: Asked
     size: Size
     routing: RoutingRequest
+    allowance: Allowance
     caller: str
     conversation: str
     headers: dict[str, str]

@@ -16,6 +16,7 @@ from bandit_service.core.outcomes import Served, Signals
 from bandit_service.core.spend import payer_of
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, upstream_error
@@ -53,10 +54,12 @@ class RoutedExchange(Exchange):
         before: Sequence[RoutedExchange] = (),
         vendor: tuple[str, str] | None = None,
         upstreams: Upstreams | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         account = CallerAccount(resources, decided.id, max_usd, payer_of(decided), decided.id)
         spec = resources.router.world.arms[decided.arm].spec
-        super().__init__(resources, spec, size, account, purpose, decided.id, upstreams)
+        more = purpose, decided.id, upstreams, allowance
+        super().__init__(resources, spec, size, account, *more)
         self.decided = decided
         self.decision_id = decided.id
         self.conversation = decided.conversation
@@ -258,6 +261,7 @@ class RoutedExchange(Exchange):
                     arm=ArmId("") if by is None else by.id,
                     prompt_tokens=self._served.prompt_tokens,
                     calls=self._served.calls,
+                    deployment=self.deployment,
                 ),
                 key=self.decided.id,
                 durable=False,

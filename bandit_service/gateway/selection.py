@@ -301,19 +301,27 @@ class ArmSelector:
     def _signer(
         self, request: ChatRequest, turn: Turn | None, specs: Mapping[str, ev.ArmSpec]
     ) -> tuple[str, tuple[str, str] | None]:
-        """The arm whose provider signed the conversation's thinking, and who that is."""
+        """The arm whose provider signed the conversation's thinking, and who that is.
+
+        The newest that answered by the client's own API: no other signs what is sent there, and
+        another conversation that began alike may have been answered since.
+        """
         if turn is None or not request.signed:
             return "", None
         router, upstreams = self._resources.router, self._resources.upstreams
-        known = router.world.conversations
-        signer = turn.before or known.answered_last(turn.conversation)
-        if signer not in specs:
-            return signer, None
-        spec, now = specs[signer], router.writer.now()
-        # a signature is valid for longer than the cache
-        last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
-        at = [each.upstream for each in calls_in(spec, last) if each.upstream in upstreams]
-        return signer, vendor_of(upstreams.spec(at[0])) if at else None
+        known, now = router.world.conversations, router.writer.now()
+        visits = (each.arm for each in reversed(known.answered_by(turn.conversation)))
+        for signer in dict.fromkeys((turn.before, *visits)):
+            if signer not in specs:
+                continue
+            # a signature is valid for longer than the cache
+            last = known.deployment_of(turn.conversation, signer, now, KEPT_S)
+            for each in calls_in(specs[signer], last):
+                if each.upstream in upstreams:
+                    upstream = upstreams.spec(each.upstream)
+                    if upstream.kind == request.asked.kind:
+                        return signer, vendor_of(upstream)
+        return "", None
 
     def _other_vendors(
         self, signed: tuple[str, str], ids: Sequence[str], specs: Mapping[str, ev.ArmSpec]

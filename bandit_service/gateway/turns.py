@@ -10,8 +10,11 @@ from urllib.parse import urlsplit
 from bandit_service.gateway.providers import plain_id
 from bandit_service.settings.upstreams import UpstreamSpec
 
-MOST_CALLS = 16
-"""Calls of tools in one answer that are remembered."""
+MOST_CALLS = 4
+"""Calls of tools in one answer that are remembered. Their results come back together, so that one
+of them tells which arm waits; a client may drop some. Of one conversation so many answers are
+remembered at once as this goes into `conversations.MOST_CALLS`.
+"""
 _MOST_ID = 256
 
 

@@ -17,6 +17,7 @@ from bandit_service.core.explanation import belief, weighed_arms
 from bandit_service.core.fields import MAX_NAME
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolved import Pending
+from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
@@ -129,8 +130,10 @@ async def decision(request: web.Request) -> web.Response:
     body.signals = pending.signals
     body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
     body.settled = pending.reward is not None
-    if measured := _measured(pending.signals, router.world.named.specs):
+    if measured := _measured(pending.signals, router.world.named.of(decided.route).specs):
         body.metrics, body.weighed = measured, pending.weighed
+    if pending.deployment:
+        body.deployment = pending.deployment
     if pending.redirected is not None:
         body.answered_by = pending.redirected
     body.unit = decided.unit
@@ -155,7 +158,7 @@ def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) ->
 
 
 async def list_decisions(request: web.Request) -> web.Response:
-    """GET /v1/decisions: the newest ones with these tags, of one arm."""
+    """GET /v1/decisions: the newest ones with these tags, of one arm or route."""
     caller, world = request[CALLER], request.app[ROUTER].world
     pending, baseline = world.pending.decisions, request.app[TELEMETRY].learning.fold.baseline
     query = request.rel_url.query
@@ -164,6 +167,10 @@ async def list_decisions(request: web.Request) -> web.Response:
     if "arm" in query and ArmId(query["arm"]) not in world.arms:
         there_are = ", ".join(world.arms)
         raise Refused(f"arm: no {query['arm']!r}; expected one of {there_are}", param="arm")
+    route = query.get("route")
+    if route not in (None, AUTO, *world.routes.specs, *world.routes.ended):
+        there_are = ", ".join((AUTO, *world.routes.specs))
+        raise Refused(f"route: no {route!r}; expected one of {there_are}", param="route")
     rows: list[DecisionRow] = []
     older, last = pending.older_than(_before(query.get("before"))), ""
     for seen, id in enumerate(older):
@@ -174,6 +181,7 @@ async def list_decisions(request: web.Request) -> web.Response:
             caller.tenant in (None, one.decided.tenant)
             and wanted <= set(one.decided.tags)
             and query.get("arm", one.decided.arm) == one.decided.arm
+            and route in (None, one.decided.route or AUTO)
         ):
             would_cost = baseline.would_cost(one.decided, world)
             rows.append(_row(one, None if would_cost is None else would_cost[1]))
@@ -211,6 +219,7 @@ def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
         tenant=decided.tenant,
         experiment=decided.experiment,
         variant=decided.variant,
+        route=decided.route,
         signals=pending.signals,
         reward=pending.reward,
         baseline_usd=baseline_usd,

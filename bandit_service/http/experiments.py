@@ -70,7 +70,7 @@ async def get_results(request: web.Request) -> web.Response:
     spec, trial = _of(request)
     of_all = request[CALLER].tenant is None  # one tenant does not see others' costs
     world = request.app[ROUTER].world
-    holdout = world.experiments.trials.get(HOLDOUT) if of_all else None
+    holdout = world.experiments.trials.get(HOLDOUT) if of_all and not spec.route else None
     return reply(results(spec, trial, holdout, world.ts))
 
 
@@ -113,7 +113,7 @@ async def ask_whatif(request: web.Request) -> web.Response:
     """POST /v1/experiments/{id}/whatif: what other policies would have earned."""
     spec, _ = _of(request)
     asked = wire.convert(await _body(request), wire.WhatIfRequest)
-    report = await request.app[WHATIF].ask(asked, spec.id)
+    report = await request.app[WHATIF].ask(asked, spec)
     return reply(WhatIfReport(**report))  # its content was decoded from the child's JSON
 
 

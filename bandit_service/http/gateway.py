@@ -81,6 +81,11 @@ async def count_tokens(request: web.Request) -> web.StreamResponse:
     return await _over_http(request, _count_tokens)
 
 
+async def input_tokens(request: web.Request) -> web.StreamResponse:
+    """POST /v1/responses/input_tokens."""
+    return await _over_http(request, _input_tokens)
+
+
 async def responses(request: web.Request) -> web.StreamResponse:
     """POST /v1/responses."""
     return await _over_http(request, _responses)
@@ -121,10 +126,18 @@ async def _responses(came: Came) -> Reply | None:
 
 
 async def _count_tokens(came: Came) -> Reply:
+    return await _counted(came, "anthropic", {"max_tokens": 1})
+
+
+async def _input_tokens(came: Came) -> Reply:
+    return await _counted(came, "responses", {})
+
+
+async def _counted(came: Came, kind: str, unless_said: Mapping[str, Any]) -> Reply:
+    """unless_said: fields that only a request to be answered must have."""
     own, parts = await _object(came)
-    front = front_of("anthropic")
-    heard = await apart(parts, lambda: heard_of(front, {"max_tokens": 1, **own}))
-    asked = Asked(CHAT, heard.body, "anthropic", own, heard.lost, parts)
+    heard = await apart(parts, lambda: heard_of(front_of(kind), {**unless_said, **own}))
+    asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
     return await came.gateway.count_tokens(came.client, asked)
 
 

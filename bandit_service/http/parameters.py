@@ -49,6 +49,13 @@ TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},
                 "Only decisions with this tag; of several, with all of them.",
                 ["checkout"])  # fmt: skip
 OF_ARM = Parameter("arm", "query", _STRING, "Only decisions of this arm.", "gpt-5-mini")
+OF_ROUTE = Parameter(
+    "route",
+    "query",
+    _STRING,
+    "Only decisions of this route; `auto` is the default one.",
+    "support-bot",
+)
 BEFORE = Parameter("before", "query", _STRING | {"format": "uuid"},
                    "Only decisions older than this one, which may be forgotten.",
                    "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")  # fmt: skip

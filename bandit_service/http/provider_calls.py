@@ -11,7 +11,6 @@ from bandit_service.core.errors import NotThere
 ABSENT = (
     "/v1/messages/batches",
     "/v1/responses/compact",
-    "/v1/responses/input_tokens",
     "/v1/audio/speech",
     "/v1/audio/transcriptions",
     "/v1/audio/translations",

@@ -293,6 +293,7 @@ def _decision(pending: Pending) -> dict[str, Any]:
         "policy": decided.policy,
         "experiment": decided.experiment,
         "variant": decided.variant,
+        "route": decided.route,
         "fallback": decided.fallback,
         "excluded": len(decided.excluded),
         "reward": pending.reward,

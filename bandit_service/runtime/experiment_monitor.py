@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, ServiceError, Unknown
+from bandit_service.core.errors import Conflict, ServiceError, Unavailable, Unknown
 from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.experiments.steering import Change, steer
 from bandit_service.core.experiments.trial import Trial
@@ -137,7 +137,7 @@ class Background:
 
     async def _seed(self, id: str) -> int:
         spec, _ = find(self._writer, id)
-        serving = self._maintenance.serving
+        serving = self._serving(spec.route)
         owned = [one for one in spec.variants if _has_learner(one)]
         wanted = [
             PolicySettings(one.policy, dict(one.parameters)) if one.policy else serving
@@ -145,7 +145,7 @@ class Background:
         ]
         pairs = list(zip(owned, wanted, strict=True))
         upto, states = await self._maintenance.seeds(
-            [each for one, each in pairs if one.begin == "snapshot"]
+            [each for one, each in pairs if one.begin == "snapshot"], spec.route
         )
         remaining = iter(states)
         for one, each in pairs:
@@ -160,6 +160,17 @@ class Background:
             )
             await self._writer.submit(partial(self._while_starting, id, seeded), key=KEY)
         return upto
+
+    def _serving(self, route: str) -> PolicySettings:
+        """The policy that decides where no variant does. Raises Unavailable if there is no such
+        route any more.
+        """
+        if not route:
+            return self._maintenance.serving
+        spec = self._writer.world.routes.specs.get(route)
+        if spec is None:
+            raise Unavailable(f"route: {route!r} is no longer configured")
+        return PolicySettings(spec.policy, dict(spec.parameters))
 
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
         _, trial = find(self._writer, id)

@@ -185,6 +185,12 @@ class Experiments:
             nonlocal kept, wanted
             spec, trial = self._own(id)
             _check_winner(spec, winner)
+            if ship and spec.route:
+                raise Refused(
+                    f"ship: the policy of the route {spec.route!r} is configured; write the "
+                    "winner's into [[routes]], or send it to PUT /v1/configuration",
+                    param="ship",
+                )
             kept = winner or best_of(spec, trial)
             wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
             if wanted != self._maintenance.serving:
@@ -241,8 +247,10 @@ class Experiments:
             )
         return self.find(id)
 
-    def _check_arm(self, at: str, arm: str) -> None:
+    def _check_arm(self, at: str, arm: str, route: str = "") -> None:
         offered = {each.spec.id for each in self.world.offered()}
+        if route and (own := self.world.routes.find(route).arms):
+            offered &= set(own)
         if arm not in offered:
             there_are = ", ".join(sorted(offered))
             raise Refused(
@@ -251,10 +259,12 @@ class Experiments:
             )
 
     def _check_policies(self, spec: Experiment) -> None:
+        if spec.route:
+            self.world.routes.find(spec.route)
         for one in spec.variants:
             at = f"variants.{one.key}"
             if one.arm:
-                self._check_arm(at, one.arm)
+                self._check_arm(at, one.arm, spec.route)
             if one.policy:
                 try:
                     policies.load(one.policy, **one.parameters)

@@ -57,7 +57,8 @@ class Task(msgspec.Struct, frozen=True):
     at the first event or, if the log begins later, at the oldest snapshot under `base_key`. The
     rest of the world is then taken from the newest one under `base_key`, which must be of the last
     event: if records were deleted or erased, only that snapshot still knows all of it. save:
-    whether a snapshot is written; without one only the policy's state is returned.
+    whether a snapshot is written; without one only the policy's state is returned. route: with
+    "fresh", the label of the route whose outcomes alone are learned, "" for the default one.
     """
 
     policy: str
@@ -71,6 +72,7 @@ class Task(msgspec.Struct, frozen=True):
     base_key: str = ""
     first: int = 1
     save: bool = True
+    route: str = ""
 
 
 class Begin(msgspec.Struct, frozen=True):
@@ -257,6 +259,8 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
     snapshots = FileSnapshots(Path(task.directory), task.keep)
     policy = policies.load(task.policy, **task.parameters)
     at, world, mark = _beginning(task, policy, snapshots)
+    if task.route:
+        world.learners[task.policy].own = task.route
     sink.write(framed(Begin(at)))
     sink.flush()
     with world.learners.in_blocks():

@@ -16,7 +16,15 @@ import msgspec
 from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
 from bandit_service.core.configuration import FILE, KEYS, SECTIONS, Configuration, Entry
-from bandit_service.core.errors import Forbidden, Refused, ServiceError, Stale, TooLarge, Unknown
+from bandit_service.core.errors import (
+    Forbidden,
+    Refused,
+    ServiceError,
+    Stale,
+    TooLarge,
+    Unavailable,
+    Unknown,
+)
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.router import Router
@@ -246,6 +254,14 @@ class LiveConfiguration:
                 await self.settle()
             except ServiceError as error:  # it is tried again beside this
                 _log.warning("routes and metrics follow later", extra={"why": error.message})
+
+    async def settle_at_start(self) -> None:
+        """`settle`; if a replica of an older release cannot read the events, after it has left."""
+        try:
+            await self.settle()
+        except Unavailable as error:
+            _log.warning("routes and metrics follow later", extra={"why": error.message})
+            self._changed.set()
 
     async def settle(self) -> None:
         """Make the routes and the metrics of the world those in force."""

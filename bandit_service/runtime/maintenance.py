@@ -21,7 +21,7 @@ import policies
 from bandit_service import clock
 from bandit_service.core import codec, snapshot
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Conflict, Refused, ServiceError
+from bandit_service.core.errors import Conflict, Refused, ServiceError, Unavailable
 from bandit_service.core.learner import Learner, teach
 from bandit_service.runtime.folding import (
     Folded,
@@ -469,17 +469,25 @@ class Maintenance:
                     await asyncio.sleep(0)
             return built
 
-    async def seeds(self, wanted: Sequence[PolicySettings]) -> tuple[int, list[bytes]]:
+    async def seeds(
+        self, wanted: Sequence[PolicySettings], route: str = ""
+    ) -> tuple[int, list[bytes]]:
         """What each policy would have learned from the whole log so far, and up to which event.
 
-        All are of one moment; the serving policy's own state is taken as it is.
+        All are of one moment; the state of the policy that serves the route, "" being the default
+        one, is taken as it is. Raises Unavailable if that policy cannot be loaded.
         """
         async with self._folding:
             await self._writer.synced()
             world, log = self._writer.world, self._writer.log
             upto, events = log.last, world.events
-            key = policy_key(self.serving.name, self.serving.parameters)
-            same = codec.dump(world.learners[self.serving.name].state)
+            label = ev.label_of_route(route) if route else ""
+            usual = world.learners.get(label or self.serving.name)
+            if usual is None:
+                raise Unavailable(f"route: the policy of {route!r} cannot be loaded here")
+            serving = policy_key(self.serving.name, self.serving.parameters)
+            key = usual.key if route else serving
+            same = codec.dump(usual.state)
             states, based = [], False
             for each in wanted:
                 if policy_key(each.name, each.parameters) == key:
@@ -495,6 +503,7 @@ class Maintenance:
                     base_key=snapshot_key(self.serving, self._settings),
                     first=int(first_of(log)),
                     save=False,
+                    route=label,
                 )
                 folded = await self._fold(task, upto)
                 learner = snapshot.load_learner(folded.learner, load_policy(each))

@@ -77,7 +77,7 @@ class Measuring:
         self._otherwise: set[str] = set()
         self._configured: Sequence[NamedMetric] | None = None
         self._kept: Kept | None = None
-        writer.listen(self._heard, ev.MetricsChanged, ev.Rewarded)
+        writer.listen(self._heard, ev.MetricsChanged, ev.RouteChanged, ev.RouteRemoved, ev.Rewarded)
 
     def start(self) -> None:
         """Continue what an earlier process did not complete."""
@@ -131,15 +131,16 @@ class Measuring:
 
     async def reweigh_all(self) -> int:
         """The same for every decision that may still be rewarded; returns how many changed."""
-        writer, specs = self._writer, self._writer.world.named.specs
+        writer, begun = self._writer, self._writer.world.named
+        specs, by_route = begun.specs, begun.by_route
         ids, taught = list(writer.world.pending.decisions), 0
         for i in range(0, len(ids), _TOGETHER):
             taught += sum(await asyncio.gather(*map(self.reweigh, ids[i : i + _TOGETHER])))
 
         def done() -> ev.MetricsWeighed | None:
             named = writer.world.named  # the weights may have changed once more
-            weighed = named.stale and named.specs is specs
-            return ev.MetricsWeighed(ts=writer.now()) if weighed else None
+            weighed = named.specs is specs and named.by_route is by_route
+            return ev.MetricsWeighed(ts=writer.now()) if named.stale and weighed else None
 
         await writer.submit(done, key="catalogue")
         return taught
@@ -155,7 +156,7 @@ class Measuring:
 
     def _heard(self, what: Resolved, world: World) -> None:
         event, writer = what.event, self._writer
-        if isinstance(event, ev.MetricsChanged):
+        if isinstance(event, ev.MetricsChanged | ev.RouteChanged | ev.RouteRemoved):
             self._changed.set()
         elif (
             writer.shared
@@ -170,10 +171,12 @@ class Measuring:
 
     def _reweighed(self, decision_id: str) -> ev.Rewarded | None:
         writer = self._writer
-        pending, named = writer.world.pending.decisions.get(decision_id), writer.world.named
+        world, pending = writer.world, writer.world.pending.decisions.get(decision_id)
         if pending is None:
             return None
-        return outcomes.decision_reweighed(pending, decision_id, self._rule, writer.now(), named)
+        route = pending.decided.route
+        rule, named = outcomes.rule_of(world, route, self._rule), world.named.of(route)
+        return outcomes.decision_reweighed(pending, decision_id, rule, writer.now(), named)
 
     async def _forever(self) -> None:
         writer = self._writer

@@ -27,7 +27,8 @@ from bandit_service.core.errors import (
     Refused,
 )
 from bandit_service.core.experiments.assignment import forget_units
-from bandit_service.core.outcomes import Reported
+from bandit_service.core.named_metrics import NamedMetrics
+from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending, Resolved
 from bandit_service.core.sessions import groups_of
@@ -339,12 +340,11 @@ class Router:
 
     async def vote(self, decision_id: str, vote: float | None, tenant: str) -> str:
         """A user's vote on a decision of this tenant, as `reward`; None takes it back."""
-        rule = self.rules.reward
 
         def prepare() -> ev.Rewarded | None:
             pending, now = self._pending(decision_id, tenant), self.writer.now()
             self._shadows.before(decision_id)
-            named = self.world.named
+            rule, named = self._judged_by(pending)
             return outcomes.decision_voted(pending, decision_id, vote, rule, now, named)
 
         status = await self._learn(prepare, key=decision_id)
@@ -376,9 +376,14 @@ class Router:
     def _rewarded(self, pending: Pending, id: str, report: Reported) -> ev.Rewarded | None:
         self._shadows.before(id)
         metrics = self.world.experiments.metrics_of(pending.decided.experiment)
-        rule, now, named = self.rules.reward, self.writer.now(), self.world.named
+        now, (rule, named) = self.writer.now(), self._judged_by(pending)
         check_names(named, report.signals.metrics, "decision", [one.name for one in metrics])
         return outcomes.decision_rewarded(pending, id, report, rule, now, metrics, named)
+
+    def _judged_by(self, pending: Pending) -> tuple[RewardRule, NamedMetrics]:
+        """The rule and the named metrics of a decision's route."""
+        world, route = self.world, pending.decided.route
+        return outcomes.rule_of(world, route, self.rules.reward), world.named.of(route)
 
     async def compare(
         self, request: wire.CompareRequest, tenant: str | None = None, provisional: bool = False

@@ -127,7 +127,8 @@ def _beside(
         for arm in arms
     ]
     found = {name: getattr(settings, name) for name in SECTIONS} | {"arms": tuple(arms)}
-    check_references(settings.duels.judge, {**given, "arms": there}, found, wrong)
+    given = {**given, "arms": there}
+    check_references(settings.duels.judge, given, found, settings.implicit, wrong)
     wrong = [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
     if refused := exposure(settings):
         wrong.append(refused)

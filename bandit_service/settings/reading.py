@@ -20,10 +20,17 @@ from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables, texts
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
-from bandit_service.settings.metrics import metrics_of
+from bandit_service.settings.metrics import all_metrics, metrics_of
 from bandit_service.settings.pool import pool_mistakes
-from bandit_service.settings.routes import route_mistakes, routes_of, unknown_routes
+from bandit_service.settings.routes import (
+    route_mistakes,
+    routeless,
+    routes_of,
+    unknown_routes,
+    unknown_weights,
+)
 from bandit_service.settings.rule import Rule
+from bandit_service.settings.sections import ImplicitSettings
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
 
@@ -135,13 +142,16 @@ def read(
         ),
         "texts_keys": texts.keys_of(values, environ, path, mistakes) if secrets else (),
     }
+    mistakes += routeless(found["experiments"], found["routes"])
     mistakes += texts.redaction_mistakes(values)
     mistakes += shared.of_retention(values)
     mistakes += shared.of_jetstream(values)
     _settle_floor(values, origins, mistakes)
     _check_rules(values, mistakes)
     _check_tracing(values["tracing.endpoint"], mistakes)
-    check_references(values["duels.judge"], given, found, mistakes)
+    implicit = (values[f"implicit.{name}"] for name in ("retry", "regenerate", "edit"))
+    judge = values["duels.judge"]
+    check_references(judge, given, found, ImplicitSettings(*implicit), mistakes)
     for key, check in (("allowed_hosts", check_host), ("allowed_origins", check_origin)):
         wrong = (check(one) for one in values[f"server.{key}"])
         mistakes += [f"server.{key}: {each}" for each in wrong if each]
@@ -198,11 +208,15 @@ def _check_rules(values: Mapping[str, Any], mistakes: list[str]) -> None:
 
 
 def check_references(
-    judge: str, given: Mapping[str, Any], found: Mapping[str, Any], mistakes: list[str]
+    judge: str,
+    given: Mapping[str, Any],
+    found: Mapping[str, Any],
+    implicit: ImplicitSettings,
+    mistakes: list[str],
 ) -> None:
     """A name of something that is configured must be there, be it right or not.
 
-    given: the tables as they were written. found: what they were read to.
+    judge: of duels. given: the tables as they were written. found: what they were read to.
     """
     judges, upstreams, keys = (_ids(given[name]) for name in ("judges", "upstreams", "keys"))
     if judge and judge not in judges:
@@ -226,6 +240,8 @@ def check_references(
     mistakes += pool_mistakes(found["arms"], found["judges"])
     mistakes += route_mistakes(found["routes"], found["arms"])
     mistakes += unknown_routes(found["routes"], found["judges"])
+    metrics = [each.name for each in all_metrics(found["metrics"], implicit)]
+    mistakes += unknown_weights(found["routes"], metrics)
     keys += [key.id for key in found["keys"]]
     named = {"key": keys, "route": [route.id for route in found["routes"]]}
     for i, item in enumerate(_tables(given["budgets"])):

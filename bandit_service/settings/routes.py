@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from bandit_service.core.arm_kinds import is_routed, not_for_chat
 from bandit_service.core.events import ArmSpec, RouteSpec
+from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.fields import Id, check_stated, doc
+from bandit_service.core.metric_spec import MAX_WEIGHT
 from bandit_service.core.routes import AUTO, MOST_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
@@ -24,7 +26,7 @@ _MARKS = "?:/,"
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A route as it is configured. arms: ids; all where none is named. policy: the configured one
-    with its parameters where none is named.
+    with its parameters where none is named. weights: by name of a metric.
     """
 
     id: Id
@@ -33,6 +35,11 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         float | None,
         doc("USD that one unit of quality is worth there.", 0.1, minimum=1e-9, maximum=1e6),
     ] = None
+    latency_weight: Annotated[
+        float | None,
+        doc("Quality that one second of latency costs there.", 0.02, minimum=0, maximum=100),
+    ] = None
+    weights: dict[str, float] = {}
     policy: str = ""
     parameters: dict[str, Any] = {}
 
@@ -53,6 +60,8 @@ def _spec(table: RouteTable, serving: PolicySettings) -> RouteSpec:
         id=table.id,
         arms=tuple(map(ArmId, table.arms)),
         willingness_to_pay=table.willingness_to_pay,
+        latency_weight=table.latency_weight,
+        weights=table.weights,
         policy=chosen.name,
         parameters=chosen.parameters,
     )
@@ -64,6 +73,11 @@ def _check(table: RouteTable) -> None:
         raise ValueError(f"id: must not be 'auto', nor have any of {_MARKS} in it")
     if len(set(table.arms)) < len(table.arms):
         raise ValueError("arms: must name each arm once")
+    for name, weight in table.weights.items():
+        if not 0.0 <= weight <= MAX_WEIGHT:
+            raise ValueError(
+                f"weights.{name}: must be a number from 0 to {MAX_WEIGHT:g}, got {weight:g}"
+            )
     if table.parameters and not table.policy:
         raise ValueError("parameters: name the policy that they are of")
     if table.policy:
@@ -84,6 +98,39 @@ def unknown_routes(routes: Sequence[RouteSpec], judges: Sequence[JudgeSpec]) -> 
         for i, judge in enumerate(judges)
         for id in judge.routes
         if id not in there
+    ]
+
+
+def routeless(experiments: Sequence[Experiment], routes: Sequence[RouteSpec]) -> list[str]:
+    """Routes that experiments name and that are not configured, and arms that their routes lack."""
+    by_id = {each.id: each for each in routes}
+    there_are = f"expected one of {', '.join(by_id)}" if by_id else "none is configured"
+    found = []
+    for i, spec in enumerate(experiments):
+        if not spec.route:
+            continue
+        route = by_id.get(spec.route)
+        if route is None:
+            meant = did_you_mean(spec.route, by_id)
+            found.append(f"experiments[{i}].route: no route {spec.route!r}{meant}; {there_are}")
+            continue
+        found += [
+            f"experiments[{i}].variants.{one.key}: {one.arm!r} is no arm of the route {route.id!r}"
+            f"{did_you_mean(one.arm, route.arms)}; expected one of {', '.join(route.arms)}"
+            for one in spec.variants
+            if one.arm and route.arms and one.arm not in route.arms
+        ]
+    return found
+
+
+def unknown_weights(routes: Sequence[RouteSpec], metrics: Collection[str]) -> list[str]:
+    """Weights of routes for what is no metric."""
+    there_are = f"expected one of {', '.join(metrics)}" if metrics else "none is configured"
+    return [
+        f"routes[{i}].weights.{name}: no such metric{did_you_mean(name, metrics)}; {there_are}"
+        for i, route in enumerate(routes)
+        for name in route.weights
+        if name not in metrics
     ]
 
 

@@ -429,6 +429,19 @@ class GatewaySettings:
     """How requests of OpenAI's wire format are carried out; `[[upstreams]]` are the providers."""
 
     attempts: int = setting(3, "maximum number of arms tried for one request", low=1, high=20)
+    max_calls: int = setting(
+        20,
+        "maximum number of calls of providers for one request, over all arms and deployments",
+        low=1,
+        high=1000,
+    )
+    request_s: float = setting(
+        600.0,
+        "how long after its begin a request may still begin such a call; one that is under way is "
+        "not ended",
+        low=0.1,
+        high=86_400,
+    )
     failure_quality: float = setting(
         0.0, "quality that an arm gets for a failed answer", low=0, high=1
     )

@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { byId, el, keyed, say } from "./dom.js";
 import { clock, percent, signed } from "./format.js";
 import { rewardForm } from "./reward_form.js";
+import { routePicker } from "./routes.js";
 import { dotOf, store } from "./store.js";
 import { decisionView, textBlock } from "./why.js";
 
@@ -11,6 +12,7 @@ let list = null;
 let open = "";
 let fixed = false;
 let held = [];
+let route = "";
 
 function item(decision) {
   const dot = el("i", { "aria-hidden": "true" });
@@ -36,6 +38,7 @@ function notes(decision) {
   if (decision.explored) words.push("explored");
   if (decision.fallback) words.push("fallback");
   if (decision.excluded) words.push(`${decision.excluded} taken out`);
+  if (decision.route) words.push(`route ${decision.route}`);
   if (decision.experiment) words.push(`${decision.experiment}: ${decision.variant}`);
   return words.map((word) => el("span", { class: "badge" }, word));
 }
@@ -53,13 +56,14 @@ function build() {
   byId("feed").append(
     el("form", { class: "row", onsubmit(event) { event.preventDefault(); if (find.value.trim()) location.hash = `decisions=${encodeURIComponent(find.value.trim())}`; } },
       el("label", { for: "find" }, "Look up a decision"), find, el("button", { type: "submit", class: "quiet" }, "Look up"), hold),
+    routePicker("feed-route", "Of the route", "all", (chosen) => { route = chosen; showFeed(); }),
     list, el("p", { class: "muted none" }, "No decision yet. Make one in the view “Try”."));
   byId("why").append(el("p", { class: "muted" }, "Select a decision to see how it was made."));
 }
 
 export function showFeed() {
   if (!list) build();
-  const shown = fixed ? held : store.feed;
+  const shown = (fixed ? held : store.feed).filter((one) => route === "" || (one.route || "auto") === route);
   keyed(list, shown, (decision) => decision.id, item);
   list.nextSibling.hidden = shown.length > 0;
 }

@@ -89,12 +89,13 @@ async function create() {
   const fields = [
     { name: "id", label: "Name", type: "text", required: true, pattern: "[A-Za-z0-9_\\-]+" },
     { name: "policy", label: "The other policy", type: "text", required: true, value: "metallm" },
+    { name: "route", label: "Route (empty: the default one)", type: "text" },
     { name: "share", label: "Share of the units that take part", type: "number", min: "0", max: "1", step: "any", value: "0.1", required: true },
     { name: "why", label: "Reason", type: "text", required: true },
   ];
   const variants = (policy) => [{ key: "control", weight: 0.5 }, { key: "treatment", weight: 0.5, policy }];
   const answer = await confirmed("New experiment", text, fields, (given) => ask("PUT", `v1/experiments/${encodeURIComponent(given.id)}`,
-    { share: Number(given.share), variants: variants(given.policy.trim()), why: given.why }));
+    { route: given.route.trim(), share: Number(given.share), variants: variants(given.policy.trim()), why: given.why }));
   if (answer) await showExperiments();
 }
 
@@ -109,7 +110,7 @@ function panel(result) {
   const points = result.variants.filter((one) => one.over_time.length > 1);
   return el("article", { class: "panel experiment", "aria-label": result.id },
     el("header", {}, el("h3", {}, result.id), el("span", { class: `badge ${result.status === "running" ? "good" : ""}` }, result.status),
-      el("span", { class: "muted" }, `${percent(result.share)} of units by ${result.unit}`, result.winner ? `; winner ${result.winner}` : ""), buttons(result)),
+      el("span", { class: "muted" }, `${percent(result.share)} of units by ${result.unit}${result.route ? ` of the route ${result.route}` : ""}`, result.winner ? `; winner ${result.winner}` : ""), buttons(result)),
     el("p", { class: "conclusion" }, result.conclusion),
     (result.caveats ?? []).length ? el("ul", { class: "caveats muted" }, result.caveats.map((text) => el("li", {}, text))) : null,
     splitLine(result), guardrails(result), variantsTable(result),

@@ -3,6 +3,7 @@
 import { ask } from "./api.js";
 import { byId, el, say } from "./dom.js";
 import { rewardForm } from "./reward_form.js";
+import { routePicker } from "./routes.js";
 import { decisionView, excludedBlock, neighboursBlock, weighedTable } from "./why.js";
 
 function field(label, control, hint = "") {
@@ -13,12 +14,15 @@ function build() {
   const text = el("textarea", { id: "query", rows: "5", required: true, placeholder: "Prove that the square root of two is irrational." });
   const cost = el("input", { id: "max-cost", type: "number", min: "0", step: "any", inputmode: "decimal" });
   const requires = el("input", { id: "requires", type: "text", autocomplete: "off", "aria-describedby": "requires-hint" });
+  let route = "";
+  const by = routePicker("try-route", "Route", "the default one", (chosen) => { route = chosen === "auto" ? "" : chosen; });
   const told = el("p", { class: "result", role: "status" });
   const asked = () => {
     const body = { query: text.value };
     if (cost.value !== "") body.max_cost_usd = Number(cost.value);
     const names = requires.value.split(",").map((name) => name.trim()).filter(Boolean);
     if (names.length) body.requires = names;
+    if (route) body.route = route;
     return body;
   };
   const run = async (what) => {
@@ -33,6 +37,7 @@ function build() {
   };
   byId("ask").append(el("form", { onsubmit(event) { event.preventDefault(); run(decide); } },
     field("Query", text, "It is embedded and decided on. Its text is not stored."),
+    by,
     el("div", { class: "pair" }, field("At most, USD", cost), field("Capabilities it needs", requires, "as vision, tools")),
     el("div", { class: "row" },
       el("button", { type: "submit" }, "Decide"),

@@ -142,6 +142,8 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Why this arm", REASONS[decision.reason] ?? decision.reason ?? null],
       ["Reasoning", effortOf(decision)],
       ["Conversation", conversationOf(decision)],
+      ["Deployment", decision.deployment ?? null],
+      ["Route", decision.route ?? null],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
       ["Expected quality", expectedOf({ ...expected, value: expected.quality })],

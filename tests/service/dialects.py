@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -70,6 +71,7 @@ class Provider:
                 web.post("/v1/messages", self._asked),
                 web.post("/v1/messages/count_tokens", self._asked),
                 web.post("/v1/responses", self._asked),
+                web.post("/v1/responses/input_tokens", self._asked),
             ]
         )
         return app
@@ -86,15 +88,17 @@ class Provider:
             told = {"type": "error", "error": error} if messages else {"error": error}
             return web.json_response(told, status=529)
         try:
-            {"/chat/completions": _check_chat, "/responses": _check_responses}.get(
-                path, _check_messages
-            )(body, headers)
+            {"/chat": _check_chat, "/messages": _check_messages, "/responses": _check_responses}[
+                f"/{path.split('/')[1]}"
+            ](body, headers)
         except (Bad, ValidationError) as wrong:
             error = {"type": "invalid_request_error", "message": f"refused: {wrong}"[:600]}
             told = {"type": "error", "error": error} if messages else {"error": error}
             return web.json_response(told, status=400)
         if path == "/messages/count_tokens":
             return web.json_response({"input_tokens": 321})
+        if path == "/responses/input_tokens":
+            return web.json_response({"object": "response.input_tokens", "input_tokens": 654})
         body = body | {"model": self.redirects.get(body["model"], body["model"])}
         whole, events = {
             "/chat/completions": _chat, "/messages": _message, "/responses": _response,
@@ -418,14 +422,18 @@ async def pair(
     asked, too.
     """
     async with speaking() as (provider, base_url):
-        environ = _configured(tmp_path, base_url, arms, requests or {}) | environ
+        environ = configured(tmp_path, base_url, arms, requests or {}) | environ
         async with serving(tmp_path / "var", models, **environ) as client:
             yield client.url, provider
 
 
-def _configured(
-    tmp_path: Path, base_url: str, arms: Mapping[str, str], requests: Mapping[str, Json]
+def configured(
+    tmp_path: Path,
+    base_url: str,
+    arms: Mapping[str, str],
+    requests: Mapping[str, Json] = MappingProxyType({}),
 ) -> dict[str, str]:
+    """The settings of a service with these arms, all of them at one address."""
     (tmp_path / "key").write_text(KEY)
     upstreams = [
         {"id": kind, "kind": kind, "base_url": base_url, "key_file": str(tmp_path / "key")}

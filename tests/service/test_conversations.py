@@ -291,6 +291,27 @@ def test_signed_thinking_goes_to_no_other_vendor(
         assert answer.headers["x-arm"] == "claude"
 
 
+def test_a_conversation_that_began_alike_takes_no_signed_thinking_to_another_vendor(
+    chat: openai.OpenAI, messages: anthropic.Anthropic
+) -> None:
+    """Two users greet in the same words, and the later answer was by an arm of another dialect."""
+    first: Any = {"role": "user", "content": "Good morning"}
+    ask = messages.messages.with_raw_response.create
+    ask(model="claude", max_tokens=9, messages=[first])
+    for other in ("resp", "chat"):
+        ask(model=other, max_tokens=9, messages=[first])
+        thought: Any = {"type": "thinking", "thinking": "Hm.", "signature": SIGNED}
+        said: Any = [thought, {"type": "text", "text": "Hi"}]
+        turns: Any = [first, {"role": "assistant", "content": said}, MORE]
+        answer = ask(model="auto", max_tokens=9, messages=turns)
+        assert answer.headers["x-arm"] == "claude"
+    item: Any = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": SIGNED}
+    chat.responses.create(model="resp", input=[first])
+    ask(model="claude", max_tokens=9, messages=[first])
+    raw = chat.responses.with_raw_response.create(model="auto", input=[first, item, SAID, MORE])
+    assert raw.headers["x-arm"] == "resp"
+
+
 def test_unsigned_thinking_goes_back_only_to_a_provider_that_may_have_thought_it(
     chat: openai.OpenAI, messages: anthropic.Anthropic, service: Any
 ) -> None:

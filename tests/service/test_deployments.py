@@ -162,6 +162,61 @@ async def test_an_arm_fails_only_where_all_of_its_deployments_do(
         assert (status, json.loads(body)["error"]["code"]) == (500, "upstream_failed")
 
 
+async def test_a_decision_names_the_deployment_that_answered_also_after_a_restart(
+    tmp_path: Path, models: Path
+) -> None:
+    async with deployed(tmp_path, models) as it:
+        it.one.behaviour["model"] = "500"
+        _, headers, _ = await it.ask()
+        id = headers["x-decision-id"]
+        await signals_of(it.client, id)
+        assert (await it.client.get(f"/v1/decisions/{id}"))[1]["deployment"] == "two"
+        it.one.behaviour["model"] = it.two.behaviour["model"] = "500"
+        _, headers, _ = await it.ask()
+        await signals_of(it.client, headers["x-decision-id"])
+        _, failed = await it.client.get(f"/v1/decisions/{headers['x-decision-id']}")
+        assert "deployment" not in failed
+        assert (await it.client.post("/v1/snapshots", {}))[0] == 200
+        digest = it.world.digest()
+    async with deployed(tmp_path, models) as it:
+        assert it.world.digest() == digest
+        assert (await it.client.get(f"/v1/decisions/{id}"))[1]["deployment"] == "two"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("bound", "value", "says"),
+    [
+        ("MAX_CALLS", "1", "no other is called after 1 calls (gateway.max_calls)"),
+        ("REQUEST_S", "0.1", "no other is called after 0.1 s (gateway.request_s)"),
+    ],
+)
+async def test_one_request_causes_no_more_calls_than_it_may(
+    tmp_path: Path, models: Path, bound: str, value: str, says: str, stream: bool
+) -> None:
+    spare = _ARM | {"id": "spare", "upstream": "two"}
+    environ: dict[str, Any] = {f"BANDIT_GATEWAY_{bound}": value}
+    async with deployed(tmp_path, models, more=[spare], first_byte_s=0.2, **environ) as it:
+        it.one.behaviour["model"] = "never"
+        for model in ("model", "auto?arms=model"):
+            status, _, body = await it.ask(model=model, stream=stream)
+            assert status == 504, body
+            message = json.loads(body)["error"]["message"]
+            assert message == f"arm 'model' failed: no answer within 0.2 s; {says}"
+        assert it.two.seen == []
+
+
+async def test_the_calls_of_all_arms_count_for_one_request(tmp_path: Path, models: Path) -> None:
+    spare = [_ARM | {"id": f"spare{i}", "upstream": "two"} for i in range(3)]
+    async with deployed(
+        tmp_path, models, more=spare, BANDIT_GATEWAY_MAX_CALLS="2", BANDIT_GATEWAY_ATTEMPTS="20"
+    ) as it:
+        for id in ("model", *(each["id"] for each in spare)):
+            it.one.behaviour[id] = it.two.behaviour[id] = "unsuited"
+        status, _, _ = await it.ask()
+        assert (status, sum(it.calls())) == (400, 2)
+
+
 async def test_retry_after_keeps_a_deployment_out(tmp_path: Path, models: Path) -> None:
     async with deployed(tmp_path, models) as it:
         it.one.behaviour["model"] = "429"  # which asks for seven seconds

@@ -264,6 +264,27 @@ def test_what_only_openai_has_masks_the_others(client: openai.OpenAI) -> None:
         client.responses.create(model="claude", input="x", tools=[search])
 
 
+@pytest.mark.parametrize("arm", ["auto", *ARMS])
+def test_tokens_are_counted(client: openai.OpenAI, arm: str) -> None:
+    raw = client.responses.input_tokens.with_raw_response.count(
+        model=arm, input="Hello there", instructions="Be brief.", tools=[WEATHER]
+    )
+    told = raw.parse()
+    assert told.object == "response.input_tokens"
+    if arm == "resp":
+        assert (told.input_tokens, raw.headers["x-token-count"]) == (654, "provider")
+    else:
+        assert 20 < told.input_tokens < 200
+        assert raw.headers["x-token-count"] == "estimated"
+
+
+def test_what_cannot_be_counted_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="no arm 'nobody'"):
+        client.responses.input_tokens.count(model="nobody", input="x")
+    with pytest.raises(openai.BadRequestError, match="input: must be a text, or a list"):
+        client.responses.input_tokens.count(model="auto")
+
+
 async def test_asynchronously(dialects: tuple[str, Provider]) -> None:
     async with openai.AsyncOpenAI(base_url=f"{dialects[0]}/v1", api_key="x") as asking:
         response = await asking.responses.create(model="auto", input="Hello")

@@ -150,6 +150,146 @@ async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
         assert "no route 'support-bot'; none is configured" in body["error"]["message"]
 
 
+async def test_decisions_are_listed_by_route(tmp_path: Path, models: Path) -> None:
+    async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, _):
+        for route in ("", "plain", "support-bot", "plain"):
+            await client.decide(query="x", route=route)
+        for route, count in (("auto", 1), ("plain", 2), ("support-bot", 1)):
+            _, listed = await client.get(f"/v1/decisions?route={route}")
+            found = {each["route"] or "auto" for each in listed["decisions"]}
+            assert (len(listed["decisions"]), found) == (count, {route})
+        status, body = await client.get("/v1/decisions?route=plian")
+        assert (status, body["error"]["param"]) == (400, "route")
+        assert "expected one of auto, support-bot, plain" in body["error"]["message"]
+
+
+async def test_a_route_weighs_metrics_and_latency_by_rules_of_its_own(
+    tmp_path: Path, models: Path
+) -> None:
+    metrics = json.dumps([{"name": "resolved", "weight": 3.0}, {"name": "polite"}])
+    there = {"BANDIT_ARMS": _pool(), "BANDIT_METRICS": metrics}
+    said = {"resolved": 1.0, "polite": 0.0}
+    bot = BOT | {"latency_weight": 0.125, "weights": {"polite": 9.0}}
+
+    async def quality(client: Client, id: str) -> float:
+        return float((await _decided(client, id))["signals"]["quality"])
+
+    async with opened(tmp_path / "var", models, **there, **_routes(bot, _PLAIN)) as (client, world):
+        ids = {}
+        for route, expected in (("support-bot", 0.25), ("plain", 0.75), ("", 0.75)):
+            made = await client.decide(query="x", route=route)
+            ids[route] = id = made["decision_id"]
+            await client.reward(id, metrics=said, latency_s=2.0, cost_usd=0.0)
+            assert await quality(client, id) == expected
+            slow = 0.25 if route == "support-bot" else 0.0
+            assert world.pending.decisions[id].reward == pytest.approx(expected - slow)
+        told = {each["name"]: each["weight"] for each in (await _decided(client, id))["metrics"]}
+        assert told == {"resolved": 3.0, "polite": 1.0}
+        body = await _decided(client, ids["support-bot"])
+        told = {each["name"]: each["weight"] for each in body["metrics"]}
+        assert told == {"resolved": 3.0, "polite": 9.0}
+        changed = {"routes": [bot | {"weights": {"polite": 0.0}}, _PLAIN]}
+        url, newest = f"{client.url}/v1/configuration", {"If-Match": "*"}
+        async with client.session.put(url, json=changed, headers=newest) as answer:
+            assert answer.status == 200, await answer.text()
+
+        async def taught() -> bool:
+            return not world.named.stale
+
+        await until(taught)
+        assert await quality(client, ids["support-bot"]) == 1.0
+        assert await quality(client, ids["plain"]) == 0.75
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **there, **_routes(bot, _PLAIN)) as (_, world):
+        assert world.digest() == digest
+
+
+async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
+    tmp_path: Path, models: Path
+) -> None:
+    trial = {
+        "id": "trial",
+        "route": "support-bot",
+        "min_units": 2,
+        "variants": [
+            {"key": "usual", "weight": 0.5},
+            {"key": "other", "weight": 0.5, "policy": "uniform"},
+        ],
+    }
+    environ = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        for i in range(6):
+            made = await client.decide(query=f"before {i}", route="support-bot")
+            await client.reward(made["decision_id"], quality=1.0)
+        knows = codec.dump(world.learners["route:support-bot"].state)
+    environ["BANDIT_EXPERIMENTS"] = json.dumps([trial])
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+
+        async def runs() -> bool:
+            return world.experiments.trials["trial"].status == "running"
+
+        await until(runs)
+        assert codec.dump(world.learners["trial/usual"].state) == knows, "not the route's past"
+        for i in range(12):
+            made = await client.decide(query=f"q {i}", route="support-bot", unit=f"u{i}")
+            assert (made["experiment"], made["route"]) == ("trial", "support-bot")
+            assert made["arm"] in ("beta", "gamma")
+            await client.reward(made["decision_id"], quality=1.0)
+            assert "experiment" not in await client.decide(query=f"q {i}", unit=f"u{i}")
+        _, results = await client.get("/v1/experiments/trial/results")
+        assert sum(side["decisions"] for side in results["variants"]) == 12
+        ask = {"policies": [{"name": "epsilon_greedy"}], "anyway": True}
+        for on, decisions in (("experiment", 12), ("service", 18)):
+            status, told = await client.post("/v1/experiments/trial/whatif", {**ask, "on": on})
+            assert (status, told["route"], told["log"]["used"]) == (
+                200,
+                "support-bot",
+                decisions,
+            )
+        status, body = await client.post("/v1/experiments/trial/stop", {"ship": True})
+        assert (status, body["error"]["param"]) == (400, "ship")
+        status, body = await client.call(
+            "PUT", "/v1/experiments/x", {**trial, "id": "x", "route": "no"}
+        )
+        assert (status, body["error"]["param"]) == (404, "route")
+        digest = world.digest()
+    async with opened(tmp_path / "var", models, **environ) as (client, world):
+        assert world.digest() == digest
+        assert (await client.post("/v1/experiments/trial/stop", {"winner": "other"}))[0] == 200
+        made = await client.decide(query="after", route="support-bot", unit="u1")
+        assert "experiment" not in made
+
+
+async def test_an_experiment_whose_route_is_removed_is_not_started(
+    tmp_path: Path, models: Path
+) -> None:
+    variants = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "policy": "uniform"}]
+    there = _routes(BANDIT_ARMS=_pool())
+    async with opened(tmp_path / "var", models, **there) as (client, _):
+        made = {"route": "plain", "variants": variants}
+        assert (await client.call("PUT", "/v1/experiments/e", made))[0] == 201
+    async with opened(tmp_path / "var", models, **_routes(BOT, BANDIT_ARMS=_pool())) as (
+        client,
+        world,
+    ):
+        status, body = await client.post("/v1/experiments/e/start", {})
+        assert (status, body["error"]["param"]) == (404, "route")
+        assert world.experiments.trials["e"].status == "draft"
+
+
+def test_an_experiment_of_a_route_that_is_not_there_is_refused() -> None:
+    variants = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "arm": "alpha"}]
+    for route, says in (
+        ("suport-bot", "experiments[0].route: no route 'suport-bot'; did you mean support-bot?"),
+        ("support-bot", "experiments[0].variants.b: 'alpha' is no arm of the route 'support-bot'"),
+        ("auto", "experiments[0].route: leave it out for the default route, 'auto'"),
+    ):
+        trial = json.dumps([{"id": "e", "route": route, "variants": variants}])
+        with pytest.raises(settings.BadSettings) as refused:
+            settings.read(None, _routes(BANDIT_ARMS=_pool(), BANDIT_EXPERIMENTS=trial))
+        assert says in str(refused.value)
+
+
 async def test_a_policy_that_takes_over_learns_nothing_of_a_route(
     tmp_path: Path, models: Path
 ) -> None:
@@ -369,6 +509,9 @@ _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "r", "parameters": {"a": 1}}, "routes[0].parameters: name the policy"),
     ({"id": "r", "willingness_to_pay": 0}, "routes[0].willingness_to_pay: must be from 1e-09"),
     ({"id": "r", "reward": 1}, "routes[0].reward"),
+    ({"id": "r", "latency_weight": -1}, "routes[0].latency_weight: must be from 0 to 100"),
+    ({"id": "r", "weights": {"stars": -1}}, "routes[0].weights.stars: must be a number from 0 to"),
+    ({"id": "r", "weights": {"star": 1}}, "routes[0].weights.star: no such metric; did you mean"),
     ({"arms": []}, "routes[0].id"),
 ]
 
@@ -387,6 +530,7 @@ def test_a_route_that_cannot_be_is_refused_by_config_check(
         {"id": "e", "kind": "embedding", **price},
     ]
     monkeypatch.setenv("BANDIT_ARMS", json.dumps(arms))
+    monkeypatch.setenv("BANDIT_METRICS", json.dumps([{"name": "stars"}]))
     monkeypatch.setenv("BANDIT_ROUTES", json.dumps([route]))
     assert cli.main(["config", "check"]) == 2
     assert says in capsys.readouterr().err

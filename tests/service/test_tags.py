@@ -57,7 +57,7 @@ async def test_decisions_are_found_by_tag_and_arm_page_by_page(client: Client) -
         ("?before=", "before", "the id of a decision, a UUID"),
         ("?arm=nobody", "arm", "no 'nobody'; expected one of "),  # the same
         ("?tag=a%20b", "tag", "1 to 64 characters of A-Z"),
-        ("?tags=a", "tags", "expected one of arm, before, limit, tag"),
+        ("?tags=a", "tags", "expected one of arm, before, limit, route, tag"),
     ],
 )
 async def test_a_wrong_filter_is_refused(

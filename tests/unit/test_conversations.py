@@ -22,6 +22,7 @@ from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.staying import REASONS, Stay, then
 from bandit_service.core.world import World, new_world
+from bandit_service.gateway import turns
 from policies import ArmId
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
@@ -196,6 +197,17 @@ def test_who_called_a_tool_is_known_and_the_oldest_calls_leave() -> None:
     for i in range(conversations.MOST_CALLS):
         answered(world, B, 7.0 + i, calls=(f"more {i}",))
     assert (known.called(TALK, ("3",)), known.called(TALK, ("more 0",))) == ("", B)
+
+
+def test_sixteen_loops_of_many_calls_that_opened_alike_are_each_bound_to_their_arm() -> None:
+    world = a_world()
+    loops = {f"loop {i}": A if i % 2 else B for i in range(16)}
+    for i, (name, arm) in enumerate(loops.items()):
+        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MOST_CALLS])
+        answered(world, arm, 5.0 + i, calls=calls)
+    for name, arm in loops.items():
+        results = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)])
+        assert world.conversations.called(TALK, results) == arm
 
 
 def test_what_is_forgotten_of_a_unit_is_forgotten_here() -> None:

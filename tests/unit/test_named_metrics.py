@@ -274,6 +274,48 @@ def test_an_experiment_measures_the_quality_that_follows() -> None:
     assert sums["quality"] == (0.75, 1)
 
 
+def _weigh(world: World, id: str, **weights: float) -> None:
+    spec = ev.RouteSpec(id=id, policy="knn", weights=weights)
+    apply(world, ev.RouteChanged(ts=world.ts, route=spec, key="k"))
+
+
+def _stale(world: World) -> bool:
+    return world.named.stale
+
+
+def test_weights_of_a_route_are_for_it_alone_and_others_keep_the_metrics_own() -> None:
+    world = a_world(serving="nested")
+    named(world, RESOLVED, STARS)
+    apply(world, ev.MetricsWeighed(ts=world.ts))
+    _weigh(world, "plain")
+    assert not _stale(world)
+    assert world.named.of("plain") is world.named
+    _weigh(world, "bot", resolved=0.0)
+    assert _stale(world), "nothing teaches again what was learned by other weights"
+    signals = {"resolved": 0.0, "stars": 5.0}
+    assert [world.named.of(id).quality(signals, 0.5) for id in ("bot", "plain", "")] == [
+        1.0,
+        0.25,
+        0.25,
+    ]
+    assert not world.named.of("bot").weighs(["resolved"])
+    before = world.named.by_route
+    apply(world, ev.MetricsWeighed(ts=world.ts))
+    _weigh(world, "bot", resolved=0.0)
+    assert (_stale(world), world.named.by_route is before) == (False, True)
+    apply(world, ev.RouteRemoved(ts=world.ts, id="bot"))
+    assert _stale(world)
+    assert b"by_route" not in codec.dump(world)
+
+
+def test_weights_of_a_route_survive_a_snapshot() -> None:
+    world = a_world(serving="nested")
+    _weigh(world, "bot", resolved=2.0)
+    assert not _stale(world), "no metric is named, so that no weight changes anything"
+    kept = codec.load(codec.dump(world.named), type(world.named))
+    assert kept == world.named
+
+
 def test_a_world_without_named_metrics_is_written_as_before() -> None:
     world = a_world()
     assert b"named" not in codec.dump(world)

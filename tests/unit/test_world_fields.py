@@ -125,7 +125,10 @@ def _others() -> dict[str, Any]:
         "leases": BudgetLeases({"hour": {"w": {"service": {1: 0.5}}}}),
         "routes": Routes({"bot": ev.RouteSpec(id="bot", policy="knn")}, ["old"]),
         "named": NamedMetrics(
-            {"solved": NamedMetric(name="solved")}, True, {"solved": {ArmId("a"): Tally(1.0, 2.0)}}
+            {"solved": NamedMetric(name="solved")},
+            True,
+            {"solved": {ArmId("a"): Tally(1.0, 2.0)}},
+            {"bot": {"solved": 2.0}},
         ),
         "configuration": Configuration(
             1,

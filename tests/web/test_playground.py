@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +131,30 @@ async def test_without_an_upstream_it_says_what_is_missing(
 ) -> None:
     page = await opened(f"{service.url}/#playground")
     await page.get_by_text("No arm has an upstream").wait_for()
+
+
+async def test_a_route_is_chosen_for_a_query_and_in_the_list_of_decisions(
+    tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    routes = json.dumps([{"id": "bot", "arms": ["beta"], "policy": "uniform"}])
+    async with a_gateway(tmp_path, models, BANDIT_ROUTES=routes) as (client, _):
+        await client.decide(query="by none")
+        page = await opened(f"{client.url}/#try")
+        await page.fill("#query", "by the route")
+        await page.select_option("#try-route", "bot")
+        await page.get_by_role("button", name="Decide", exact=True).click()
+        await page.locator("#answer dd", has_text="bot").wait_for()
+        _, listed = await client.get("/v1/decisions?route=bot")
+        (made,) = listed["decisions"]
+        assert (made["arm"], made["route"]) == ("beta", "bot")
+        await page.goto(f"{client.url}/#decisions")
+        rows = page.locator("#feed li")
+        await rows.nth(1).wait_for()
+        await page.select_option("#feed-route", "bot")
+        assert await rows.count() == 1
+        assert "route bot" in await rows.first.inner_text()
+        await page.select_option("#feed-route", "auto")
+        assert "route bot" not in await rows.first.inner_text()
 
 
 async def test_a_decision_shows_what_was_said_if_it_is_kept(

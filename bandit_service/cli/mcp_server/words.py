@@ -215,6 +215,8 @@ def _neighbours(found: Sequence[Answer]) -> list[str]:
 
 def _came_back(record: Answer) -> str:
     said = f"What came back: {_signals(record.get('signals', {}))}"
+    if record.get("deployment"):
+        said += f"; its deployment {record['deployment']} answered"
     if record.get("answered_by"):
         said += f"; the model of {record['answered_by']} answered in its place"
     return said + ("." if record.get("settled") else "; it has no reward yet.")

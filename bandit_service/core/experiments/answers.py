@@ -249,6 +249,9 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     begun: Annotated[float | None, doc("When it began, UTC seconds.", 1764000000.0)]
     ended: Annotated[float | None, doc("When it ended; null while it runs.", None)]
     winner: Annotated[str | None, doc("The variant that was kept.", None)]
+    route: Annotated[
+        str, doc("The route whose decisions take part; empty for the default one.", "")
+    ]
     primary: Annotated[str, doc("The metric that decides.", "reward")]
     unit: Annotated[str, doc("What keeps its variant.", "user")]
     share: Annotated[float, doc("Share of the units that takes part.", 1.0)]

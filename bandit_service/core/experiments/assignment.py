@@ -14,7 +14,7 @@ from hashlib import blake2b
 from operator import attrgetter
 from typing import Protocol
 
-from bandit_service.core.events import owner_of
+from bandit_service.core.events import label_of_route, owner_of
 from bandit_service.core.experiments.bucketing import SCHEMES, in_namespace
 from bandit_service.core.experiments.hashing import KEPT, sha256_fraction
 from bandit_service.core.experiments.spec import (
@@ -37,6 +37,8 @@ class Sized(Protocol):
     def caller(self) -> str: ...  # noqa: D102
     @property
     def tokens(self) -> int: ...  # noqa: D102
+    @property
+    def route(self) -> str: ...  # noqa: D102
 
 
 class Asker(Sized, Protocol):
@@ -68,11 +70,14 @@ class Assigned:
 
 
 def assigned(world: World, asker: Asker) -> Assigned | None:
-    """The experiment and variant of a query; None where it takes part in none."""
+    """The experiment and variant of a query; None where it takes part in none.
+
+    The hold-out's arm need not be one of a route, so that the hold-out is of the default route.
+    """
     rules = world.experiments.rules
     if rules.stopped:
         return None
-    if rules.holdout_share > 0.0:
+    if rules.holdout_share > 0.0 and not asker.route:
         unit = unit_of(rules.unit, asker)
         if unit and sha256_fraction(f"holdout:{rules.salt}", unit) < rules.holdout_share:
             member = member_of(rules.unit, asker)
@@ -99,10 +104,11 @@ def running(world: World) -> Iterator[tuple[Experiment, Trial]]:
 
 
 def invited(spec: Experiment, asker: Sized) -> bool:
-    """Whether the audience allows the query."""
+    """Whether the query is of the experiment's route, and the audience allows it."""
     audience = spec.audience
     return (
-        (not audience.tenants or asker.tenant in audience.tenants)
+        spec.route == asker.route
+        and (not audience.tenants or asker.tenant in audience.tenants)
         and (not audience.callers or asker.caller in audience.callers)
         and asker.tokens >= audience.min_tokens
         and (audience.max_tokens is None or asker.tokens <= audience.max_tokens)
@@ -181,7 +187,8 @@ def _given(
     label = label_of(spec.id, variant.key)
     if variant.arm:
         return Assigned(spec.id, variant.key, split, member, arm=variant.arm, steps=steps)
-    learner = label if label in world.learners else world.serving
+    usual = label_of_route(spec.route) if spec.route else world.serving
+    learner = label if label in world.learners else usual
     return Assigned(spec.id, variant.key, split, member, learner, steps=steps)
 
 

@@ -28,6 +28,7 @@ from bandit_service.core.experiments.spec import (
 )
 from bandit_service.core.fields import out_of_range
 from bandit_service.core.metric_spec import MOST_VALUE
+from bandit_service.core.routes import AUTO
 
 
 def check(spec: Experiment) -> None:
@@ -63,6 +64,8 @@ def _check_names(spec: Experiment) -> None:
             _refuse(name, f"{value!r}: use 1 to 64 letters, digits, - and _")
     if spec.id == HOLDOUT:
         _refuse("id", f"{HOLDOUT!r} is the global hold-out's; use another")
+    if spec.route == AUTO:
+        _refuse("route", f"leave it out for the default route, {AUTO!r}")
     for name, value, allowed in (
         ("unit", spec.unit, UNITS),
         ("scheme", spec.scheme, SCHEMES),
@@ -190,7 +193,7 @@ def _check_guardrail(spec: Experiment, one: Guardrail, at: str) -> None:
 
 
 _FIXED = (
-    *("unit", "scheme", "salt", "split_salt", "namespace"),
+    *("route", "unit", "scheme", "salt", "split_salt", "namespace"),
     *("primary", "metrics", "alpha", "mode"),
 )
 """What cannot change once an experiment has begun: on these its units or its numbers rest."""

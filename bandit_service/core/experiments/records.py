@@ -97,7 +97,9 @@ class ExperimentRecords:
             return None
         unit = decided.unit if rules.unit == "user" else decided.tenant
         held = decided.experiment == HOLDOUT
-        if not unit or len(decided.arms) < 2 or decided.steps in (("stopped",), ("outside",)):
+        if decided.route or not unit or len(decided.arms) < 2:
+            return None
+        if decided.steps in (("stopped",), ("outside",)):
             return None  # where there was no choice, or no hold-out, neither side is to be compared
         share = rules.holdout_share
         return msgspec.structs.replace(

@@ -72,6 +72,7 @@ def results(
         begun=trial.begun,
         ended=trial.ended,
         winner=trial.winner or None,
+        route=spec.route,
         primary=spec.primary,
         unit=spec.unit,
         share=spec.share,

@@ -164,6 +164,7 @@ class Experiment(
 ):
     """An experiment as it is configured.
 
+    route: whose decisions it is about, "" for the default one.
     share: of the units that it could have, how many take part. unit: what keeps its variant.
     namespace, slots: experiments of one namespace share no unit while their slots, parts of
     [0, 1), do not overlap. scheme, salt, split_salt: how a unit is hashed (`bucketing`); the id
@@ -177,6 +178,9 @@ class Experiment(
 
     id: Annotated[str, doc("Its name; 1 to 64 letters, digits, - and _.", "cheaper-models")]
     variants: Annotated[tuple[Variant, ...], doc("From 2 to 20; the first is the control.")]
+    route: Annotated[
+        str, doc("The route whose decisions take part; empty for the default one.", "support-bot")
+    ] = ""
     share: Annotated[
         float, doc("Share of the units that takes part.", 1.0, minimum=0, maximum=1)
     ] = 1.0

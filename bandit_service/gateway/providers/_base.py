@@ -121,10 +121,12 @@ class Front(Protocol):
     """Translates between a client's dialect and OpenAI's wire format. Pure functions.
 
     OWN_PATH: the path of a provider of this dialect. KEEP_ALIVE: what fills a long silence.
-    OWN_HEADERS: a client's headers that go on to a provider of this dialect.
+    OWN_HEADERS: a client's headers that go on to a provider of this dialect. COUNT_PATH: where it
+    counts tokens, "" where its API has no such call.
     """
 
     OWN_PATH: str
+    COUNT_PATH: str
     KEEP_ALIVE: bytes
     OWN_HEADERS: tuple[str, ...]
 
@@ -138,6 +140,10 @@ class Front(Protocol):
 
     def teller(self, asked: Json, id: str, created: int, /) -> Teller:
         """The translator of one streamed answer; id: of the decision."""
+        ...
+
+    def counted(self, tokens: int, /) -> Json:
+        """The answer that tells how many tokens a request has."""
         ...
 
     def error(self, status: int, error: Mapping[str, Any], /) -> Json:

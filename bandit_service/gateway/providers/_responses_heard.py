@@ -12,6 +12,7 @@ from typing import Any
 
 from bandit_service.core.errors import Refused
 from bandit_service.gateway.providers._base import Heard, Json, objects, refused, typed
+from bandit_service.gateway.providers._namespaces import joined, may_be_called
 from bandit_service.gateway.providers._schemas import is_strict
 
 OURS = "_bandit_"
@@ -166,7 +167,8 @@ class _Request:
             typed(item.get(name), str, f"{at}.{name}", "a text")
         last = self.messages[-1] if self.messages else {}
         message = last if last.get("role") == "assistant" and not self._thoughts else self._answer()
-        function = {"name": item["name"], "arguments": item["arguments"]}
+        name = joined(item.get("namespace"), item["name"])
+        function = {"name": name, "arguments": item["arguments"]}
         call = {"id": item["call_id"], "type": "function", "function": function}
         message.setdefault("tool_calls", []).append(call)
 
@@ -229,7 +231,10 @@ class _Request:
     def declare(self, own: Json, body: Json) -> None:
         """The tools, and which of them are to be called."""
         tools = own.get("tools")
-        if tools is not None and (functions := [*self._functions(objects(tools, "tools"))]):
+        if tools is not None and (
+            functions := [*self._functions(objects(tools, "tools"), "tools")]
+        ):
+            self._unlike(functions)
             body["tools"] = functions
         match own.get("tool_choice"):
             case None:
@@ -237,8 +242,9 @@ class _Request:
             case "auto" | "none" | "required" as word:
                 if body.get("tools"):
                     body["tool_choice"] = word
-            case {"type": "function", "name": str(name)}:
-                body["tool_choice"] = {"type": "function", "function": {"name": name}}
+            case {"type": "function", "name": str(name)} as choice:
+                function = {"name": joined(choice.get("namespace"), name)}
+                body["tool_choice"] = {"type": "function", "function": function}
             case str() as word:
                 raise refused("tool_choice", f"must be auto, none or required, got {word!r}")
             case dict():
@@ -246,15 +252,32 @@ class _Request:
             case _:
                 raise refused("tool_choice", "must be a word or an object")
 
-    def _functions(self, tools: list[Json]) -> Iterator[Json]:
+    def _unlike(self, functions: list[Json]) -> None:
+        """Record functions that cannot be told apart without their namespaces."""
+        names = [each["function"]["name"] for each in functions]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                self.lose("tools", f"two functions would be called {name!r} at another API")
+
+    def _functions(self, tools: list[Json], at: str, space: str = "") -> Iterator[Json]:
+        """The functions among these tools. space: the namespace that they are in."""
         for i, tool in enumerate(tools):
+            where = f"{at}[{i}]"
+            if tool.get("type") == "namespace" and not space:
+                inside = objects(tool.get("tools"), f"{where}.tools")
+                own = typed(tool.get("name"), str, f"{where}.name", "a text")
+                yield from self._functions(inside, f"{where}.tools", own)
+                continue
             if tool.get("type") != "function":
-                self.lose(f"tools[{i}].type", f"only the Responses API has {tool.get('type')!r}")
+                self.lose(f"{where}.type", f"only the Responses API has {tool.get('type')!r}")
                 continue
             schema = tool.get("parameters")
             schema = {} if schema is None else schema
-            parameters = typed(schema, dict, f"tools[{i}].parameters", "a JSON schema")
-            name = typed(tool.get("name"), str, f"tools[{i}].name", "a text")
+            parameters = typed(schema, dict, f"{where}.parameters", "a JSON schema")
+            name = joined(space, typed(tool.get("name"), str, f"{where}.name", "a text"))
+            if space and not may_be_called(name):
+                self.lose(f"{where}.name", f"no other API has functions of a name like {name!r}")
+                continue
             function: Json = {"name": name, "parameters": parameters}
             if tool.get("description"):
                 function["description"] = tool["description"]

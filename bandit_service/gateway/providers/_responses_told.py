@@ -7,6 +7,7 @@ from typing import Any
 
 from bandit_service.gateway.providers._base import Json, event, passed_event
 from bandit_service.gateway.providers._blocks import Block, Blocks, Step
+from bandit_service.gateway.providers._namespaces import Spaces, spaces_of
 from bandit_service.gateway.providers._responses_heard import OURS
 from bandit_service.gateway.usage import count, counts_of
 from bandit_service.parsing.inputs import said_json
@@ -65,6 +66,7 @@ class Teller:
 
     def __init__(self, asked: Json, id: str, created: int) -> None:
         self._asked = asked
+        self._spaces = spaces_of(asked)
         self._id = id
         self._created = created
         self._blocks = Blocks(id)
@@ -141,7 +143,7 @@ class Teller:
         more: Json = {"logprobs": []} if block.kind == "text" else {}
         if kind == "open":  # its first piece may be there already, and gets an event of its own
             empty = Block(block.kind, index, block.id, block.name)
-            item = _empty(_item(empty, self._id, "in_progress"))
+            item = _empty(_item(empty, self._id, "in_progress", self._spaces))
             yield self._event("response.output_item.added", output_index=index, item=item)
             if block.kind != "tool":
                 yield self._event("response.content_part.added", **at, part=_part(empty))
@@ -149,11 +151,11 @@ class Teller:
             yield self._event(f"response.{name}.delta", **at, delta=text, **more)
         else:
             if block.kind == "tool":
-                more["name"] = block.name
+                more["name"] = _called(block.name, self._spaces)["name"]
             yield self._event(f"response.{name}.done", **at, **{field: block.text()}, **more)
             if block.kind != "tool":
                 yield self._event("response.content_part.done", **at, part=_part(block))
-            item = _item(block, self._id, self._status(block))
+            item = _item(block, self._id, self._status(block), self._spaces)
             yield self._event("response.output_item.done", output_index=index, item=item)
 
     def _status(self, block: Block) -> str:
@@ -180,9 +182,9 @@ def _whole(blocks: Blocks, asked: Json, id: str, created: int) -> Json:
     made = _response(blocks, asked, id, created, status)
     made["usage"] = usage(blocks.usage)
     made["incomplete_details"] = {"reason": reason} if reason else None
-    last = blocks.all[-1] if blocks.all else None
+    last, spaces = blocks.all[-1] if blocks.all else None, spaces_of(asked)
     made["output"] = [
-        _item(block, id, status if block is last else "completed") for block in blocks.all
+        _item(block, id, status if block is last else "completed", spaces) for block in blocks.all
     ]
     return made
 
@@ -210,12 +212,20 @@ def _response(blocks: Blocks, asked: Json, id: str, created: int, status: str) -
     }
 
 
-def _item(block: Block, id: str, status: str) -> Json:
+def _called(name: str, spaces: Spaces) -> Json:
+    """A function by its own name, with its namespace if it has one."""
+    if name not in spaces:
+        return {"name": name}
+    namespace, own = spaces[name]
+    return {"name": own, "namespace": namespace}
+
+
+def _item(block: Block, id: str, status: str, spaces: Spaces) -> Json:
     item: Json = {"id": _item_id(block, id), "status": status}
     match block.kind:
         case "tool":
-            call = {"call_id": block.id, "name": block.name, "arguments": block.text() or "{}"}
-            return item | {"type": "function_call", **call}
+            call = {"call_id": block.id, "arguments": block.text() or "{}"}
+            return item | {"type": "function_call", **call, **_called(block.name, spaces)}
         case "thinking":
             return item | {"type": "reasoning", "summary": [], "content": [_part(block)]}
     return item | {"type": "message", "role": "assistant", "content": [_part(block)]}

@@ -129,3 +129,8 @@ def teller(asked: Json, id: str, _created: int) -> _anthropic_told.Teller:
 def error(status: int, error: Mapping[str, Any]) -> Json:
     """The API's body of an error."""
     return _anthropic_told.error(status, error)
+
+
+def counted(tokens: int) -> Json:
+    """The API's answer to a request that only counts."""
+    return {"input_tokens": tokens}

@@ -18,6 +18,7 @@ from bandit_service.gateway.providers._base import (
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 OWN_PATH = "/chat/completions"
+COUNT_PATH = ""
 OWN_HEADERS = ()
 LIMITS = ("max_completion_tokens", "max_tokens")
 KEEP_ALIVE = b": keep-alive\n\n"

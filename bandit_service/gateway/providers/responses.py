@@ -21,6 +21,7 @@ from bandit_service.gateway.providers._base import Heard, HttpRequest, Json, hea
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 OWN_PATH = "/responses"
+COUNT_PATH = "/responses/input_tokens"
 OWN_HEADERS = ()
 KEEP_ALIVE = b": keep-alive\n\n"
 
@@ -32,23 +33,26 @@ def output_limit() -> int | None:
 
 def check(path: str, body: Mapping[str, Any]) -> None:
     """Raise Refused, naming the field, for what the Responses API has no counterpart of."""
-    if path != OWN_PATH:
+    if path not in (OWN_PATH, COUNT_PATH):
         _responses_request.request(path, body)
 
 
 def request(upstream: Upstream, path: str, body: Mapping[str, Any]) -> HttpRequest:
     """POST /responses under the configured address."""
-    if path == OWN_PATH:
-        sent = _responses_heard.without_ours(dict(body))
-    else:
-        sent = _responses_request.request(path, body)
-    return HttpRequest(upstream.spec.base_url.rstrip("/") + OWN_PATH, headers_of(upstream), sent)
+    base = upstream.spec.base_url.rstrip("/")
+    if path in (OWN_PATH, COUNT_PATH):
+        own = _responses_heard.without_ours(dict(body))
+        return HttpRequest(base + path, headers_of(upstream), own)
+    sent = _responses_request.request(path, body)
+    return HttpRequest(base + OWN_PATH, headers_of(upstream), sent)
 
 
 def configured(
-    _upstream: UpstreamSpec, _path: str, body: Mapping[str, Any], request: ArmRequest
+    _upstream: UpstreamSpec, path: str, body: Mapping[str, Any], request: ArmRequest
 ) -> Json:
     """A request with the arm's own parameters."""
+    if path == COUNT_PATH:
+        return dict(body)
     said = dict(body) | plain_fields(request)
     if request.reasoning_effort is not None:
         said = merged(said, {"reasoning": {"effort": request.reasoning_effort}})
@@ -97,3 +101,8 @@ def teller(asked: Json, id: str, created: int) -> _responses_told.Teller:
 def error(_status: int, error: Mapping[str, Any]) -> Json:
     """OpenAI's body of an error."""
     return {"error": dict(error)}
+
+
+def counted(tokens: int) -> Json:
+    """The API's answer to a request that only counts."""
+    return {"object": "response.input_tokens", "input_tokens": tokens}

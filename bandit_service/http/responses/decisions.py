@@ -184,6 +184,10 @@ class Decision(msgspec.Struct, kw_only=True):
         bool | UnsetType,
         doc("True if the quality is the weighted mean of the named metrics.", True),
     ] = UNSET
+    deployment: Annotated[
+        str | UnsetType,
+        doc("The arm's deployment that answered; absent if it has none, or none did.", "azure-eu"),
+    ] = UNSET
     answered_by: Annotated[
         str | UnsetType,
         doc("The arm whose model answered in the place of this one's; empty if none has it.", "o3"),
@@ -252,6 +256,7 @@ class DecisionRow(msgspec.Struct, kw_only=True, frozen=True):
         str, doc("The experiment that the unit takes part in, or empty.", "cheaper-models")
     ]
     variant: Annotated[str, doc("The unit's variant of it, or empty.", "treatment")]
+    route: Annotated[str, doc("The route that decided, or empty for the default one.", "")]
     signals: Annotated[
         Mapping[str, float],
         doc("The signals reported so far.", {"quality": 0.9, "cost_usd": 0.0007}),

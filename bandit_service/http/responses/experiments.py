@@ -144,6 +144,10 @@ class WhatIf(msgspec.Struct, kw_only=True, frozen=True):
     experiment: Annotated[
         str | None, doc("Whose decisions they are judged on; null for all.", "cheaper-models")
     ]
+    route: Annotated[
+        str | UnsetType,
+        doc("The route whose decisions they are; absent for the default one.", "support-bot"),
+    ] = UNSET
     since: Annotated[float | None, doc("Decisions from here on, UTC seconds.", None)]
     until: Annotated[float | None, doc("Decisions up to here.", None)]
     learning: Annotated[str, doc("How the candidates learn.", "along the log")]

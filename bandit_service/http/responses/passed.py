@@ -64,6 +64,12 @@ class TokenCount(msgspec.Struct, kw_only=True):
     input_tokens: Annotated[int, doc("Tokens of the prompt.", 14)]
 
 
+class InputTokens(TokenCount, kw_only=True):
+    """The same, as the Responses API tells it."""
+
+    object: Annotated[str, doc("What this is.", "response.input_tokens")]
+
+
 class Counted(_Passed, kw_only=True):
     """A request of Anthropic's Messages API, to be counted. Other fields are passed on."""
 

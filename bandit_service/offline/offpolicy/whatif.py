@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bandit_service.core.errors import Refused, in_words
+from bandit_service.core.experiments.spec import Experiment
 from bandit_service.offline.candidates import Candidate, checked
 from bandit_service.offline.questions import Questions
 from bandit_service.parsing.suggestions import did_you_mean
@@ -41,8 +42,8 @@ class WhatIf:
             settings.snapshots.stalled_s,
         )
 
-    async def ask(self, request: WhatIfRequest, experiment: str) -> dict[str, Any]:
-        """The report on an experiment's decisions, or on all where the request says so.
+    async def ask(self, request: WhatIfRequest, experiment: Experiment) -> dict[str, Any]:
+        """The report on an experiment's decisions, or on all of its route if the request says so.
 
         Raises Refused, and what `Questions.ask` raises.
         """
@@ -53,7 +54,7 @@ class WhatIf:
         found: dict[str, Any] = msgspec.json.decode(done.report)
         return found
 
-    def _job(self, request: WhatIfRequest, experiment: str) -> Job:
+    def _job(self, request: WhatIfRequest, experiment: Experiment) -> Job:
         from bandit_service.offline.offpolicy.child import Job
         from bandit_service.offline.offpolicy.fold import METRICS, Asked
         from bandit_service.offline.offpolicy.report import How
@@ -80,7 +81,8 @@ class WhatIf:
         half = (int(first_of(log)) + int(log.last)) // 2
         asked = Asked(
             candidates=candidates,
-            experiment=experiment if request.on == "experiment" else "",
+            route=experiment.route,
+            experiment=experiment.id if request.on == "experiment" else "",
             since=request.since,
             until=request.until,
             frozen=request.frozen,

@@ -410,9 +410,12 @@ class SharedWriter(Writer):
 
     def check_read_by_all(self, kind: type[ev.Event]) -> None:
         """Raise Unavailable if an open replica cannot read events of this kind."""
-        if ev.format_of(kind) > self.link.format:
+        self._check_read(ev.format_of(kind), ev.tag(kind))
+
+    def _check_read(self, needed: int, kind: str) -> None:
+        if needed > self.link.format:
             raise Unavailable(
-                f"a replica of an older release is open, which cannot read {ev.tag(kind)!r}; it "
+                f"a replica of an older release is open, which cannot read {kind!r}; it "
                 "can be written when all are of the newer one"
             )
 
@@ -568,7 +571,7 @@ class SharedWriter(Writer):
             self._check(command)
 
     def _outgoing(self, event: ev.AnyEvent, key: str, led: bool = False) -> Outgoing:
-        self.check_read_by_all(type(event))
+        self._check_read(ev.format_needed(event), ev.kind(event))
         record = self._record(event)
         subject = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         return Outgoing(Entry(record, subject if key else b"", self._applied), event, led)

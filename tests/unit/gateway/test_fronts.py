@@ -6,14 +6,16 @@ Each transcript is the whole of what goes over; the official packages' types are
 from __future__ import annotations
 
 import json
+import typing
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
+from anthropic.types import Message, RawMessageStreamEvent, ToolUnionParam
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai.types import responses as responses_types
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.responses import Response, ResponseStreamEvent
 from openai.types.responses.response_create_params import ResponseCreateParamsNonStreaming
@@ -344,6 +346,128 @@ def test_what_a_chat_cannot_say_of_responses_is_lost_by_name(
     lost = heard_of(front_of("responses"), BY_RESPONSES | more).lost
     assert lost is not None
     assert lost.param == field
+
+
+def _kinds_of(union: Any) -> list[str]:
+    """The types of tools that the union of a package has."""
+    found: list[str] = []
+    for each in typing.get_args(union):
+        kind = typing.get_type_hints(each, include_extras=False).get("type")
+        found += [name for name in typing.get_args(kind) if isinstance(name, str)]
+    return found
+
+
+HOSTED = [
+    *(("responses", kind) for kind in _kinds_of(responses_types.ToolParam)
+      if kind not in ("function", "namespace")),
+    *(("anthropic", kind) for kind in _kinds_of(ToolUnionParam) if kind != "custom"),
+]  # fmt: skip
+
+
+def test_the_packages_have_the_tools_that_providers_run() -> None:
+    assert {("responses", "web_search"), ("responses", "mcp"), ("responses", "shell"),
+            ("anthropic", "web_search_20250305"), ("anthropic", "memory_20250818"),
+            ("anthropic", "code_execution_20250825")} <= set(HOSTED)  # fmt: skip
+
+
+@pytest.mark.parametrize(("dialect", "kind"), HOSTED)
+def test_a_tool_that_a_provider_runs_is_for_its_own_api_alone(dialect: str, kind: str) -> None:
+    """Every kind that the official packages know, beside a function that any arm could call."""
+    api, function = {
+        "responses": ("Responses", {"type": "function", "name": "weather", "parameters": SCHEMA}),
+        "anthropic": ("Messages", {"name": "weather", "input_schema": SCHEMA}),
+    }[dialect]
+    body = {"responses": BY_RESPONSES, "anthropic": BY_MESSAGES}[dialect]
+    heard = heard_of(front_of(dialect), body | {"tools": [function, {"type": kind, "name": "x"}]})
+    assert heard.lost is not None
+    assert heard.lost.message == f"tools[1].type: only the {api} API has {kind!r}"
+    assert [each["function"]["name"] for each in heard.body["tools"]] == ["weather"]
+
+
+@pytest.mark.parametrize("sent", [_anthropic_request, _responses_request])
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"web_search_options": {"search_context_size": "low"}}, "web_search_options"),
+        ({"tools": [{"type": "custom", "custom": {"name": "sh"}}]}, "tools[0].type"),
+        ({"functions": [FUNCTION]}, "functions"),
+    ],
+)
+def test_what_only_chat_completions_has_reaches_no_other_api(
+    sent: Any, more: dict[str, Any], field: str
+) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **more}
+    with pytest.raises(Refused) as refused:
+        sent.request("/chat/completions", body)
+    assert refused.value.param == field
+
+
+CRM = {"type": "namespace", "name": "crm", "description": "Customers.", "tools": [
+    {"type": "function", "name": "find", "description": "One.", "parameters": SCHEMA,
+     "strict": False}]}  # fmt: skip
+
+
+def test_functions_of_a_namespace_are_called_by_both_names_elsewhere() -> None:
+    items = [
+        {"role": "user", "content": "x"},
+        {"type": "function_call", "call_id": "c1", "name": "find", "namespace": "crm",
+         "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "c1", "output": "Ann"},
+    ]  # fmt: skip
+    asked = {"input": items, "tools": [CRM], "tool_choice": {"type": "function", "name": "x"}}
+    heard = heard_of(front_of("responses"), BY_RESPONSES | asked)
+    assert heard.lost is None
+    function = {"name": "crm__find", "description": "One.", "parameters": SCHEMA}
+    assert heard.body["tools"] == [{"type": "function", "function": function}]
+    (called,) = [each["tool_calls"] for each in heard.body["messages"] if "tool_calls" in each]
+    assert called[0]["function"] == {"name": "crm__find", "arguments": "{}"}
+    walked(CHAT.validate_python(heard.body))
+
+
+def test_a_call_of_a_function_of_a_namespace_is_told_with_it_whole_and_streamed() -> None:
+    chunks = [_call(0, "c1", "crm__find", '{"city": "Oslo"}'), _call(1, "c2", "other", "{}"),
+              _chunk({}, "tool_calls"), USAGE]  # fmt: skip
+    events = _told("responses", chunks, {"tools": [CRM]})
+    for each in events:
+        RESPONSE_EVENT.validate_python(each)
+    names = [("find", "crm"), ("other", None)]
+    output = events[-1]["response"]["output"]
+    assert [(each["name"], each.get("namespace")) for each in output] == names
+    for kind in ("added", "done"):
+        items = [each["item"] for each in events if each["type"].endswith(f"output_item.{kind}")]
+        assert [(each["name"], each.get("namespace")) for each in items] == names
+    done = [each["name"] for each in events if each["type"].endswith("arguments.done")]
+    assert done == ["find", "other"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "field"),
+    [
+        ([CRM | {"tools": [{"type": "custom", "name": "sh"}]}], "tools[0].tools[0].type"),
+        ([CRM | {"name": "c" * 60}], "tools[0].tools[0].name"),
+        ([CRM, {"type": "function", "name": "crm__find", "parameters": SCHEMA}], "tools"),
+    ],
+)
+def test_a_namespace_that_no_other_api_can_have_is_lost_by_name(
+    tools: list[dict[str, Any]], field: str
+) -> None:
+    lost = heard_of(front_of("responses"), BY_RESPONSES | {"tools": tools}).lost
+    assert lost is not None
+    assert lost.param == field
+
+
+@pytest.mark.parametrize(
+    ("tool", "field"),
+    [
+        ({"type": "namespace", "tools": []}, "tools[0].name"),
+        ({"type": "namespace", "name": "crm"}, "tools[0].tools"),
+        (CRM | {"tools": [{"type": "function"}]}, "tools[0].tools[0].name"),
+    ],
+)
+def test_a_namespace_that_is_none_is_refused(tool: dict[str, Any], field: str) -> None:
+    with pytest.raises(Refused) as refused:
+        heard_of(front_of("responses"), BY_RESPONSES | {"tools": [tool]})
+    assert refused.value.param == field
 
 
 # --- answers

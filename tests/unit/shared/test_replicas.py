@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
+from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from bandit_service.runtime.shared.busy import Busy
@@ -829,6 +831,34 @@ async def test_nobody_writes_what_an_open_replica_cannot_read(start: Start, engi
     one.writer.link.rows = await one.shared.replicas()
     await one.writer.submit(lambda: event)
     assert one.world.leases.of("hour", "w", "service") == {1: 1.0}
+
+
+@pytest.mark.parametrize("field", ["weights", "latency_weight", "route"])
+async def test_nobody_writes_of_a_route_what_an_open_replica_would_overlook(
+    start: Start, engine: Engine, field: str
+) -> None:
+    """It would let the default route take part in the experiment, or reward by other weights."""
+    one, other = await start("one"), await start("other")
+    spec = ev.RouteSpec(id="bot", policy="uniform")
+    variants = (Variant(key="a", arm="a", weight=0.5), Variant(key="b", arm="b", weight=0.5))
+
+    def event(value: Any) -> ev.AnyEvent:
+        ts = one.writer.now()
+        if field == "route":
+            made = Experiment(id="e", variants=variants, route=value or "")
+            return ev.ExperimentChanged(ts=ts, experiment=made, status="draft")
+        changed = msgspec.structs.replace(spec, **{field: value} if value else {})
+        return ev.RouteChanged(ts=ts, route=changed, key="k")
+
+    engine.reads[other.name] = 3  # as the release before says it
+    one.writer.link.rows = await one.shared.replicas()
+    value = {"weights": {"stars": 2.0}, "latency_weight": 0.5, "route": "bot"}[field]
+    with pytest.raises(Unavailable, match="older release is open, which cannot read"):
+        await one.writer.submit(lambda: event(value))
+    await one.writer.submit(lambda: event(None))
+    await other.close()
+    one.writer.link.rows = await one.shared.replicas()
+    await one.writer.submit(lambda: event(value))
 
 
 def test_of_three_states_the_one_alone_may_not_lead() -> None:
