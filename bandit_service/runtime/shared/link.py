@@ -273,6 +273,7 @@ class Link:
 
     def carried_out(self, offset: int, upto: int) -> None:
         """Of the orders of erasures, those up to here, which erased records up to `upto`."""
+        self.ordered = max(self.ordered, upto)
         self._checkpoint.erased = offset
         self._checkpoint.ordered = max(self._checkpoint.ordered, upto)
         self._checkpoint.write()
