@@ -67,7 +67,7 @@ NINE = msgspec.msgpack.decode(
 )
 
 
-def _of_nine(data: Path) -> settings.Settings:
+def of_nine(data: Path) -> settings.Settings:
     return replace(
         _chosen(data),
         policy=settings.PolicySettings(NINE.policy, dict(NINE.parameters)),
@@ -165,7 +165,7 @@ def test_a_version_without_a_step_is_told() -> None:
 def test_a_trimmed_log_goes_on_from_the_version_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = _of_nine(tmp_path)
+    chosen = of_nine(tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     later = ev.Forgotten(ts=100.0, owner="another")
@@ -187,7 +187,7 @@ def test_a_trimmed_log_goes_on_from_the_version_before(
 
 
 def test_so_does_a_log_with_erased_records(tmp_path: Path) -> None:
-    chosen = _of_nine(tmp_path)
+    chosen = of_nine(tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     assert can_erase(log)
