@@ -73,9 +73,10 @@ def copied(copy: EventLog, events: Sequence[ev.Decided]) -> Set[str]:
 
     The log does not say so any more of a record that it deleted, and would take it twice.
     """
-    if not (events and can_trim(copy) and keeps_erased(copy)):
+    if not events or not can_trim(copy):
         return set()
     after = copy.offset_at(min(event.ts for event in events) - _LATE_S)
-    ids = {event.id for event in events}
-    begin = Offset(max(int(after), int(copy.first) - 1))
+    begin, ids = max(after, Offset(copy.first - 1)), {event.id for event in events}
+    if not keeps_erased(copy):
+        return set()
     return {record.eid for _, record in copy.records(begin) if record.eid in ids}
