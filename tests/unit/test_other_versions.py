@@ -70,7 +70,7 @@ def _golden(version: int) -> Before:
 NINE, ELEVEN = _golden(9), _golden(11)
 
 
-def _of(before: Before, data: Path) -> settings.Settings:
+def of_before(before: Before, data: Path) -> settings.Settings:
     return replace(
         _chosen(data),
         policy=settings.PolicySettings(before.policy, dict(before.parameters)),
@@ -160,7 +160,7 @@ def test_a_world_of_version_11_is_the_fold_of_its_events_but_for_who_answered() 
 def test_replicas_that_kept_a_snapshot_of_version_11_have_the_state_of_those_that_did_not(
     tmp_path: Path,
 ) -> None:
-    chosen = _of(ELEVEN, tmp_path)
+    chosen = of_before(ELEVEN, tmp_path)
     log, snapshots = ELEVEN.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, ELEVEN.key(chosen, 11), ELEVEN.snapshot)
     recovered = recovery.recover(log, chosen, snapshots)
@@ -194,7 +194,7 @@ def test_a_version_without_a_step_is_told() -> None:
 def test_a_trimmed_log_goes_on_from_the_version_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = _of(NINE, tmp_path)
+    chosen = of_before(NINE, tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     later = ev.Forgotten(ts=100.0, owner="another")
@@ -216,7 +216,7 @@ def test_a_trimmed_log_goes_on_from_the_version_before(
 
 
 def test_so_does_a_log_with_erased_records(tmp_path: Path) -> None:
-    chosen = _of(NINE, tmp_path)
+    chosen = of_before(NINE, tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     assert can_erase(log)
