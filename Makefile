@@ -122,8 +122,11 @@ $(VENV)/.jetstream: $(VENV)/.base
 run-scale: $(VENV)/.$(ENGINE) var/models/.exported ## three replicas on one log in servers of their own, with traffic; kill any, until Ctrl-C (ENGINE=jetstream)
 	@$(BIN)/python -m loadtest.scale --engine $(ENGINE)
 
-chaos-scale: $(VENV)/.$(ENGINE) var/models/.exported ## kill -9 and stop replicas and their servers FAULTS=200 times, and look what is left (ENGINE=jetstream)
+chaos-scale: $(VENV)/.$(ENGINE) $(VENV)/.test var/models/.exported ## kill -9 and stop replicas and their servers FAULTS=200 times, and look what is left (ENGINE=jetstream)
 	@$(BIN)/python -m loadtest.scale --kills $(FAULTS) --seed $(SEED) --engine $(ENGINE)
+ifeq ($(ENGINE),jetstream)
+	@$(BIN)/python -m pytest -q -n 0 tests/service/killed_on_jetstream.py
+endif
 
 bench-scale: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.demo var/models/.exported ## replicas on PostgreSQL and JetStream beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md

@@ -73,22 +73,25 @@ async def _listed(bucket: Any) -> list[tuple[str, str, int, float]]:
 
 
 async def save(apart: Apart, names: Names, key: str, at: Offset, state: bytes, keep: int) -> None:
-    """The older ones but `keep` are deleted, and those of other keys that are older than a day."""
+    """The older ones but `keep` are deleted, and those of other keys that are older than a day. It
+    may be older than those that are there: a keeper that stood still did not know of them.
+    """
     from nats.js import api
 
     async with _store(apart, names, made=True) as (wire, bucket):
         now = int((await Stream(wire, names.stream).state()).now)
         name = f"{int(at)}.{now}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-        before = await _listed(bucket)
         await bucket.put(name, state, api.ObjectMeta(name=name, description=key))
-        own = sorted((each for each in before if each[1] == key), key=lambda each: each[2])
-        same = [each for each in own if each[2] == at]
-        older = [each for each in own if each[2] != at]
-        gone = same + older[: max(0, len(older) - keep + 1)]
-        gone += [each for each in before if each[1] != key and each[3] < now - _DAY_S]
+        others = [each for each in await _listed(bucket) if each[0] != name]
+        own = [each for each in others if each[1] == key]
+        gone = {each[0] for each in own if each[2] == at}
+        gone |= {each[0] for each in others if each[1] != key and each[3] < now - _DAY_S}
+        offsets = sorted({int(at), *(each[2] for each in own)})[:-keep]
+        gone |= {each[0] for each in own if each[2] in offsets}
+        if int(at) in offsets:
+            gone.add(name)
         for each in gone:
-            if each[0] != name:
-                await bucket.delete(each[0])
+            await bucket.delete(each)
 
 
 async def all_of(apart: Apart, names: Names) -> list[tuple[str, Offset]]:

@@ -293,12 +293,14 @@ async def open_texts(
 ) -> Texts | None:
     """What keeps questions and answers; None where nothing is kept, and nothing is left of before.
 
-    Raises BadSettings where they cannot be encrypted.
+    Raises BadSettings where they cannot be encrypted, StoreError where their file cannot be used.
     """
     path = Path(settings.data_dir) / TEXTS
     if settings.texts.keep == OFF:
-        if path.exists():
-            path.unlink()
+        there = [each for each in (path, path.with_name(f"{TEXTS}-journal")) if each.exists()]
+        for each in there:  # a journal would be applied to the next file of this name
+            each.unlink()
+        if there:
             _log.info("texts.keep is off: the texts that were kept are deleted")
         return None
     try:
@@ -310,7 +312,11 @@ async def open_texts(
         raise StoreError(f"{path} cannot be opened: {error}") from None
     counted = telemetry.metrics.texts
     texts = Texts(router.writer, store, settings.texts, lambda result: counted(result).inc())
-    await texts.start()
+    try:
+        await texts.start()
+    except Unavailable as error:
+        store.close()
+        raise StoreError(f"{path}: {error.message}") from None
     router.texts, maintenance.forget_beside = texts, texts.forget
     return texts
 

@@ -44,7 +44,7 @@ from bandit_service.http.connections import (
 )
 from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.fast_path import FastPath, Head
+from bandit_service.http.fast_path import Head, fast_path_of
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
@@ -196,14 +196,17 @@ def _entrances(
     A span begins in the stack, so with tracing every request passes through it.
     """
     loop = asyncio.get_running_loop()
-    admission, fast = app[frame.ADMISSION], None
-    if app.get(tracing_http.TRACER) is None:
-        fast = FastPath(app)
+    admission = app[frame.ADMISSION]
+
+    def connection() -> Connection:
+        assert runner.server is not None
+        return Connection(runner.server, loop, idle_s, frame.failed)
+
+    traced = app.get(tracing_http.TRACER) is not None
+    fast = None if traced else fast_path_of(app, connection())
 
     def entrance() -> Entrance[Head]:
-        assert runner.server is not None
-        connection = Connection(runner.server, loop, idle_s, frame.failed)
-        return Entrance(connection, admission, door.closed_to, fast)
+        return Entrance(connection(), admission, door.closed_to, fast)
 
     return entrance
 

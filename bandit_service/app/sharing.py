@@ -107,12 +107,14 @@ def _begins_ts(copy: EventLog) -> float:
 def erased_at_start(link: Link, copy: EventLog, snapshots: FileSnapshots) -> None:
     """Delete this replica's snapshots of before the erasures, once one is there that knows what the
     records taught. Otherwise the next start looks again. Also those of before an erasure of long
-    ago, which a backup brought back.
+    ago, which a backup brought back, and those from which nothing can begin any more: the order of
+    an erasure may have been deleted with the log's oldest records while this replica was away.
     """
-    if link.ordered:
-        if snapshots.newest(Offset(link.ordered - 1)) < link.ordered:
+    before = max(link.ordered, int(first_of(copy)) - 1)
+    if before:
+        if snapshots.newest(Offset(before - 1)) < before:
             return
-        snapshots.forget(Offset(link.ordered))
+        snapshots.forget(Offset(before))
     link.carried_out(int(copy.last), link.ordered)
 
 
@@ -181,10 +183,13 @@ async def begun_from(
 
 
 async def _begun_from_any(shared: SharedLog, copy: EventLog, snapshots: FileSnapshots) -> None:
-    for key, at in await shared.snapshots():
-        reaches = first_of(copy) - 1 <= at <= copy.last and snapshot.is_of_this_version(key)
-        if reaches and await _put(shared, copy, snapshots, key, Offset(at - 1), at):
-            return
+    """Those of earlier versions come last: what they know is nowhere else after an upgrade."""
+    there = await shared.snapshots()
+    for version in (snapshot.VERSION, *snapshot.versions_before()):
+        for key, at in there:
+            reaches = first_of(copy) - 1 <= at <= copy.last and snapshot.is_of(key, version)
+            if reaches and await _put(shared, copy, snapshots, key, Offset(at - 1), at):
+                return
 
 
 async def _put(

@@ -32,6 +32,10 @@ class ServiceError(Exception):
         self.param = None if param is None else param[:LONGEST]
         self.headers: dict[str, str] = {}
 
+    def ended(self, why: str) -> None:
+        """Say also why nothing else is tried."""
+        self.message += f"; {why}"
+
     def body(self) -> dict[str, str | None]:
         """The `error` object of OpenAI's wire format."""
         return {

@@ -18,7 +18,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
 from policies import Policy
 
-VERSION = 11
+VERSION = 12
 """Goes up with any change of what the fold makes of the same events, or of how it is written.
 
 `upgrade.STEPS` then gets a step from the version before."""
@@ -49,7 +49,12 @@ def key_of(policy_key: str, capacity: int, per_item: int, version: int = VERSION
 
 def is_of_this_version(key: str) -> bool:
     """Whether `key_of` of this version made the key."""
-    return key.endswith(f"-v{VERSION}")
+    return is_of(key, VERSION)
+
+
+def is_of(key: str, version: int) -> bool:
+    """Whether `key_of` made the key for this version."""
+    return key.endswith(f"-v{version}")
 
 
 def versions_before() -> list[int]:

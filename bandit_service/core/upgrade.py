@@ -70,7 +70,12 @@ def _from_10(world: Parts) -> Parts:
     return world | {"catalogue": catalogue, "pending": pending}
 
 
-STEPS: dict[int, Callable[[Parts], Parts]] = {9: _from_9, 10: _from_10}
+def _from_11(world: Parts) -> Parts:
+    """Version 12 keeps which deployment answered a decision; that of earlier answers is unknown."""
+    return world
+
+
+STEPS: dict[int, Callable[[Parts], Parts]] = {9: _from_9, 10: _from_10, 11: _from_11}
 """By version: from the parts of its world to those of the next version's."""
 
 

@@ -49,21 +49,25 @@ class Embedding:
         and UpstreamError.
         """
         size = await apart(parts, lambda: size_of(body, parts=parts))
-        refused: Reply | None = None
+        refused: tuple[Rejected, ev.ArmSpec] | None = None
         failed: ServiceError | None = None
         settings, payer = self._resources.settings, Payer(tenant, key)
         allowance = Allowance(settings)
         for spec in self._candidates(model, size)[: settings.attempts]:
-            if allowance.spent():
+            if why := allowance.spent():
+                if refused is not None:
+                    refused[0].why = why
+                elif failed is not None and why not in failed.message:
+                    failed.ended(why)
                 break
             try:
                 return await self._asked(client, body, spec, size, payer, allowance)
             except Rejected as rejected:  # it may be about this arm
-                refused = refused or _refusal(rejected, spec)
+                refused = refused or (rejected, spec)
             except ServiceError as error:
                 failed = failed or error
         if refused is not None:
-            return refused
+            return _refusal(*refused)
         assert failed is not None
         raise failed
 

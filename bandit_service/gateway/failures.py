@@ -45,8 +45,11 @@ class Failed(Exception):
 class Rejected(Exception):
     """A provider refuses this request and is healthy itself; another arm may take it.
 
-    unsuited: it says that this model cannot do it, so others may, however many refused it.
+    unsuited: it says that this model cannot do it, so others may, however many refused it. why: why
+    no other model is asked; "" if none is left.
     """
+
+    why = ""
 
     def __init__(self, status: int, body: bytes, unsuited: bool = False) -> None:
         super().__init__(f"status {status}")
@@ -107,6 +110,8 @@ def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
             "param": None,
             "code": "upstream_rejected",
         }
+    if rejected.why:
+        error = {**error, "message": f"{error.get('message') or ''}; {rejected.why}"}
     return {"param": None, "code": None, **error, "arm": arm}
 
 

@@ -1,8 +1,8 @@
 """The fields of OpenAI's wire format that the gateway reads, and their types. Pure.
 
-A field of another type than OpenAI's is refused by its name. If it were passed on, it would look
-like the failure of an arm, or break the translation for another provider. null counts as absent,
-and a field that the gateway does not read is passed on whatever it is.
+A field of another type than OpenAI's, or a count below 1, is refused by its name. If it were passed
+on, it would look like the failure of an arm, or break the translation for another provider. null
+counts as absent, and a field that the gateway does not read is passed on whatever it is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 from bandit_service.core.errors import Refused
 
 Check = Callable[[Any], bool]
+_MOST = 1e15
+"""A larger number is not told in a message, since it may have any number of digits."""
 
 
 def _of(*kinds: type) -> Check:
@@ -33,9 +35,16 @@ def _either(*checks: Check) -> Check:
     return lambda value: any(check(value) for check in checks)
 
 
-_NUMBER, _TEXT, _OBJECT = _of(int, float), _of(str), _of(dict)
+_number, _TEXT, _OBJECT = _of(int, float), _of(str), _of(dict)
+
+
+def _count(value: Any) -> bool:
+    return _number(value) and value >= 1 and value % 1 == 0
+
+
 _WORD_OR_OBJECT = (_either(_TEXT, _OBJECT), "a text or an object")
-_A_NUMBER = (_NUMBER, "a number")
+_A_NUMBER = (_number, "a number")
+_A_COUNT = (_count, "a whole number from 1")
 _OF_BODY: dict[str, tuple[Check, str]] = {
     "stream": (_of(bool), "true or false"),
     "stream_options": (_OBJECT, "an object"),
@@ -48,8 +57,8 @@ _OF_BODY: dict[str, tuple[Check, str]] = {
     "stop": (_either(_TEXT, _texts), "a text or a list of texts"),
     "thinking": (_OBJECT, "an object"),
     "metadata": (_OBJECT, "an object"),
-    "n": _A_NUMBER,
-    "best_of": _A_NUMBER,
+    "n": _A_COUNT,
+    "best_of": _A_COUNT,
     "max_tokens": _A_NUMBER,
     "max_completion_tokens": _A_NUMBER,
     "temperature": _A_NUMBER,
@@ -74,5 +83,5 @@ def _checked(of: Mapping[str, Any], checks: Mapping[str, tuple[Check, str]], at:
     for name, (right, allowed) in checks.items():
         value = of.get(name)
         if value is not None and not right(value):
-            what = type(value).__name__
+            what = f"{value:g}" if _number(value) and abs(value) < _MOST else type(value).__name__
             raise Refused(f"{at}{name}: must be {allowed}, got {what}", param=f"{at}{name}")

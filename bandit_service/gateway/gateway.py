@@ -228,6 +228,8 @@ class Gateway:
             if why := request.allowance.spent():
                 if last is not None and why not in str(last[1]):
                     last[1].ended(why)
+                if refused:
+                    refused[0][1].why = why
                 return await self._unanswered(request.asked, refused, last, stream)
 
     def _exhausted(self, tried: int, refused: Refusals) -> bool:
@@ -376,7 +378,8 @@ class Gateway:
 
     def _keeps_text(self, exchange: RoutedExchange) -> bool:
         """Whether anything reads the answer after it is sent."""
-        return bool(self._judges) or exchange.duel or self._resources.router.texts is not None
+        texts = self._resources.router.texts
+        return bool(self._judges) or exchange.duel or (texts is not None and texts.answers)
 
     def _judge(self, request: ChatRequest, exchange: RoutedExchange, text: str | None) -> None:
         """Start background work after the answer is sent."""

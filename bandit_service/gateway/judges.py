@@ -57,9 +57,9 @@ def question_text(body: Mapping[str, Any]) -> str:
         content = message.get("content")
         if isinstance(content, list):
             content = "\n".join(
-                part["text"]
+                text
                 for part in content
-                if isinstance(part, dict) and isinstance(part.get("text"), str)
+                if isinstance(text := part.get("text") if isinstance(part, dict) else part, str)
             )
         if isinstance(content, str) and content:
             lines.append(f"{message.get('role', 'user')}: {content}")

@@ -2,7 +2,7 @@
 
 It teaches the policy of this service, so that it runs only where nothing can be spoiled: on the
 machine of whoever looks, with nothing configured, before the first decision. It ends as soon as
-anybody else decides. Its decisions have a unit and a tag of their own.
+anybody else decides or configures anything. Its decisions have a unit and a tag of their own.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ NAME = "demo"
 """The unit and the tag of its decisions."""
 QUERIES = 400
 PAUSE_S = 0.05
+_MIXED = "the log has decisions, outcomes or experiments, which it would be mixed with"
 
 
 class Demo:
@@ -63,8 +64,8 @@ class Demo:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
 
-    def _refusal(self) -> str:
-        """Why it may not run here; "" if it may."""
+    def _elsewhere(self) -> str:
+        """Why this is no service for a demo; "" if it is."""
         world, settings = self._router.world, self._configuration.settings
         if settings.keys or not is_loopback(settings.server.host) or self._router.writer.shared:
             return "it runs only on a service for one machine alone, without API keys"
@@ -72,8 +73,15 @@ class Demo:
         own = [record for record in world.offered() if record.spec not in DEFAULT_ARMS]
         if configured or settings.arms != DEFAULT_ARMS or own:
             return "it runs only where nothing is configured, with the arms that come by default"
-        if world.decisions or world.rewards or world.comparisons or world.experiments.specs:
-            return "the log has decisions, outcomes or experiments, which it would be mixed with"
+        return _MIXED if world.experiments.specs else ""
+
+    def _refusal(self) -> str:
+        """Why it may not begin; "" if it may."""
+        world = self._router.world
+        if why := self._elsewhere():
+            return why
+        if world.decisions or world.rewards or world.comparisons:
+            return _MIXED
         if importlib.util.find_spec("pareto_bandit") is None:
             return f"its recording is not installed; {install('demo', 'paretobandit')}"
         return ""
@@ -89,8 +97,8 @@ class Demo:
     async def _stream(self, recorded: Rows) -> None:
         most = self._router.rules.max_query_chars
         for row in recorded.rows:
-            if self._router.world.decisions > self._made:
-                return  # somebody else decides
+            if self._router.world.decisions > self._made or self._elsewhere():
+                return  # somebody else decides, or configures the service
             asked = wire.DecideRequest(
                 query=row.text[:most], unit=NAME, tags=[NAME], arms=recorded.arms
             )

@@ -67,7 +67,7 @@ class Entrance(asyncio.Protocol, Generic[H]):
         self._entered = 0.0
         self._known: H | None = None
         self._looked = False
-        self._held: list[bytes] | None = None
+        self._held: bytearray | None = None
         self._paused = False
 
     @property
@@ -136,13 +136,13 @@ class Entrance(asyncio.Protocol, Generic[H]):
         """The fast path has answered: what came meanwhile is the next request."""
         self.answered()
         held, self._held = self._held, None
-        if self._transport is None:
-            return
+        if self._transport is None or self._transport.is_closing():
+            return  # nobody would read the next answer
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
         if held:
-            self.data_received(b"".join(held))
+            self.data_received(bytes(held))
 
     def _taken(self, data: bytes) -> bool:
         """Whether the fast path answers this request, which came in one piece."""
@@ -153,7 +153,7 @@ class Entrance(asyncio.Protocol, Generic[H]):
         if self._known is None:
             return False
         assert self._length is not None
-        self._held = []
+        self._held = bytearray()
         body = data[len(data) - self._length :] if self._length else b""
         if self._fast.takes(self._known, body, self):
             return True
@@ -162,8 +162,8 @@ class Entrance(asyncio.Protocol, Generic[H]):
 
     def _hold(self, data: bytes) -> None:
         assert self._held is not None
-        self._held.append(data)
-        if not self._paused and sum(map(len, self._held)) > _MOST_HELD:
+        self._held += data
+        if not self._paused and len(self._held) > _MOST_HELD:
             assert self._transport is not None
             self._paused = True
             self._transport.pause_reading()

@@ -15,12 +15,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE, HttpRequestParser
 from multidict import CIMultiDictProxy
 
@@ -55,17 +56,34 @@ from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.stream_frames import is_plain
 
+if TYPE_CHECKING:
+    from aiohttp.base_protocol import BaseProtocol
+
 _log = logging.getLogger("bandit.access")
+_log_start = logging.getLogger("bandit.app")
 _DECIDE = "/v1/decide"
 _PATHS = frozenset((_DECIDE, *ANSWERS))
 _POST = b"POST "
-_LONGEST_LINE, _MOST_HEADERS = 8190, 128
-"""What aiohttp's server allows, too."""
+_LONGEST_LINE, _MOST_HEADERS = 8190, 127
+"""What aiohttp's server allows, too; the header with the length is one more."""
 _RARE = (AFTER, PATIENCE, IDEMPOTENCY_KEY, "Content-Encoding", "Content-Length")
 _MAX_UNREAD = 65_536
 _encoder = msgspec.json.Encoder()
 _REASONS = {each.value: each.phrase for each in HTTPStatus}
 _SERVER = f"Server: {SERVER_SOFTWARE}\r\n"
+_OF_AIOHTTP = (
+    "_drain_helper",
+    "_keepalive_handle",
+    "_keepalive_timeout",
+    "_loop",
+    "_next_keepalive_close_time",
+    "_process_keepalive",
+    "force_close",
+    "writing_paused",
+)
+"""What a `Connection` uses of its class in aiohttp while the fast path answers; most of it has no
+documentation, so that a later version may lack it."""
+_USUAL = b"POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: 1"
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -83,11 +101,42 @@ class Head(msgspec.Struct, frozen=True, gc=False):
         return self.path == "/v1/messages"
 
 
+def head_of(head: bytes, unconnected: BaseProtocol, loop: asyncio.AbstractEventLoop) -> Head | None:
+    """A head without its length, parsed; None if the request is not usual.
+
+    unconnected: what aiohttp's parser belongs to, here to no connection.
+    """
+    path = head[len(_POST) : head.find(b" ", len(_POST))].decode("latin-1")
+    if path not in _PATHS or not head.startswith(_POST):
+        return None
+    parser = HttpRequestParser(
+        unconnected,
+        loop,
+        _MAX_UNREAD,
+        max_line_size=_LONGEST_LINE,
+        max_field_size=_LONGEST_LINE,
+        max_headers=_MOST_HEADERS,
+    )
+    try:
+        messages, upgraded, tail = parser.feed_data(head + b"\r\n\r\n")
+    except Exception:  # noqa: BLE001 - aiohttp's server says what is wrong with it
+        return None
+    if len(messages) != 1 or upgraded or tail:
+        return None
+    message, headers = messages[0][0], messages[0][0].headers
+    usual = not (message.should_close or message.chunked or message.upgrade)
+    if not usual or any(name in headers for name in _RARE):
+        return None
+    seen, credentials = seen_in(headers), authorization(headers)
+    return Head(path, headers, seen, credentials, given_id(headers))
+
+
 class FastPath:
     """Of one application. Its clients' connections are `Connection`s."""
 
-    def __init__(self, app: web.Application) -> None:
-        self._app = app
+    def __init__(self, app: web.Application, unconnected: Connection) -> None:
+        """unconnected: as of `head_of`."""
+        self._app, self._unconnected = app, unconnected
         self._router, self._telemetry = app[ROUTER], app[TELEMETRY]
         self._gate, self._borders, self.ending = app[GATE], app[BORDERS], app[ENDING]
         self._draining = app[DRAINING]
@@ -97,30 +146,8 @@ class FastPath:
         self._told: list[_Decide] = []
 
     def head_of(self, head: bytes) -> Head | None:
-        """A head without its length, parsed; None if the request is not usual."""
-        path = head[len(_POST) : head.find(b" ", len(_POST))].decode("latin-1")
-        if path not in _PATHS or not head.startswith(_POST):
-            return None
-        parser = HttpRequestParser(
-            BaseProtocol(self._loop),
-            self._loop,
-            _MAX_UNREAD,
-            max_line_size=_LONGEST_LINE,
-            max_field_size=_LONGEST_LINE,
-            max_headers=_MOST_HEADERS,
-        )
-        try:
-            messages, upgraded, tail = parser.feed_data(head + b"\r\n\r\n")
-        except Exception:  # noqa: BLE001 - aiohttp's server says what is wrong with it
-            return None
-        if len(messages) != 1 or upgraded or tail:
-            return None
-        message, headers = messages[0][0], messages[0][0].headers
-        usual = not (message.should_close or message.chunked or message.upgrade)
-        if not usual or any(name in headers for name in _RARE):
-            return None
-        seen, credentials = seen_in(headers), authorization(headers)
-        return Head(path, headers, seen, credentials, given_id(headers))
+        """As of `entrance.Fast`."""
+        return head_of(head, self._unconnected, self._loop)
 
     def takes(self, head: Head, body: bytes, entrance: Entrance[Head]) -> bool:
         """As of `entrance.Fast`."""
@@ -165,7 +192,7 @@ class FastPath:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         if lines.count("\n") + lines.count("\r") > 2 * len(headers) or "\0" in lines:
             raise ValueError("a header has a line break in it")
-        ours = f"Date: {rfc822_formatted_time()}\r\n{_SERVER}x-request-id: {id}\r\n"
+        ours = f"Date: {_date(int(clock.now()))}\r\n{_SERVER}x-request-id: {id}\r\n"
         if of.head.anthropic:  # whose clients look for it under this name
             ours += f"request-id: {id}\r\n"
         writer = self._router.writer
@@ -214,8 +241,8 @@ class FastPath:
             reply = Reply(body, {"x-decision-id": made.id})
         else:
             reply = self._refused(made, one.head, one.id)
-        self._end(one.entrance, one.connection, self._written(one, reply))
-        tell(self._app, "POST", _DECIDE, reply.status, one.begun)
+        there = self._end(one.entrance, one.connection, self._written(one, reply))
+        tell(self._app, "POST", _DECIDE, reply.status if there else CLIENT_GONE, one.begun)
 
     def _refused(self, error: Exception | None, head: Head, id: str) -> Reply:
         if not isinstance(error, ServiceError):
@@ -225,22 +252,27 @@ class FastPath:
             self._telemetry.rejected(error)
         return refusal(error, id, anthropic=head.anthropic)
 
-    def _end(self, entrance: Entrance[Head], connection: Connection, data: bytes) -> None:
-        """Write an answer; the next request is begun when the client has read most of it."""
+    def _end(self, entrance: Entrance[Head], connection: Connection, data: bytes) -> bool:
+        """Write an answer; the next request is begun when the client has read most of it. Returns
+        whether the client is still there.
+        """
         transport = entrance.transport
-        if transport is not None and not transport.is_closing():
+        there = transport is not None and not transport.is_closing()
+        if transport is not None and there:
             transport.write(data)
-            if connection.writing_paused:
-                self.ending.begun(self._loop.create_task(_finished_when_read(entrance, connection)))
-                return
-        connection.ended_beside()
-        entrance.finished()
+        if there and connection.writing_paused:
+            self.ending.begun(self._loop.create_task(_finished_when_read(entrance, connection)))
+        else:
+            connection.ended_beside()
+            entrance.finished()
+        return there
 
     # --- the gateway
 
     async def _answered(self, head: Head, body: bytes, client: _Client) -> None:
         id = client.id
         logs.request_id.set(id)
+        logs.decision_id.set("")  # of the request before it on this connection
         begun, status = time.perf_counter(), CLIENT_GONE
         try:
             try:
@@ -267,6 +299,32 @@ class FastPath:
         finally:
             tell(self._app, "POST", head.path, status, begun)
             client.finished()
+
+
+def fast_path_of(app: web.Application, unconnected: Connection) -> FastPath | None:
+    """The fast path of an application; None, with a line in the log, if the installed aiohttp is
+    not made as it expects. Then aiohttp's server answers every request.
+    """
+    fast = FastPath(app, unconnected)
+    lacks = [name for name in _OF_AIOHTTP if not hasattr(unconnected, name)]
+    try:
+        usual = fast.head_of(_USUAL)
+        same = usual is not None and usual.id == "1" and list(usual.seen.host) == ["localhost"]
+        sees = fast.head_of(_USUAL + b"\r\nConnection: close") is None
+        if not (same and sees):
+            lacks.append("HttpRequestParser")
+    except Exception as error:  # noqa: BLE001 - whatever the parser is like
+        lacks.append(f"HttpRequestParser ({type(error).__name__})")
+    if lacks:
+        why = f"aiohttp lacks {', '.join(lacks)}"
+        _log_start.warning("usual requests take the slow path", extra={"why": why})
+        return None
+    return fast
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 async def _finished_when_read(entrance: Entrance[Head], connection: Connection) -> None:

@@ -102,7 +102,7 @@ async def forget_unit(request: web.Request) -> web.Response:
     )
     try:
         return reply(Erased(erased=await request.app[KEEPER].erase(owner)))
-    except (StoreError, FoldFailed) as error:
+    except (StoreError, FoldFailed, Unavailable) as error:
         raise Unavailable(
             f"the unit is forgotten, its records are erased as soon as that can be: {error}"
         ) from None

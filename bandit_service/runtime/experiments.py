@@ -252,9 +252,12 @@ class Experiments:
         if route and (own := self.world.routes.find(route).arms):
             offered &= set(own)
         if arm not in offered:
-            there_are = ", ".join(sorted(offered))
+            there_are, where = (
+                ", ".join(sorted(offered)),
+                f" by the route {route!r}" if route else "",
+            )
             raise Refused(
-                f"{at}: no arm {arm!r} is offered; expected one of {there_are}",
+                f"{at}: no arm {arm!r} is offered{where}; expected one of {there_are}",
                 param=at.split(".")[0],
             )
 

@@ -83,11 +83,6 @@ class TextStore:
         ).fetchone()
         return None if row is None else (row[0], self._opened(id, row[1]))
 
-    def has(self, id: str, since: float) -> bool:
-        """Whether the texts of a decision are kept."""
-        query = "SELECT 1 FROM texts WHERE id = ? AND ts >= ?"
-        return self._file.execute(query, (id, since)).fetchone() is not None
-
     def of_events(self, events: Sequence[int], since: float) -> dict[int, Text]:
         """Texts by the number of the event, of those that are kept under a key that is there."""
         marks = ", ".join("?" * len(events))
@@ -130,9 +125,9 @@ class TextStore:
         self._file.close()
 
     def _delete(self, ids: Iterable[tuple[str]]) -> None:
-        self._file.execute("BEGIN")
-        self._file.executemany("DELETE FROM texts WHERE id = ?", ids)
-        self._file.execute("COMMIT")
+        with self._file:  # nothing stays open where it fails
+            self._file.execute("BEGIN")
+            self._file.executemany("DELETE FROM texts WHERE id = ?", ids)
 
     def _opened(self, id: str, sealed: bytes) -> Text:
         nonce, rest = sealed[:_NONCE], sealed[_NONCE:]

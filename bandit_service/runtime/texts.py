@@ -17,21 +17,25 @@ from functools import partial
 from typing import TypeVar
 
 from bandit_service.core import events as ev
+from bandit_service.core.errors import Unavailable
 from bandit_service.core.history import ITEMS_PER_EVENT
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.runtime.bounded_child import NoAnswer
 from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.text_store import Text, TextStore
+from bandit_service.runtime.text_store import OtherKey, Text, TextStore
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings.sections import TextsSettings
 from bandit_service.settings.texts import BOTH
 
 _log = logging.getLogger("bandit.texts")
 _MOST_WAITING = 1_000
+_MOST_CHARS_WAITING = 20_000_000
 _TRIM_EVERY = 100
+_TRIM_S = 60.0
 _CLOSE_S, _READ_S = 5.0, 2.0
+_CUT = "\n[...]\n"
 T = TypeVar("T")
 
 
@@ -54,36 +58,46 @@ class Texts:
         self._redaction = Redaction(chosen.redact, chosen.patterns, chosen.redact_s)
         self._thread = ThreadPoolExecutor(1, "texts")
         self._waiting: deque[Callable[[], Awaitable[None]]] = deque()
-        self._more = asyncio.Event()
-        self._written, self._failing = 0, False
+        self._more, self._step = asyncio.Event(), asyncio.Event()
+        self._queued = self._done = 0
+        self._chars_waiting = self._written = 0
+        self._failing = False
         self._taught: OrderedDict[str, int] = OrderedDict()
-        self._task: Kept | None = None
+        self._tasks: list[Kept] = []
         writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
 
     async def start(self) -> None:
-        """Begin to write, without what was forgotten or has expired while nothing ran."""
+        """Begin to write, without what was forgotten or has expired while nothing ran.
+
+        Raises Unavailable where that cannot be deleted.
+        """
         present = self._writer.world.pending.decisions
         await self._run(partial(self._store.forget_unless, lambda id: id in present))
         await self._trim()
         self._queue(self._redaction.begin)  # so that the first text does not wait for it
-        self._task = self._writer.tasks.keep("texts", self._work_forever)
+        keep = self._writer.tasks.keep
+        self._tasks = [keep("texts", self._work_forever), keep("old texts", self._trim_forever)]
 
     async def close(self) -> None:
         """Write what waits, for some seconds, and close the file."""
         await self._caught_up(_CLOSE_S)
-        if self._task is not None:
-            await self._task.end()
+        for task in self._tasks:
+            await task.end()
         await self._redaction.close()
         await self._run(self._store.close)
         self._thread.shutdown()
 
     def note(self, decided: ev.Decided, question: str, answer: str | None = None) -> None:
         """Keep what was asked and answered."""
-        if len(self._waiting) >= _MOST_WAITING:
+        whole = (question,) if answer is None or not self.answers else (question, answer)
+        cut = any(len(text) > MAX_CHARS for text in whole)
+        said = tuple(shortened(text, MAX_CHARS) for text in whole)
+        chars = sum(map(len, said))
+        if len(self._waiting) >= _MOST_WAITING or self._chars_waiting + chars > _MOST_CHARS_WAITING:
             self._counted("dropped")
             return
-        answer = answer if self.answers else None
-        self._queue(lambda: self._put(decided, question, answer))
+        self._chars_waiting += chars
+        self._queue(lambda: self._put(decided, said, cut))
 
     def heard(self, what: Resolved, world: World) -> None:
         """Note by which event a decision's query was remembered, and forget whom to forget."""
@@ -109,9 +123,11 @@ class Texts:
         return None if found is None else (found[0] + self._chosen.ttl_s, found[1])
 
     async def has(self, id: str) -> bool:
-        """Whether texts of a decision are kept."""
-        await self._caught_up(_READ_S)
-        return await self._run(partial(self._store.has, id, self._since()))
+        """Whether texts of a decision are kept, under a key that is there."""
+        try:
+            return await self.of(id) is not None
+        except OtherKey:
+            return False
 
     async def of_neighbours(self, ids: Sequence[int]) -> dict[int, Text]:
         """The texts of remembered queries, by their numbers in the history."""
@@ -127,19 +143,16 @@ class Texts:
 
     def _queue(self, work: Callable[[], Awaitable[None]]) -> None:
         self._waiting.append(work)
+        self._queued += 1
         self._more.set()
 
     async def _caught_up(self, seconds: float) -> None:
         """Wait until all that was queued before is written, so long at most."""
-        reached = asyncio.Event()
-
-        async def reach() -> None:
-            reached.set()
-
-        self._queue(reach)
+        upto = self._queued
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await reached.wait()
+                while self._done < upto:
+                    await self._step.wait()
 
     async def _work_forever(self) -> None:
         while True:
@@ -147,18 +160,29 @@ class Texts:
                 work = self._waiting.popleft()
                 try:
                     await work()
-                except (sqlite3.Error, OSError) as error:
+                except Unavailable as error:
                     self._counted("failed")
                     if not self._failing:  # once, however long it lasts
-                        _log.error("texts not written", extra={"why": type(error).__name__})
+                        _log.error("texts not written", extra={"why": error.message})
                     self._failing = True
                 else:
                     self._failing = False
+                finally:
+                    self._done += 1
+                    self._step.set()
+                    self._step = asyncio.Event()
             self._more.clear()
             await self._more.wait()
 
-    async def _put(self, decided: ev.Decided, question: str, answer: str | None) -> None:
-        said = (question,) if answer is None else (question, answer)
+    async def _trim_forever(self) -> None:
+        """What is too old goes where nothing is asked any more, too."""
+        while True:
+            await asyncio.sleep(_TRIM_S)
+            await self._trim()
+            self._writer.tasks.well("old texts")
+
+    async def _put(self, decided: ev.Decided, said: tuple[str, ...], cut: bool) -> None:
+        self._chars_waiting -= sum(map(len, said))
         try:
             redacted = await self._redaction.of(*said)
         except NoAnswer as none:
@@ -171,13 +195,12 @@ class Texts:
             self._counted("gone")
             return
         most = self._chosen.max_chars
-        kept = [text[:most] for text in redacted.texts]
+        kept = [shortened(text, most) for text in redacted.texts]
         text = Text(
             question=kept[0],
-            answer=kept[1] if answer is not None else None,
+            answer=kept[1] if len(kept) > 1 else None,
             redacted=redacted.places,
-            cut=any(len(text) > most for text in redacted.texts)
-            or any(len(text) > MAX_CHARS for text in said),
+            cut=cut or any(len(text) > most for text in redacted.texts),
         )
         owner = ev.owner_of(decided.tenant, decided.unit)
         event = self._taught.get(decided.id)
@@ -194,4 +217,24 @@ class Texts:
         return self._writer.now() - self._chosen.ttl_s
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        """Its result, from the thread. Raises Unavailable where the file does not let it."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except (sqlite3.Error, OSError) as error:
+            raise Unavailable(f"the file of texts cannot be used: {error}") from None
+
+
+def shortened(text: str, most: int) -> str:
+    """At most so many characters of it: its beginning and its end, where the last message is.
+
+    >>> print(shortened("0123456789" * 2, 15))
+    0123
+    [...]
+    6789
+    """
+    if len(text) <= most:
+        return text
+    end = max(0, most - len(_CUT)) // 2
+    if not end:
+        return text[:most]
+    return text[: most - len(_CUT) - end] + _CUT + text[-end:]

@@ -14,17 +14,24 @@ from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
 
 OFF, QUESTIONS, BOTH = "off", "questions", "both"
+_ESCAPED = r"(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2})"
+"""Behind a character that is written as JSON or a URL writes it: its last letter is of no word."""
+_START = rf"(?:\b|{_ESCAPED})"
+_IP6 = r"[0-9a-fA-F]{1,4}"
 RULES: Mapping[str, str] = {
     "secret": (
         r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----[\s\S]{0,20000}?(?:-----END [A-Z ]{0,40}-----|\Z)"
-        r"|\b(?:sk|pk|rk)[-_][\w-]{12,}|\bbs_[\w-]{20,}|\bgh[pousr]_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
-        r"|\bxox[abprs]-[\w-]{10,}|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*"
+        rf"|{_START}(?:(?:sk|pk|rk)[-_][\w-]{{12,}}|bs_[\w-]{{20,}}|gh[pousr]_\w{{20,}}"
+        r"|AKIA[0-9A-Z]{16}\b|xox[abprs]-[\w-]{10,}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*)"
     ),
     "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}",
-    "iban": r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b",
-    "card": r"\b\d(?:[ -]?\d){12,18}\b",
-    "ip": r"\b(?:\d{1,3}\.){3}\d{1,3}\b|\b(?:[0-9a-fA-F]{1,4}:){4,7}[0-9a-fA-F]{1,4}\b",
-    "phone": r"(?<![\w.])(?:\+|\()?\d(?:[ ()./-]{0,2}\d){7,14}(?!\w)",
+    "iban": rf"{_START}[A-Z]{{2}}\d{{2}}(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?\b",
+    "card": rf"{_START}\d(?:[ -]?\d){{12,18}}\b",
+    "ip": (
+        rf"{_START}(?:(?:\d{{1,3}}\.){{3}}\d{{1,3}}\b|(?:{_IP6}:){{4,7}}{_IP6}\b"
+        rf"|(?=[0-9a-fA-F:]{{0,38}}\d)(?:{_IP6}:){{1,6}}(?::{_IP6}){{1,6}}\b)"
+    ),
+    "phone": rf"(?:(?<![\w.])|{_ESCAPED})(?:\+|\()?\d(?:[ ()./-]{{0,2}}\d){{7,14}}(?!\w)",
 }
 """What can be taken out by name, in the order in which it is."""
 MOST_PATTERNS = 32

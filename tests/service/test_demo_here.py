@@ -40,18 +40,23 @@ async def test_an_empty_service_learns_from_it_and_it_runs_once(
         assert (status, "mixed with" in told["error"]["message"]) == (409, True)
 
 
-async def test_it_ends_where_somebody_else_decides(
-    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+ARM = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}
+ARMS = [{"id": "mine", **ARM}]
+
+
+@pytest.mark.parametrize("configures", [False, True])
+async def test_it_ends_where_somebody_else_decides_or_configures(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, configures: bool
 ) -> None:
     monkeypatch.setattr(demo, "QUERIES", 100_000)
     async with serving(tmp_path / "var", models) as client:
         assert (await client.post("/v1/demo", {}))[0] == 202
-        await client.decide()
+        if configures:
+            assert (await client.call("PUT", "/v1/arms/mine", ARM))[0] == 201
+        else:
+            await client.decide()
         await until(lambda: _ended(client))
         assert (await client.get("/v1/demo"))[1]["decisions"] < 100
-
-
-ARMS = [{"id": "mine", "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}]
 
 
 @pytest.mark.parametrize("keyed", [True, False])

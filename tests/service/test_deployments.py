@@ -213,8 +213,27 @@ async def test_the_calls_of_all_arms_count_for_one_request(tmp_path: Path, model
     ) as it:
         for id in ("model", *(each["id"] for each in spare)):
             it.one.behaviour[id] = it.two.behaviour[id] = "unsuited"
-        status, _, _ = await it.ask()
+        status, _, body = await it.ask()
         assert (status, sum(it.calls())) == (400, 2)
+        message = json.loads(body)["error"]["message"]
+        assert message == "too long; no other is called after 2 calls (gateway.max_calls)"
+
+
+@pytest.mark.parametrize("how", ["500", "rejected"])
+async def test_the_calls_of_all_embedders_count_for_one_request(
+    tmp_path: Path, models: Path, how: str
+) -> None:
+    arms = [
+        _ARM | {"id": f"e{i}", "upstream": "two", "kind": "embedding", "dimensions": 3}
+        for i in range(3)
+    ]
+    async with deployed(tmp_path, models, more=arms, BANDIT_GATEWAY_MAX_CALLS="2") as it:
+        it.two.behaviour |= {each["id"]: how for each in arms}
+        body = {"model": "auto", "input": "Hello"}
+        _, told = await it.client.post("/v1/embeddings", body)
+        assert it.calls() == (0, 2)
+        says = "; no other is called after 2 calls (gateway.max_calls)"
+        assert told["error"]["message"].endswith(says), told
 
 
 async def test_retry_after_keeps_a_deployment_out(tmp_path: Path, models: Path) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bandit_service import logs
+from bandit_service.http import fast_path
 from bandit_service.http.fast_path import FastPath
-from tests.service.provider import HELLO, a_gateway
-from tests.service.running import Client, a_vector
+from tests.service.keyring import Keyring
+from tests.service.provider import HELLO, a_gateway, until
+from tests.service.running import Client, a_vector, serving
 
 _CHANGES = ("date", "x-decision-id", "x-request-id", "x-feedback-token", "request-id",
             "content-length", "x-arm", "retry-after")  # fmt: skip
@@ -153,3 +157,101 @@ async def test_a_kept_connection_ends_when_it_is_idle_and_not_before(
             assert await reader.read() == b""
         assert taken == [True] * 3
         writer.close()
+
+
+async def test_each_request_of_a_connection_is_admitted_by_itself(
+    tmp_path: Path, models: Path, taken: list[bool]
+) -> None:
+    few = {"rate_per_s": 0.001, "burst": 2}
+    ring = Keyring(app={}, few=few, old={"expires": "2020-01-01"}, ops={"scopes": ["admin"]})
+    async with serving(tmp_path / "var", models, **ring.environ) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+
+        async def told(*more: str, by: str = "") -> int:
+            said = (f"Authorization: Bearer {ring[by]}\r\n",) if by else ()
+            writer.write(_post("/v1/decide", {"embedding": _VECTOR}, *said, *more))
+            first, headers, _ = await _answer(reader)
+            assert ("www-authenticate" in headers) == ("401" in first)
+            return int(first.split()[1])
+
+        foreign = "Origin: http://elsewhere.example\r\n"
+        assert [await told(by="app"), await told(), await told(by="app")] == [200, 401, 200]
+        assert [await told(foreign, by="app"), await told(by="app")] == [403, 200]
+        assert [await told(by="few") for _ in range(3)] == [200, 200, 429]
+        assert [await told(by="app"), await told(by="old")] == [200, 401]
+        assert await told(by="app") == 200
+        assert (await client.by(ring["ops"]).call("DELETE", "/v1/keys/app"))[0] == 200
+        assert await told(by="app") == 401, "the head is the one before, byte for byte"
+        assert taken == [True] * 12
+        writer.close()
+
+
+async def test_a_client_that_left_before_its_answer_is_logged_as_one(
+    tmp_path: Path, models: Path, taken: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bandit.access")
+    async with serving(tmp_path / "var", models) as client:
+        host, port = client.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(_post("/v1/decide", {"embedding": _VECTOR}))
+        writer.write_eof()  # for aiohttp, too, this is to leave
+
+        async def logged() -> bool:
+            return any(each.name == "bandit.access" for each in caplog.records)
+
+        await until(logged)
+        (one,) = (vars(each) for each in caplog.records if each.name == "bandit.access")
+        assert (one["endpoint"], one["code"], taken) == ("POST /v1/decide", 499, [True])
+        writer.close()
+
+
+async def test_a_request_that_was_held_is_not_logged_with_the_decision_before_it(
+    tmp_path: Path, models: Path, taken: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "bandit.access")
+    decisions: list[str] = []
+
+    def noted(_: logging.LogRecord) -> bool:
+        decisions.append(logs.decision_id.get())
+        return True
+
+    async with a_gateway(tmp_path, models) as (client, provider):
+        provider.behaviour["alpha"] = "500 at the end"
+        host, port = client.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(_post("/v1/chat/completions", _CHAT | {"model": "alpha"}))
+        await until(lambda: _is(bool(provider.seen)))
+        writer.write(_post("/v1/chat/completions", b"{}"))
+        logging.getLogger("bandit.access").addFilter(noted)
+        try:
+            provider.finish.set()
+            assert [(await _answer(reader))[0].split()[1] for _ in range(2)] == ["500", "400"]
+        finally:
+            logging.getLogger("bandit.access").removeFilter(noted)
+        assert taken == [True, True]
+        assert (bool(decisions[0]), decisions[1:]) == (True, [""])
+        writer.close()
+
+
+async def _is(there: bool) -> bool:
+    return there
+
+
+@pytest.mark.parametrize("lacks", ["an attribute", "the parser's form"])
+async def test_with_an_aiohttp_of_another_make_its_own_server_answers(
+    tmp_path: Path,
+    models: Path,
+    taken: list[bool],
+    lacks: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if lacks == "an attribute":
+        monkeypatch.setattr(fast_path, "_OF_AIOHTTP", ("_not_there_any_more",))
+    else:
+        monkeypatch.setattr(fast_path, "HttpRequestParser", lambda protocol: protocol)
+    async with serving(tmp_path / "var", models) as client:
+        ((first, _, _),) = await _asked(client, _post("/v1/decide", {"embedding": _VECTOR}))
+        assert (first, taken) == ("HTTP/1.1 200 OK", [])
+    assert "usual requests take the slow path" in caplog.text

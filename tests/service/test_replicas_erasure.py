@@ -19,11 +19,12 @@ from bandit_service.core import events as ev
 from bandit_service.core.events import owner_of
 from bandit_service.core.world import World
 from bandit_service.runtime import maintenance, recovery
+from bandit_service.runtime.shared import erasing
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.turning import PolicyTurn
 from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
-from store import Offset, StoreError, Unsure
+from store import Offset, SharedLog, StoreError, Unsure
 from store.jetstream import JetStreamLog
 from store.postgres import PostgresLog
 from store.sqlite import SqliteLog
@@ -40,6 +41,7 @@ UNIT = "someone-0192-marked"
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of an erasure waits for upkeep to look, and for a snapshot."""
     monkeypatch.setattr(maintenance, "_LOOK_S", 0.02)
+    monkeypatch.setattr(erasing, "_SWEEP_S", 0.5)
     fold_here(monkeypatch)
 
 
@@ -137,6 +139,8 @@ async def test_units_are_erased_at_every_replica_and_in_the_database(
         ) == ((200, {"erased": 8}), (200, {"erased": 0}))
         await _erased_everywhere(postgres, tmp_path, "r0", "r1")
         assert not worlds[0].erasures.owners
+        await _stored_by_one_that_stood_still(postgres, tmp_path)
+        await _erased_everywhere(postgres, tmp_path, "r0", "r1")
         await _lived(clients, 8, 10)
         assert await same(worlds) != before
         # another policy learns from the same records everywhere
@@ -157,6 +161,28 @@ async def test_units_are_erased_at_every_replica_and_in_the_database(
             assert {row["differs"] for row in rows["replicas"]} <= {False, None}
     async with replicas(2, tmp_path, models, postgres, **environ) as found:
         await same([world for _, world in found])
+
+
+async def _stored_by_one_that_stood_still(postgres: Engine, path: Path) -> None:
+    """An earlier keeper wakes, and ends what it had begun; it is gone soon."""
+    log = _shared_log(postgres, path)
+    await log.connect()
+    late = (await log.snapshots())[0][0], Offset(3)
+    await log.save_snapshot(*late, UNIT.encode(), 3)
+    async with asyncio.timeout(60):
+        while late in await log.snapshots():
+            await asyncio.sleep(0.05)
+    assert await log.snapshots()
+    await log.close()
+
+
+def _shared_log(engine: Engine, path: Path) -> SharedLog:
+    name = shared(path, engine)["BANDIT_LOG_NAME"]
+    return (
+        _on_jetstream(name, engine)
+        if isinstance(engine, NatsServers)
+        else PostgresLog(engine.dsn, name)
+    )
 
 
 async def _joined(

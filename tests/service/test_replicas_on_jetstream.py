@@ -1,4 +1,7 @@
-"""What replicas do on a log in PostgreSQL, by some of the same tests on one in NATS JetStream."""
+"""What replicas do on a log in PostgreSQL, by some of the same tests on one in NATS JetStream.
+
+Those of processes that are killed take long: `make chaos-scale ENGINE=jetstream` has them.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,19 @@ import pytest
 
 from loadtest.nats import NatsServers
 from tests.service import (
-    test_replicas_budgets,
     test_replicas_erasure,
     test_replicas_experiments,
     test_replicas_metrics,
     test_replicas_policy,
-    test_replicas_upgraded,
 )
 
-test_a_killed_replica_with_a_slice = (
-    test_replicas_budgets.test_a_killed_replica_with_a_slice_makes_nobody_exceed
-)
 test_an_experiment = test_replicas_experiments.test_an_experiment_is_one_for_all_replicas
 test_a_policy = test_replicas_policy.test_all_replicas_change_their_policy_at_one_offset
-test_an_older_release = (
-    test_replicas_upgraded.test_what_the_older_release_cannot_read_waits_until_it_has_left
-)
 
 erased_soon = test_replicas_erasure._soon
 test_units = test_replicas_erasure.test_units_are_erased_at_every_replica_and_in_the_database
 test_one_away = (
     test_replicas_erasure.test_a_replica_that_was_away_erases_its_copy_and_has_the_same_state
-)
-test_a_killed_keeper = (
-    test_replicas_erasure.test_kill_9_of_the_keeper_after_its_order_leaves_one_log_and_one_state
 )
 test_metrics = test_replicas_metrics.test_other_weights_of_one_that_starts_are_taught_once_and_alike
 test_a_session = test_replicas_metrics.test_a_session_over_three_is_rewarded_once_whoever_is_told

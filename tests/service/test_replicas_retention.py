@@ -13,9 +13,10 @@ import pytest
 from bandit_service import cli
 from bandit_service.runtime import maintenance
 from bandit_service.runtime.shared import migrating, retaining
+from bandit_service.runtime.shared.spool import Spool
 from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
-from store import SharedLog, Unsure
+from store import Offset, SharedLog, Unsure
 from store.jetstream import JetStreamLog
 from store.postgres import PostgresLog
 from store.sqlite import SqliteLog
@@ -177,6 +178,28 @@ async def test_a_log_with_erased_and_deleted_events_is_migrated_there_on_and_bac
         assert _begins(new) == began
     async with opened(alone, models) as (_, world):
         assert world.digest() == digest
+
+
+async def test_a_decision_that_was_killed_with_its_replica_is_not_appended_after_it_was_deleted(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All stopped at once, and the others came back first: the log does not know it any more."""
+    with monkeypatch.context() as killed:
+        killed.setattr(Spool, "drop", lambda *_: None)  # it had no time to
+        async with replicas(1, tmp_path, models, postgres) as [(client, world)]:
+            for i in range(2):
+                id = (await client.decide(embedding=a_vector(i)))["decision_id"]
+                assert await patiently(client, id, 1.0) == "accepted"
+            before = world.digest()
+    log = _log(postgres, tmp_path)
+    await log.connect()
+    await log.trim(Offset((await log.find([id]))[id]))
+    head = (await log.state()).head
+    async with opened(tmp_path / "r0", models, **shared(tmp_path, postgres)) as (client, world):
+        assert (world.digest(), (await log.state()).head) == (before, head)
+        assert await patiently(client, id, 1.0) == "duplicate"
+        await client.decide(embedding=a_vector(2))
+    await log.close()
 
 
 def _once_more(engine: Engine) -> Any:

@@ -238,6 +238,8 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
             assert "experiment" not in await client.decide(query=f"q {i}", unit=f"u{i}")
         _, results = await client.get("/v1/experiments/trial/results")
         assert sum(side["decisions"] for side in results["variants"]) == 12
+        decides = [side["decides"] for side in results["variants"]]
+        assert decides == ["the policy of the route support-bot", "uniform"]
         ask = {"policies": [{"name": "epsilon_greedy"}], "anyway": True}
         for on, decisions in (("experiment", 12), ("service", 18)):
             status, told = await client.post("/v1/experiments/trial/whatif", {**ask, "on": on})
@@ -252,6 +254,15 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
             "PUT", "/v1/experiments/x", {**trial, "id": "x", "route": "no"}
         )
         assert (status, body["error"]["param"]) == (404, "route")
+        fixed = [{"key": "a", "weight": 0.5}, {"key": "b", "weight": 0.5, "arm": "alpha"}]
+        status, body = await client.call(
+            "PUT", "/v1/experiments/x", {"route": "support-bot", "variants": fixed}
+        )
+        assert (status, body["error"]["message"]) == (
+            400,
+            "variants.b: no arm 'alpha' is offered by the route 'support-bot'; "
+            "expected one of beta, gamma",
+        )
         digest = world.digest()
     async with opened(tmp_path / "var", models, **environ) as (client, world):
         assert world.digest() == digest

@@ -105,6 +105,8 @@ def test_what_was_asked_is_told_with_its_roles_and_without_images() -> None:
     }
     assert judges.question_text(body) == "system: Be brief\nuser: What is it?"
     assert judges.question_text({"prompt": "Once"}) == "user: Once"
+    assert judges.question_text({"prompt": ["Once", "Twice"]}) == "user: Once\nTwice"
+    assert judges.question_text({"prompt": [[1, 2]]}) == ""
 
 
 @given(st.text(max_size=200), st.text(max_size=200))

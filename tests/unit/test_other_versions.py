@@ -33,7 +33,7 @@ ARMS = 20
 
 
 class Before(msgspec.Struct):
-    """Events, and the snapshot of them by the last version that wrote version 9."""
+    """Events, and the snapshot of them by the last version that wrote its version."""
 
     policy: str
     parameters: dict[str, Any]
@@ -49,8 +49,8 @@ class Before(msgspec.Struct):
             apply(world, ev.decode(body))
         return world
 
-    def key(self, chosen: settings.Settings) -> str:
-        return recovery.snapshot_key(chosen.policy, chosen, 9)
+    def key(self, chosen: settings.Settings, version: int = 9) -> str:
+        return recovery.snapshot_key(chosen.policy, chosen, version)
 
     def log(self, chosen: settings.Settings) -> EventLog:
         """The events in a log, each of the owner of its decision's number."""
@@ -62,16 +62,19 @@ class Before(msgspec.Struct):
         return log
 
 
-NINE = msgspec.msgpack.decode(
-    (Path(__file__).parents[1] / "golden" / "world-9.msgpack").read_bytes(), type=Before
-)
+def _golden(version: int) -> Before:
+    path = Path(__file__).parents[1] / "golden" / f"world-{version}.msgpack"
+    return msgspec.msgpack.decode(path.read_bytes(), type=Before)
 
 
-def _of_nine(data: Path) -> settings.Settings:
+NINE, ELEVEN = _golden(9), _golden(11)
+
+
+def of_before(before: Before, data: Path) -> settings.Settings:
     return replace(
         _chosen(data),
-        policy=settings.PolicySettings(NINE.policy, dict(NINE.parameters)),
-        history=settings.HistorySettings(capacity=NINE.capacity),
+        policy=settings.PolicySettings(before.policy, dict(before.parameters)),
+        history=settings.HistorySettings(capacity=before.capacity),
     )
 
 
@@ -140,6 +143,32 @@ def test_a_world_of_version_9_is_the_fold_of_its_events() -> None:
         assert codec.dump(world.learners[label].state) in NINE.snapshot, "it knows what it knew"
 
 
+def test_a_world_of_version_11_is_the_fold_of_its_events_but_for_who_answered() -> None:
+    """It has deployments, a route, an experiment and a metric."""
+    made = {ELEVEN.policy: policies.load(ELEVEN.policy)}
+    kept = snapshot.read(ELEVEN.snapshot)
+    world, anew = snapshot.restore_before(kept, 11, made, ELEVEN.policy)
+    folded = ELEVEN.folded()
+    known = {one.deployment for one in folded.pending.decisions.values()}
+    assert (anew, known) == ([], {"", "one", "two"})
+    assert world.digest() != folded.digest()
+    for one in folded.pending.decisions.values():
+        one.deployment = ""
+    assert world.digest() == folded.digest()
+
+
+def test_replicas_that_kept_a_snapshot_of_version_11_have_the_state_of_those_that_did_not(
+    tmp_path: Path,
+) -> None:
+    chosen = of_before(ELEVEN, tmp_path)
+    log, snapshots = ELEVEN.log(chosen), assembly.open_snapshots(chosen)
+    snapshots.save(log.last, ELEVEN.key(chosen, 11), ELEVEN.snapshot)
+    recovered = recovery.recover(log, chosen, snapshots)
+    folded = recovery.replayed(log, chosen)
+    log.close()
+    assert recovered.world.digest() == folded.world.digest()
+
+
 def test_a_part_that_was_not_there_begins_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     def without(world: upgrade.Parts) -> upgrade.Parts:
         moved = upgrade.STEPS[8](world)
@@ -165,7 +194,7 @@ def test_a_version_without_a_step_is_told() -> None:
 def test_a_trimmed_log_goes_on_from_the_version_before(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    chosen = _of_nine(tmp_path)
+    chosen = of_before(NINE, tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     later = ev.Forgotten(ts=100.0, owner="another")
@@ -187,7 +216,7 @@ def test_a_trimmed_log_goes_on_from_the_version_before(
 
 
 def test_so_does_a_log_with_erased_records(tmp_path: Path) -> None:
-    chosen = _of_nine(tmp_path)
+    chosen = of_before(NINE, tmp_path)
     log, snapshots = NINE.log(chosen), assembly.open_snapshots(chosen)
     snapshots.save(log.last, NINE.key(chosen), NINE.snapshot)
     assert can_erase(log)

@@ -87,7 +87,9 @@ def results(
             _variant(spec, trial, one, weight, now)
             for one, weight in zip(spec.served, trial.effective(spec), strict=True)
         ],
-        shadows=[_shadow(one, trial.shadows.get(one.key, ShadowSide())) for one in spec.shadows],
+        shadows=[
+            _shadow(spec, one, trial.shadows.get(one.key, ShadowSide())) for one in spec.shadows
+        ],
         split=_split(trial),
         guardrails=_guardrails(spec, trial),
         ramp=Ramp(step=step_of(spec), steps=len(spec.ramp)),
@@ -129,6 +131,11 @@ def _split(trial: Trial) -> Split:
     )
 
 
+def _usual(spec: Experiment) -> str:
+    """What decides outside the experiment, in words."""
+    return f"the policy of the route {spec.route}" if spec.route else "the policy that serves"
+
+
 def _variant(
     spec: Experiment, trial: Trial, one: Variant, weight: float, now: float | None
 ) -> VariantResults:
@@ -154,7 +161,7 @@ def _variant(
     shown = VariantResults(
         key=one.key,
         control=one.key == spec.control.key,
-        decides=one.arm or one.policy or "the policy that serves",
+        decides=one.arm or one.policy or _usual(spec),
         learning="nothing (one arm)" if one.arm else one.learning,
         weight=weight,
         held=one.key in trial.held,
@@ -320,11 +327,11 @@ def _less(
     return means.mean(means.Sample(gap.n, -gap.mean, gap.variance), spec.alpha)
 
 
-def _shadow(one: Variant, side: ShadowSide) -> ShadowResults:
+def _shadow(spec: Experiment, one: Variant, side: ShadowSide) -> ShadowResults:
     """Agreement, cost and the off-policy estimate, or the reason why there is none."""
     shown = ShadowResults(
         key=one.key,
-        decides=one.policy or "the policy that serves",
+        decides=one.policy or _usual(spec),
         learning="shared",
         decisions=side.decisions,
         rewards=side.rewards,

@@ -30,6 +30,7 @@ from store import EventLog, Offset, SharedErasable, StoreError, can_erase, first
 _log = logging.getLogger("bandit.replica")
 _KEY = "catalogue"
 _LOOK_S, _APPLIES_S, _PATIENCE_S = 0.1, 30.0, 60.0
+_SWEEP_S = 60.0
 _TAGS = tuple(ev.tag(kind).encode() for kind in (ev.ErasureOrdered, ev.Forgotten))
 
 
@@ -55,6 +56,7 @@ class SharedErasure:
         self._begun: _Begun | None = None
         self._forgotten: dict[str, int] = {}
         self._awaited: dict[str, int] = {}
+        self._swept = -_SWEEP_S
         self._one = asyncio.Lock()
         writer.listen(self._heard)
         maintenance.erasing = self
@@ -75,6 +77,17 @@ class SharedErasure:
         owners = list(self._writer.world.erasures.owners)
         if owners and self._writer.keeps:
             await self._everywhere(owners)
+        if self._writer.keeps and time.monotonic() - self._swept >= _SWEEP_S:
+            await self._sweep()
+            self._swept = time.monotonic()
+
+    async def _sweep(self) -> None:
+        """Delete what a keeper of before, that stood still, put there after an erasure."""
+        before = Offset(self._writer.link.ordered)
+        offsets = [at for _, at in await self._shared.snapshots()] if before else []
+        if offsets and min(offsets) < before <= max(offsets):
+            await self._shared.forget_snapshots(before)
+            _log.warning("a snapshot of before an erasure is deleted", extra={"before": before})
 
     async def carry_out(self) -> None:
         """Erase this replica's copy, as far as it is ordered."""

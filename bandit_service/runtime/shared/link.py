@@ -70,7 +70,8 @@ class Link:
     these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
     may not join, where others fold by another key. forgotten, ordered: the owners that were
     forgotten since the start before, and when, and up to where records were ever erased. begins_ts:
-    the time of the log's oldest record, if this replica was away when others were deleted.
+    the time of the log's oldest record, if this replica was away when others were deleted. base: up
+    to where the log's records were deleted when this replica joined.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class Link:
         self.place = checkpoint.place
         self.lease: Lease | None = None
         self.rows: list[Replica] = []
-        self.lost = self.epoch = self.slot = 0
+        self.lost = self.epoch = self.slot = self.base = 0
         self.forgotten: dict[str, float] = {}
         self.ordered, self.begins_ts = 0, 0.0
         self.other_key = self.unreadable = ""
@@ -165,7 +166,7 @@ class Link:
         one. Nothing is applied meanwhile, since the epoch has changed.
         """
         last = self._copy.last
-        base = (await self.shared.state()).base
+        base = self.base = (await self.shared.state()).base
         if last < base:
             raise Trimmed(int(last), base + 1)
         place = since_of(self.place, self._copy, base)
@@ -273,6 +274,7 @@ class Link:
 
     def carried_out(self, offset: int, upto: int) -> None:
         """Of the orders of erasures, those up to here, which erased records up to `upto`."""
+        self.ordered = max(self.ordered, upto)
         self._checkpoint.erased = offset
         self._checkpoint.ordered = max(self._checkpoint.ordered, upto)
         self._checkpoint.write()

@@ -5,12 +5,15 @@ So a killed process loses none: the next start appends what it finds here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import store
 from bandit_service.core import events as ev
-from store import Offset, Record, can_erase, can_trim, first_of
+from store import EventLog, Offset, Record, can_erase, can_trim, first_of, keeps_erased
+
+_LATE_S = 3600.0
+"""By how much a decision may be older than records before it: it waited for the log so long."""
 
 
 class Spool:
@@ -63,3 +66,17 @@ class Spool:
     def close(self) -> None:
         """Close the file."""
         self._log.close()
+
+
+def copied(copy: EventLog, events: Sequence[ev.Decided]) -> Set[str]:
+    """The ids of those that a replica's copy has, and so the log had.
+
+    The log does not say so any more of a record that it deleted, and would take it twice.
+    """
+    if not events or not can_trim(copy):
+        return set()
+    after = copy.offset_at(min(event.ts for event in events) - _LATE_S)
+    begin, ids = max(after, Offset(copy.first - 1)), {event.id for event in events}
+    if not keeps_erased(copy):
+        return set()
+    return {record.eid for _, record in copy.records(begin) if record.eid in ids}

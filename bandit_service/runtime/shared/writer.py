@@ -36,7 +36,7 @@ from bandit_service.runtime.shared.latecomers import Latecomers
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.parking import Parking
 from bandit_service.runtime.shared.reached import Reached
-from bandit_service.runtime.shared.spool import Spool
+from bandit_service.runtime.shared.spool import Spool, copied
 from bandit_service.runtime.shared.tailing import Came, Tailer
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.turn import Command, Ready, Turn
@@ -195,17 +195,22 @@ class SharedWriter(Writer):
 
     def _still_needed(self) -> list[ev.Decided]:
         """What the spool has, but what is of a unit that was forgotten while this was away, and
-        what would be deleted if it were in the log. Both may have been there already.
+        what would be deleted if it were in the log, or was. All may have been there already.
         """
-        found = list[ev.Decided]()
-        for event in list(self._spool.left()):
+        found, left = list[ev.Decided](), list(self._spool.left())
+        there = copied(self.log, left) if self.link.base else set()
+        for event in left:
             begins, pending = self.link.begins_ts, self.world.pending.decisions
             if begins and (event.ts < begins or event.id in pending):
                 self._spool.drop(event.id)
                 continue
             owner = owner_of(self.world, event)
             forgotten = self.link.forgotten.get(owner)
-            if forgotten is None or not self._latecomers.add(owner, forgotten, event.id, event.ts):
+            if forgotten is not None and self._latecomers.add(owner, forgotten, event.id, event.ts):
+                continue
+            if event.id in there:
+                self._spool.drop(event.id)
+            else:
                 found.append(event)
         return found
 

@@ -38,6 +38,11 @@ def _body(**more: Any) -> dict[str, Any]:
         (_body(response_format="json"), "response_format"),
         (_body(n="two"), "n"),
         (_body(n=True), "n"),
+        (_body(n=-1), "n"),
+        (_body(n=0), "n"),
+        (_body(n=1.5), "n"),
+        (_body(n=-(10**400)), "n"),
+        (_body(best_of=0), "best_of"),
         (_body(max_tokens="100"), "max_tokens"),
         (_body(stream="yes"), "stream"),
         (_body(stream_options=[]), "stream_options"),
@@ -51,6 +56,12 @@ def test_a_field_of_another_type_is_refused_by_its_name(body: dict[str, Any], fi
     with pytest.raises(Refused) as refused:
         fields.check(body)
     assert refused.value.param == field
+
+
+def test_a_count_is_a_whole_number_from_1() -> None:
+    with pytest.raises(Refused, match=r"^n: must be a whole number from 1, got -1$"):
+        fields.check(_body(n=-1))
+    fields.check(_body(n=2.0, best_of=10**400))
 
 
 def test_null_is_absent_and_what_is_not_known_is_passed_on() -> None:

@@ -14,12 +14,15 @@ from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
 from bandit_service.runtime.recovery import NotWhole, snapshot_key
+from bandit_service.runtime.shared.checkpoint import Checkpoint
+from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from policies import ArmId
-from store import Entry, Offset, Record, StoreError
+from store import Entry, Offset, Record, StoreError, can_trim
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 from tests.unit.shared.memory import Engine, MemoryShared
+from tests.unit.test_other_versions import NINE, of_before
 
 BASE, LAST = 4, 8
 EVENTS = [
@@ -144,3 +147,40 @@ async def test_a_policy_of_which_there_is_no_snapshot_is_not_replaced_by_another
     await sharing.begun_from(shared, copy, snapshots, chosen)
     with pytest.raises(StoreError, match="the policy 'knn' serves, and no snapshot of it is here"):
         sharing.recovered_for_all(copy, chosen, snapshots, None)
+
+
+async def test_a_snapshot_of_the_release_before_is_better_than_none(
+    engine: Engine, tmp_path: Path, snapshots: FileSnapshots
+) -> None:
+    """Where no replica's directory outlives the upgrade, only the database has what was deleted."""
+    chosen = of_before(NINE, tmp_path)
+    log, last = NINE.log(chosen), Offset(len(NINE.events))
+    shared, begins = MemoryShared(engine), Offset(40)
+    engine.kept[NINE.key(chosen), last] = NINE.snapshot
+    assert can_trim(log)
+    while log.trim(begins):
+        pass
+    await sharing.begun_from(shared, log, snapshots, chosen)
+    found = sharing.recovered_for_all(log, chosen, snapshots, None)
+    log.close()
+    assert (found.version, found.after) == (9, last)
+    assert found.world.counts == NINE.folded().counts
+
+
+def test_snapshots_from_which_nothing_can_begin_any_more_are_deleted_at_a_start(
+    engine: Engine, tmp_path: Path, copy: SqliteLog, snapshots: FileSnapshots
+) -> None:
+    """What was erased while this replica was away may be in them."""
+    for key in ("key", "other"):
+        snapshots.save(Offset(BASE - 1), key, b"of an erased unit")
+    link = Link(
+        MemoryShared(engine),
+        copy,
+        Checkpoint(tmp_path / "replica.json", "log"),
+        LinkRules("key", 1.0, 1.0, 1.0, 1.0),
+    )
+    sharing.erased_at_start(link, copy, snapshots)
+    assert len(snapshots.found()) == 2, "none is there that reaches the log's beginning"
+    snapshots.save(Offset(BASE), "key", b"a newer one")
+    sharing.erased_at_start(link, copy, snapshots)
+    assert [each.offset for each in snapshots.found()] == [BASE]

@@ -197,6 +197,18 @@ class SharedSuite:
         assert await log.newest_snapshot("key", Offset(5), Offset(99)) is None
         assert await log.newest_snapshot("unheard of", Offset(0), Offset(99)) is None
 
+    async def test_an_older_snapshot_that_comes_late_takes_no_newer_ones_place(
+        self, joined: Joined
+    ) -> None:
+        """A keeper that stood still puts it there after the next one has put its own."""
+        log = await joined("one")
+        for at in (3, 9, 7, 4, 9, 8):
+            await log.save_snapshot("key", Offset(at), b"of %d" % at, 2)
+        assert await log.snapshots() == [("key", 9), ("key", 8)]
+        assert await log.newest_snapshot("key", Offset(0), Offset(99)) == (9, b"of 9")
+        await log.save_snapshot("key", Offset(5), b"of 5", 1)
+        assert await log.snapshots() == [("key", 9)]
+
     async def test_a_chain_tells_one_past_from_another(self, joined: Joined) -> None:
         one = await joined("one")
         await one.append(entries(1, 2), 0.0)

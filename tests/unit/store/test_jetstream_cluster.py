@@ -12,7 +12,7 @@ import pytest
 
 from loadtest import nats as nats_servers
 from loadtest.nats import NatsServers
-from store import Duplicate, Offset, Outdated, StoreError, Unfit, Unsure
+from store import Duplicate, Offset, Outdated, SharedLog, StoreError, Unfit, Unsure
 from store.jetstream import JetStreamLog
 from tests import shared_log
 from tests.unit.store.shared_suite import Joined, SharedSuite, all_of, entries
@@ -114,7 +114,7 @@ async def test_one_of_three_servers_is_gone_and_nothing_acknowledged_is_lost(
                 cluster.servers[leader].kill()
                 cluster.servers[leader].start()
             await asyncio.to_thread(cluster.servers[leader].ready)
-    there = [each.record.eid for each in await all_of(await joined("reader"))]
+    there = await _all(await joined("reader"))
     assert len(set(there)) == len(there)
     assert set(told) == set(there)
     assert len(there) == 60  # one of each two
@@ -125,6 +125,17 @@ async def _found(log: JetStreamLog, eid: str) -> dict[str, Offset]:
         while True:
             try:
                 return await log.find([eid])
+            except StoreError:
+                await connected(log)
+
+
+async def _all(log: SharedLog) -> list[str]:
+    """The ids of all records; asked again, as a replica does, while the servers elect a leader."""
+    assert isinstance(log, JetStreamLog)
+    async with asyncio.timeout(90):
+        while True:
+            try:
+                return [each.record.eid for each in await all_of(log)]
             except StoreError:
                 await connected(log)
 
