@@ -44,8 +44,9 @@ LOGGING = (
     ("metallm", Exploration(floor=0.01)),
     ("metallm", SERVED),
     ("metallm", Exploration(share=0.005)),
+    ("nested", SERVED),
 )
-CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.2", "metallm", "knn")
+CANDIDATES = ("uniform", "epsilon_greedy:epsilon=0.2", "metallm", "knn", "nested")
 SHOWN = ("ips", "clipped_ips", "snips", "dm", "dr", "switch_dr", "shrunk_dr")
 RULE = RewardRule(Settings().reward.willingness_to_pay)
 
