@@ -125,6 +125,8 @@ async def test_units_are_erased_at_every_replica_and_in_the_database(
         clients, worlds = [one for one, _ in found], [world for _, world in found]
         await _lived(clients, 0, 4)
         await _lived(clients, 4, 8, UNIT)
+        await same(worlds)
+        await _keeper(clients)  # who shares its snapshot
         await asyncio.gather(*(client.post("/v1/snapshots", {}) for client in clients))
         assert _holders(tmp_path / "r0")
         assert _holders(tmp_path / "r1")

@@ -338,7 +338,7 @@ async def test_each_long_lived_task_survives_what_its_loop_does_not_expect(
         raise ZeroDivisionError
 
     where = {
-        "sweep": "bandit_service.runtime.router.Router.sweep",
+        "sweep": "bandit_service.runtime.pending_decisions.PendingDecisions.sweep",
         "upkeep": "bandit_service.runtime.maintenance.time",
         "lag": "bandit_service.app.gauges.time",
         "steer": "bandit_service.runtime.experiment_monitor.Background._steer",
