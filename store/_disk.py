@@ -14,6 +14,8 @@ from store.errors import Full, Locked
 
 PAGE = 4096
 """Bytes of a page of SQLite."""
+PARTIAL = ".partial"
+"""How the name of a file ends that is not whole yet."""
 
 # The bytes of a file that SQLite locks to read and write it, and how many.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
@@ -34,6 +36,27 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, *parts: bytes | bytearray) -> None:
+    """Write a private file as a whole or not at all; it is on the disk before it has its name.
+
+    Raises OSError, and leaves nothing behind.
+    """
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        partial.unlink(missing_ok=True)
+        opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(opened, "wb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def private(path: Path) -> None:

@@ -7,9 +7,7 @@ follows, the three numbers, how many queries there are, their ids, their cells.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import struct
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from store._disk import sync_directory
+from store._disk import write_whole
 from store.errors import Full
 
 _MAGIC = b"bandcel1"
@@ -41,19 +39,10 @@ class Placed(NamedTuple):
         """Write the file as a whole or not at all. Raises Full."""
         ids, where = self.ids.astype("<i8").tobytes(), self.where.astype("<i4").tobytes()
         rest = _FIXED.pack(*self[:3], len(self.ids)) + ids + where
-        partial = path.with_name(path.name + ".partial")
+        digest = hashlib.blake2b(rest, digest_size=_DIGEST).digest()
         try:
-            partial.unlink(missing_ok=True)
-            opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(opened, "wb") as file:
-                file.write(_MAGIC + hashlib.blake2b(rest, digest_size=_DIGEST).digest() + rest)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            sync_directory(path.parent)
+            write_whole(path, _MAGIC, digest, rest)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise Full(f"{path} cannot be written ({error.strerror})") from None
 
 

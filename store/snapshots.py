@@ -18,7 +18,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeAlias
 
-from store._disk import close_to_others, sync_directory
+from store._disk import PARTIAL, close_to_others, sync_directory, write_whole
 from store._protocols import Offset
 from store.errors import Full
 
@@ -28,11 +28,9 @@ _DIGEST = 16
 _FIXED = struct.Struct("<IqQQ")
 _SHORTEST = len(_MAGIC) + _DIGEST + _FIXED.size
 _NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
-_PARTIAL = ".partial"
 _PIECE = 1 << 22
 
 State: TypeAlias = bytes | bytearray
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class FileSnapshots:
         self._skipped: dict[Path, Found] = {}
         try:
             self.directory.mkdir(0o700, parents=True, exist_ok=True)
-            for path in self.directory.glob(f"*.snapshot{_PARTIAL}"):
+            for path in self.directory.glob(f"*.snapshot{PARTIAL}"):
                 path.unlink()  # of a process that died while writing
             for path in self.directory.glob("*.snapshot"):
                 close_to_others(path)  # of a version that made it readable for all
@@ -72,23 +70,13 @@ class FileSnapshots:
     def save(self, at: Offset, key: str, state: bytes) -> None:
         """Write a file and give it its name when it is on the disk; then delete old ones."""
         path = self._path(key, at)
-        partial = path.with_name(path.name + _PARTIAL)
         name = key.encode()
         rest = _FIXED.pack(FORMAT, at, len(name), len(state)) + name
         digest = hashlib.blake2b(rest, digest_size=_DIGEST)
         digest.update(state)
         try:
-            partial.unlink(missing_ok=True)
-            with os.fdopen(os.open(partial, _NEW, 0o600), "wb") as file:
-                file.write(_MAGIC + digest.digest() + rest)
-                file.write(state)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-            sync_directory(self.directory)
+            write_whole(path, _MAGIC, digest.digest(), rest, state)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                partial.unlink(missing_ok=True)
             raise Full(f"a snapshot cannot be written ({error.strerror})") from None
         self._skipped.pop(path, None)
         whole = [each for each in self._paths(key) if each not in self._skipped]

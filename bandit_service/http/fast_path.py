@@ -29,6 +29,7 @@ from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, stopped
 from bandit_service.gateway.client import Reply
+from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
@@ -337,20 +338,10 @@ async def _finished_when_read(entrance: Entrance[Head], connection: Connection) 
         entrance.finished()
 
 
-class _Decide:
-    """A `group_commit.Done` of a decide. admitted: its caller was. taken: the router counts it."""
+class _Decide(AtOnce):
+    """A decide of an HTTP request. admitted: its caller was."""
 
-    __slots__ = (
-        "_tell",
-        "admitted",
-        "begun",
-        "connection",
-        "entrance",
-        "head",
-        "id",
-        "made",
-        "taken",
-    )
+    __slots__ = ("admitted", "connection", "entrance", "head", "id")
 
     def __init__(
         self,
@@ -359,30 +350,10 @@ class _Decide:
         connection: Connection,
         tell: Callable[[_Decide], None],
     ) -> None:
-        self.begun = time.perf_counter()
+        super().__init__(tell)
         self.head, self.entrance, self.connection = head, entrance, connection
         self.id = head.id or new_id()
-        self.admitted = self.taken = False
-        self.made: ev.Decided | Exception | None = None
-        self._tell = tell
-
-    def cancelled(self) -> bool:
-        """It is decided within the turn, even if the client leaves."""
-        return False
-
-    def done(self) -> bool:
-        """Whether it has its result."""
-        return self.made is not None
-
-    def set_result(self, event: ev.Decided, /) -> None:
-        """The decision."""
-        self.made = event
-        self._tell(self)
-
-    def set_exception(self, error: Exception, /) -> None:
-        """Set the error."""
-        self.made = error
-        self._tell(self)
+        self.admitted = False
 
 
 class _Client:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Literal
 
 import msgspec
 
 from bandit_service import wire
-from bandit_service.core import events as ev
+from bandit_service.http.at_once import AtOnce
 from bandit_service.http.responses.decisions import Decision
 
 _encoder = msgspec.msgpack.Encoder()
@@ -41,35 +40,14 @@ def is_plain(asked: wire.DecideRequest) -> bool:
     return not (asked.embedding is None or text or more)
 
 
-class Asked:
-    """One running decision, answered without a future. taken: the router counts it."""
+class Asked(AtOnce):
+    """A decision that a frame requests. id: of the frame."""
 
-    __slots__ = ("_tell", "begun", "id", "made", "taken")
+    __slots__ = ("id",)
 
     def __init__(self, id: int | str, tell: Callable[[Asked], None]) -> None:
-        self.begun = time.perf_counter()
+        super().__init__(tell)
         self.id = id
-        self.taken = False
-        self.made: ev.Decided | Exception | None = None
-        self._tell = tell
-
-    def cancelled(self) -> bool:
-        """It is decided within the turn, even if the client leaves."""
-        return False
-
-    def done(self) -> bool:
-        """Whether it has its result."""
-        return self.made is not None
-
-    def set_result(self, event: ev.Decided) -> None:
-        """The decision."""
-        self.made = event
-        self._tell(self)
-
-    def set_exception(self, error: Exception) -> None:
-        """Set the error."""
-        self.made = error
-        self._tell(self)
 
 
 def answer(id: int | str, decision: Decision) -> bytes:
