@@ -12,8 +12,8 @@ def isotonic(weights: Sequence[float], means: Sequence[float]) -> list[float]:
     weights: (n,) above 0; means: (n,), both in the order of their abscissas.
     Source: Ayer, Brunk, Ewing, Reid, Silverman (1955), Ann. Math. Statist. 26(4).
 
-    >>> isotonic([1.0, 1.0, 2.0], [0.2, 0.9, 0.6])
-    [0.2, 0.7, 0.7]
+    >>> isotonic([1.0, 1.0, 2.0], [0.25, 1.0, 0.625])
+    [0.25, 0.75, 0.75]
     """
     blocks: list[list[float]] = []  # sum of weights, weighted sum, number of points
     for weight, mean in zip(weights, means, strict=True):

@@ -75,7 +75,8 @@ async def test_litellm_asks_streams_calls_tools_and_raises_its_own_exception(
         assert (await signals_of(client, said["id"]))["cost_usd"] > 0.0
 
 
-PROXY = Path(PYTHON).parent / "litellm"
+PROXY = Path(PYTHON).parent / "litellm"  # which LiteLLM without its proxy has too
+INSTALLED = PROXY.parents[1] / ".proxy"
 MODELS = """
 model_list:
   - model_name: auto
@@ -132,8 +133,8 @@ async def _lives(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 @pytest.mark.skipif(
-    shutil.which(PROXY) is None,
-    reason=f"LiteLLM's proxy is not installed: there is no {PROXY}; `make clients` installs it",
+    not INSTALLED.exists(),
+    reason=f"LiteLLM's proxy is not installed: there is no {INSTALLED}; `make clients` installs it",
 )
 async def test_litellms_proxy_in_front_and_behind(tmp_path: Path, models: Path) -> None:
     """The proxy takes long to start, so it is only run where `make clients` installed it."""

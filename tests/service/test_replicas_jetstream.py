@@ -124,7 +124,7 @@ async def test_kills_and_stops_of_replicas_and_of_a_server_lose_nothing_acknowle
     shared_log.nats_wanted()
     with nats_servers.running(3) as nats:
         environ = shared(tmp_path, nats) | {
-            "BANDIT_LOG_TIMEOUT_S": "5",
+            "BANDIT_LOG_TIMEOUT_S": "15",
             "BANDIT_LOG_REPLICA_TTL_S": "3",
         }
         async with under_load(tmp_path, models, environ) as load:
