@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import aiohttp
 
@@ -55,6 +56,11 @@ def _watch(recorded: Recorded, args: argparse.Namespace, scratch: Path) -> None:
         asyncio.run(traffic(url, recorded, args.rate, args.seconds))
 
 
+def _end(_: int, __: FrameType | None) -> None:
+    """Raised at once: asyncio would only cancel the traffic, once, and a request can lose that."""
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Run until Ctrl-C, SIGTERM or for --seconds; 0 ended cleanly, 1 something did not start."""
     parser = argparse.ArgumentParser(prog="python -m loadtest.monitor", description=__doc__)
@@ -63,7 +69,8 @@ def main() -> int:
     parser.add_argument("--data", default=PARETOBANDIT, help="a recording")
     parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where models/ is")
     args = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
     try:
         recorded = open_recording(args.data)
         with tempfile.TemporaryDirectory() as scratch, suppress(KeyboardInterrupt):

@@ -86,12 +86,12 @@ async def prepare(wire: Wire, names: Names) -> bool:
 async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
     name = wanted["name"]
     try:
-        return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
+        return dict((await wire.ask_again(f"STREAM.INFO.{name}"))["config"])
     except Refused as error:
         if error.code != _NOT_FOUND:
             raise Unsure(f"JetStream cannot describe the stream {name}: {error}") from None
     try:
-        return dict((await wire.ask(f"STREAM.CREATE.{name}", **wanted))["config"])
+        return dict((await wire.ask_again(f"STREAM.CREATE.{name}", **wanted))["config"])
     except Refused as error:
         if error.code in _ALONE:
             raise Unfit(
@@ -101,7 +101,7 @@ async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
             ) from None
         if error.code != _IN_USE:  # another replica that starts has created it
             raise Unsure(f"JetStream cannot make the stream {name}: {error}") from None
-    return dict((await wire.ask(f"STREAM.INFO.{name}"))["config"])
+    return dict((await wire.ask_again(f"STREAM.INFO.{name}"))["config"])
 
 
 def _check(found: dict[str, Any], wanted: dict[str, Any], names: Names) -> None:
@@ -221,7 +221,7 @@ class Stream:
 
     async def _ask(self, what: str, **given: Any) -> dict[str, Any]:
         try:
-            return await self.wire.ask(what, **given)
+            return await self.wire.ask_again(what, **given)
         except Refused as error:
             if error.code in _NO_MESSAGE:
                 raise _NoMessage from None

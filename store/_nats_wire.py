@@ -23,6 +23,7 @@ _OLDEST = (2, 12, 1)
 """The first version whose batches accept ids of messages."""
 _FILES = ("creds", "tls_ca", "tls_cert", "tls_key")
 _SCHEMES = ("nats", "tls")
+_FIRST_WAIT_S = 0.5
 _CANNOT = (10039, 10076)
 """Codes of the server: JetStream is not there, for this account or for all."""
 
@@ -80,6 +81,10 @@ class Refused(Exception):
     def __init__(self, code: int, why: str) -> None:
         super().__init__(f"{why} ({code})")
         self.code, self.why = code, why
+
+
+class Late(Unsure):
+    """The server did not answer in time."""
 
 
 class Wire:
@@ -159,12 +164,17 @@ class Wire:
             raise self._ours(error, time.monotonic()) from None
 
     async def request(
-        self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
+        self,
+        subject: str,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
     ) -> bytes:
-        """Send, and wait for the answer."""
+        """Send, and wait for the answer, at most `timeout_s` of this connection."""
         begun, raw = time.monotonic(), self.raw
+        wait_s = self.timeout_s if timeout_s is None else timeout_s
         asking = asyncio.ensure_future(
-            raw.request(subject, body, timeout=self.timeout_s, headers=headers and dict(headers))
+            raw.request(subject, body, timeout=wait_s, headers=headers and dict(headers))
         )
         closing = asyncio.ensure_future(self.closed.wait())
         try:
@@ -188,6 +198,23 @@ class Wire:
         answer = await self.request(f"$JS.API.{what}", json.dumps(given).encode() if given else b"")
         return _told(answer)
 
+    async def ask_again(self, what: str, **given: Any) -> dict[str, Any]:
+        """`ask` for what may be done twice. A stream that has no leader yet answers nobody and
+        forgets the request, so it is sent again while there is time, each time with a longer wait.
+        """
+        until, wait_s = time.monotonic() + self.timeout_s, _FIRST_WAIT_S
+        body = json.dumps(given).encode() if given else b""
+        while True:
+            left_s = until - time.monotonic()
+            try:
+                return _told(
+                    await self.request(f"$JS.API.{what}", body, timeout_s=min(wait_s, left_s))
+                )
+            except Late:
+                if left_s <= wait_s:
+                    raise
+            wait_s *= 2
+
     async def put(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
@@ -204,7 +231,7 @@ class Wire:
         if name == "NoRespondersError":
             return Unsure("no JetStream answers: it is not enabled, or has no leader now")
         if isinstance(error, TimeoutError) or name == "TimeoutError":
-            return Unsure(f"the NATS server did not answer within {self.timeout_s:g} s")
+            return Late(f"the NATS server did not answer within {self.timeout_s:g} s")
         return Unsure(f"the NATS server failed: {name}: {error}")
 
     async def close(self) -> None:
