@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -224,42 +224,41 @@ async def owned(
     wire: Wire, stream: str, owners: Sequence[str], upto: int
 ) -> AsyncIterator[Message]:
     """The messages of these owners' records up to an offset; all up to there are read."""
-    consumer, wanted = Consumer(wire, stream), set(owners)
-    await consumer.start(deliver_policy="all")
-    try:
-        while consumer.left or consumer.waiting:
-            if not await consumer.wait(_QUIET_S):
-                raise Unsure(f"the stream {stream} was not read to its end")
-            offset, headers, payload, ns = await consumer.take()
+    wanted = set(owners)
+    async with contextlib.aclosing(_all(wire, stream, deliver_policy="all")) as messages:
+        async for offset, headers, payload, ns in messages:
             if offset > upto:
                 return
             message = unpack(offset, payload, ns, _ends(headers))
             if message.record.owner in wanted and (message.record.body or message.held):
                 yield message
-            try:
-                consumer.check()
-            except Broken:
-                raise Unsure(f"the stream {stream} was not read to its end") from None
-    finally:
-        await consumer.stop()
 
 
 async def ids_of(
     wire: Wire, stream: str, subjects: Sequence[str], *, after: int = 0, since: float | None = None
 ) -> AsyncIterator[tuple[str, int]]:
     """The ids and offsets of all records of these subjects after an offset, or from a time on."""
-    consumer = Consumer(wire, stream)
     where: dict[str, Any] = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
     if since is not None:
         begun = datetime.fromtimestamp(max(0.0, since), UTC).isoformat().replace("+00:00", "Z")
         where = {"deliver_policy": "by_start_time", "opt_start_time": begun}
-    await consumer.start(headers_only=True, filter_subjects=list(subjects), **where)
+    where |= {"headers_only": True, "filter_subjects": list(subjects)}
+    async with contextlib.aclosing(_all(wire, stream, **where)) as messages:
+        async for offset, headers, _, _ in messages:
+            yield eid_of(headers[MESSAGE_ID]), offset
+
+
+async def _all(
+    wire: Wire, stream: str, **where: Any
+) -> AsyncGenerator[tuple[int, dict[str, str], bytes, int], None]:
+    """Each message from there to the end of the stream. Raises Unsure where it does not come."""
+    consumer = Consumer(wire, stream)
+    await consumer.start(**where)
     try:
         while consumer.left or consumer.waiting:
             if not await consumer.wait(_QUIET_S):
                 raise Unsure(f"the stream {stream} was not read to its end")
-            _, headers, _, _ = last = await consumer.take()
-            yield eid_of(headers[MESSAGE_ID]), last[0]
+            yield await consumer.take()
             try:
                 consumer.check()
             except Broken:

@@ -56,16 +56,20 @@ async def _bucket(wire: Wire, names: Names, *, made: bool) -> Any:
     return await context.create_object_store(names.snapshots, config=config)
 
 
-async def _listed(bucket: Any) -> list[tuple[str, str, int, float]]:
-    """Name, key, offset and time of every snapshot."""
+async def _objects(bucket: Any) -> list[Any]:
+    """What is in the bucket; nothing where there is none."""
     from nats.js import errors
 
     try:
-        infos = await bucket.list(ignore_deletes=True)
+        return [] if bucket is None else list(await bucket.list(ignore_deletes=True))
     except errors.NotFoundError:
         return []
+
+
+async def _listed(bucket: Any) -> list[tuple[str, str, int, float]]:
+    """Name, key, offset and time of every snapshot."""
     found = []
-    for info in infos:
+    for info in await _objects(bucket):
         offset, _, made = info.name.partition(".")
         if info.description and offset.isdigit():
             found.append((info.name, info.description, int(offset), float(made.split("-")[0])))
@@ -97,7 +101,7 @@ async def save(apart: Apart, names: Names, key: str, at: Offset, state: bytes, k
 async def all_of(apart: Apart, names: Names) -> list[tuple[str, Offset]]:
     """Key and offset of every snapshot, the newest first."""
     async with _store(apart, names, made=False) as (_, bucket):
-        listed = [] if bucket is None else await _listed(bucket)
+        listed = await _listed(bucket)
     listed.sort(key=lambda each: (each[2], each[3]), reverse=True)
     return [(each[1], Offset(each[2])) for each in listed]
 
@@ -109,7 +113,7 @@ async def newest(
     from nats.js import errors
 
     async with _store(apart, names, made=False) as (_, bucket):
-        listed = [] if bucket is None else await _listed(bucket)
+        listed = await _listed(bucket)
         fit = [each for each in listed if each[1] == key and after < each[2] <= upto]
         if not fit:
             return None
@@ -145,11 +149,7 @@ async def erased(apart: Apart, names: Names) -> dict[int, Message]:
 
     found = dict[int, Message]()
     async with _store(apart, names, made=False) as (_, bucket):
-        try:
-            infos = [] if bucket is None else await bucket.list(ignore_deletes=True)
-        except errors.NotFoundError:
-            return {}
-        for info in infos:
+        for info in await _objects(bucket):
             if info.name.startswith(_ERASED):
                 try:
                     for told in json.loads((await bucket.get(info.name)).data):
@@ -172,7 +172,7 @@ async def drop_body(apart: Apart, names: Names, digest: bytes) -> None:
 async def forget(apart: Apart, names: Names, before: Offset) -> None:
     """Delete the snapshots of less than this offset, of whatever key."""
     async with _store(apart, names, made=False) as (_, bucket):
-        for name, _, at, _ in [] if bucket is None else await _listed(bucket):
+        for name, _, at, _ in await _listed(bucket):
             if at < before:
                 await bucket.delete(name)
 
@@ -181,14 +181,8 @@ async def let_go(apart: Apart, names: Names, before: float, base: int) -> None:
     """Delete the bodies that were stored before this moment, and what stays of erased messages up
     to an offset. A body that is stored again is newer.
     """
-    from nats.js import errors
-
     async with _store(apart, names, made=False) as (_, bucket):
-        try:
-            infos = [] if bucket is None else await bucket.list(ignore_deletes=True)
-        except errors.NotFoundError:
-            return
-        for info in infos:
+        for info in await _objects(bucket):
             name = info.name
             if name.startswith(_BODY) and _stored_at(info.mtime) < before:
                 await bucket.delete(name)

@@ -195,25 +195,25 @@ class Wire:
 
     async def ask(self, what: str, **given: Any) -> dict[str, Any]:
         """A request to JetStream. Raises Refused."""
-        answer = await self.request(f"$JS.API.{what}", json.dumps(given).encode() if given else b"")
-        return _told(answer)
+        return await self._ask(what, given, self.timeout_s)
 
     async def ask_again(self, what: str, **given: Any) -> dict[str, Any]:
         """`ask` for what may be done twice. A stream that has no leader yet answers nobody and
         forgets the request, so it is sent again while there is time, each time with a longer wait.
         """
         until, wait_s = time.monotonic() + self.timeout_s, _FIRST_WAIT_S
-        body = json.dumps(given).encode() if given else b""
         while True:
             left_s = until - time.monotonic()
             try:
-                return _told(
-                    await self.request(f"$JS.API.{what}", body, timeout_s=min(wait_s, left_s))
-                )
+                return await self._ask(what, given, min(wait_s, left_s))
             except Late:
                 if left_s <= wait_s:
                     raise
             wait_s *= 2
+
+    async def _ask(self, what: str, given: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        body = json.dumps(given).encode() if given else b""
+        return _told(await self.request(f"$JS.API.{what}", body, timeout_s=timeout_s))
 
     async def put(
         self, subject: str, body: bytes, headers: Mapping[str, str] | None = None
