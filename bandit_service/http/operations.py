@@ -53,8 +53,8 @@ async def readyz(request: web.Request) -> web.Response:
     writer, world = router.writer, router.world
     if writer.broken.done():
         raise Unavailable(f"the service ends: {writer.broken.result()}")
-    if writer.barred:
-        raise Unavailable(f"not ready: {writer.barred}")
+    if writer.membership.barred:
+        raise Unavailable(f"not ready: {writer.membership.barred}")
     log, failing = writer.log, dict(writer.tasks.failing)
     told = [writer.degraded] if writer.degraded else []
     if writer.owed_usd:

@@ -464,10 +464,10 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
-        if self.writer.cannot_erase:
-            raise NotThere(self.writer.cannot_erase)
+        if self.writer.membership.cannot_erase:
+            raise NotThere(self.writer.membership.cannot_erase)
         if self.writer.shared:
-            self.writer.check_read_by_all(ev.ErasureOrdered)
+            self.writer.membership.check_read_by_all(ev.ErasureOrdered)
         if not can_erase(self.writer.log):
             raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(
