@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bandit_service.parsing.inputs import text_of
+from bandit_service.settings.secret_sources import of_file, of_variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +41,15 @@ def dsn_of(
     if bool(name) == bool(file):
         mistakes.append(f'log.dsn_env: log.engine = "{engine}" needs this or log.dsn_file')
         return ""
-    if name:
-        key, found = "dsn_env", environ.get(name, "")
-        if not found:
-            mistakes.append(f"log.dsn_env: there is no {name} in the environment")
-            return ""
-    else:
-        key, path = "dsn_file", Path(file) if beside is None else beside.parent / file
-        try:
-            found = text_of(path)
-        except (OSError, ValueError):
-            mistakes.append(f"log.dsn_file: {path} cannot be read")
-            return ""
-    found, address = found.strip(), _ENGINES[engine]
+    key = "log.dsn_env" if name else "log.dsn_file"
+    try:
+        found = of_variable(key, name, environ) if name else of_file(key, file, beside)
+    except ValueError as error:
+        mistakes.append(str(error))
+        return ""
+    address = _ENGINES[engine]
     if _scheme(found) not in address.schemes:
-        mistakes.append(f"log.{key}: must be {address.form} (what it is, is not shown)")
+        mistakes.append(f"{key}: must be {address.form} (what it is, is not shown)")
     return found
 
 
