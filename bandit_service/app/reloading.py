@@ -68,7 +68,9 @@ class Reloading:
         if refused := exposure(dataclasses.replace(fresh, server=now.server)):
             raise BadSettings([refused])
         if fresh.policy != now.policy and serving.wanted is not None:
-            raise Conflict(f"policy.name: {serving.wanted.name!r} is being folded; try again then")
+            raise Conflict(
+                f"policy.name: {serving.wanted.name!r} is being trained; try again later"
+            )
         wanted = dataclasses.replace(now, arms=fresh.arms, policy=fresh.policy)
         arms = arms_then(self._router.world, wanted)
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")

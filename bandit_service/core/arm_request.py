@@ -79,7 +79,7 @@ def check_request(request: ArmRequest) -> None:
         if own := _OWN.get(name):
             raise ValueError(f"extra_body.{name}: set `{own}` beside extra_body instead")
         if name in _OF_THE_REQUEST:
-            raise ValueError(f"extra_body.{name}: is the client's to say")
+            raise ValueError(f"extra_body.{name}: only the client may set it")
     if not _plain(request.extra_body, _DEPTH):
         raise ValueError(
             f"extra_body: must be made of texts, finite numbers, true, false, lists and tables, "

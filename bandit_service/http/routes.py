@@ -426,7 +426,7 @@ ROUTES: tuple[Route, ...] = (
           errors=(*_BODY, errors.Conflict)),
     Route("POST", "/v1/keys/{id}/rotate", "admin", configuration.rotate_key,
           "Put a new key in the place of one, under its id",
-          "`grace_s` lets the one before it stay good for a while.",
+          "`grace_s` keeps the old key valid for a while.",
           answer=configured.NewKey, body=wire.KeyRotation, sent={"grace_s": 3600},
           parameters=(given.API_KEY,), errors=(*_BODY, errors.Unknown)),
     Route("DELETE", "/v1/keys/{id}", "admin", configuration.revoke_key, "Revoke an API key",

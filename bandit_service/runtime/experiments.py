@@ -197,7 +197,7 @@ class Experiments:
                 self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
                 if self._maintenance.wanted is not None:
                     name = self._maintenance.wanted.name
-                    raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
+                    raise Conflict(f"ship: {name!r} is being trained; wait until it serves")
             may = ("running", "paused", "starting")
             return self._moved(id, "stopped", may, by, why, winner=kept)
 
@@ -280,7 +280,7 @@ class Experiments:
             raise Refused(f"release: {key!r} is not held", param="release")
         wait = until - self._writer.now()
         if wait > 0.0:
-            raise Conflict(f"release: {key!r} cools down for another {wait:.0f} s", param="release")
+            raise Conflict(f"release: {key!r} is cooling down; {wait:.0f} s left", param="release")
 
     def _changed(
         self, spec: Experiment, status: str, by: str, why: str, **more: Any

@@ -354,7 +354,7 @@ class Maintenance:
         except (ValueError, TypeError) as error:
             raise Refused(f"parameters: {error}", param="parameters") from None
         if self.wanted is not None:
-            raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
+            raise Conflict(f"name: {self.wanted.name!r} is being trained; wait until it serves")
         if self.announce is not None:
             self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
         self.wanted, self.progress = wanted, (0, int(self._writer.log.last))

@@ -58,7 +58,7 @@ def test_no_bit_of_a_token_may_be_another() -> None:
     "text", ["", "x", "x" * 67, "é" * 67, "=" * 67, "\x00" * 67, "A" * 10_000, "-" * 68]
 )
 def test_what_is_no_token_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="token: is no feedback token"):
+    with pytest.raises(Refused, match="token: not a valid feedback token"):
         TOKENS.read(text, 0.0)
 
 

@@ -107,7 +107,7 @@ class PolicyTurn:
         def prepare() -> ev.AnyEvent:
             if writer.world.building:
                 name = writer.world.building.policy
-                raise Conflict(f"name: {name!r} is being folded; wait until it serves")
+                raise Conflict(f"name: {name!r} is being trained; wait until it serves")
             return ev.PolicyAnnounced(
                 ts=writer.now(),
                 policy=wanted.name,
