@@ -22,6 +22,8 @@ from bandit_service.core.route_spec import is_of_route as is_of_route
 from bandit_service.core.route_spec import label_of_route as label_of_route
 from bandit_service.core.route_spec import route_label as route_label
 from bandit_service.core.route_spec import within_route as within_route
+from bandit_service.core.vector_bytes import FLOAT32 as FLOAT32
+from bandit_service.core.vector_bytes import halves, of_halves, pack_as, unpack_as
 from bandit_service.core.vector_bytes import pack as pack
 from bandit_service.core.vector_bytes import surface_of as surface_of
 from bandit_service.core.vector_bytes import unpack as unpack
@@ -260,6 +262,18 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
     def propensity(self) -> float:
         """The probability with which it was drawn."""
         return self.propensities[self.drawn]
+
+
+class DecidedLean(Decided, frozen=True, kw_only=True, tag="decided_lean"):
+    """`Decided` in fewer bytes. Only logs have it: `encode` writes it, and `decode` returns a
+    `Decided` with all embeddings as float32.
+
+    coding: of `embedding`, one of `vector_bytes.CODINGS`. near: `similarities` as half floats, and
+    these are empty. scores: empty.
+    """
+
+    coding: str
+    near: bytes = b""
 
 
 class Shadowed(Event, frozen=True, kw_only=True, tag="shadowed"):
@@ -637,8 +651,10 @@ AnyEvent: TypeAlias = (
     | TrimOrdered
 )
 
-READS = 5
+READS = 6
 """The newest format that this version reads; 1 is that of all kinds but these."""
+LEAN = 6
+"""That of `DecidedLean`."""
 _OF_ROUTES = 5
 """That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _FORMATS: dict[type[Event], int] = {
@@ -676,11 +692,17 @@ def format_needed(event: AnyEvent) -> int:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyEvent)
+_decoder = msgspec.msgpack.Decoder(AnyEvent | DecidedLean)
 
 
-def encode(event: AnyEvent) -> bytes:
-    """The event as MessagePack, a map with its `kind`."""
+def encode(event: AnyEvent, coding: str = FLOAT32) -> bytes:
+    """The event as MessagePack, a map with its `kind`.
+
+    coding: that of the embeddings of decisions. A decision that was not rounded to it is written
+    whole, so that `decode` always returns the same event.
+    """
+    if coding != FLOAT32 and isinstance(event, Decided):
+        return _encoder.encode(_lean(event, coding))
     return _encoder.encode(event)
 
 
@@ -688,11 +710,37 @@ def decode(body: bytes) -> AnyEvent:
     """The event that `encode` made `body` from; msgspec.DecodeError when it is none."""
     try:
         event: AnyEvent = _decoder.decode(body)
+        return _whole(event) if isinstance(event, DecidedLean) else event
     except RecursionError:
         raise msgspec.DecodeError("nested too deeply") from None
     except UnicodeDecodeError:
         raise msgspec.DecodeError("a text is not UTF-8") from None
-    return event
+    except ValueError as error:
+        if isinstance(error, msgspec.DecodeError):
+            raise
+        raise msgspec.DecodeError(f"a lean decision: {error}") from None
+
+
+def _lean(event: Decided, coding: str) -> Decided:
+    """The decision in this coding, or itself if that would not be the same decision."""
+    embedding = pack_as(unpack(event.embedding), coding)
+    near = halves(event.similarities)
+    exact = (
+        not event.scores
+        and pack(unpack_as(embedding, coding)) == event.embedding
+        and of_halves(near) == event.similarities
+    )
+    if not exact:
+        return event
+    fields = {name: getattr(event, name) for name in Decided.__struct_fields__}
+    fields |= {"embedding": embedding, "similarities": ()}
+    return DecidedLean(**fields, coding=coding, near=near)
+
+
+def _whole(lean: DecidedLean) -> Decided:
+    fields = {name: getattr(lean, name) for name in Decided.__struct_fields__}
+    embedding = pack(unpack_as(lean.embedding, lean.coding))
+    return Decided(**fields | {"embedding": embedding, "similarities": of_halves(lean.near)})
 
 
 def kind(event: AnyEvent) -> str:
