@@ -216,6 +216,7 @@ async def running_router(
                 telemetry,
                 sync_interval_s=settings.log.sync_interval_s,
                 max_backlog=settings.log.max_backlog,
+                embeddings=settings.log.embeddings,
             )
             if link is None
             else shared_writer(world, log, telemetry, link, settings)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core.sessions import CREDITS
+from bandit_service.core.vector_bytes import CODINGS
 from bandit_service.settings.rule import Rule, setting
 from bandit_service.settings.texts import BOTH, OFF, QUESTIONS, RULES
 from store import DEFAULT, ENGINES
@@ -299,6 +300,12 @@ class LogSettings:
         "a power cut loses at most the decisions of this long; acknowledged rewards are never lost",
         low=0.001,
         high=60,
+    )
+    embeddings: str = setting(
+        CODINGS[0],
+        "how a decision's embedding is kept; the others than float32 take a half or a quarter of "
+        "its bytes, round it before the decision, and leave out the scores (docs/scale.md)",
+        choices=CODINGS,
     )
     verify: str = setting(
         "background",
