@@ -77,6 +77,8 @@ async def _started(
     process = await asyncio.create_subprocess_exec(
         "/usr/bin/env",
         f"PYTHONPATH={checkout or Path.cwd()}",
+        "PYTHONDONTWRITEBYTECODE=",  # as where it is installed, modules are compiled once
+        f"PYTHONPYCACHEPREFIX={data.parent / 'bytecode'}",
         sys.executable,
         "-m",
         "bandit_service.cli",
