@@ -444,8 +444,8 @@ class GatewaySettings:
     )
     request_s: float = setting(
         600.0,
-        "how long after its begin a request may still begin such a call; one that is under way is "
-        "not ended",
+        "how long all of these calls of a request may take; the one that is under way then is cut "
+        "off",
         low=0.1,
         high=86_400,
     )
