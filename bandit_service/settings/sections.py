@@ -279,6 +279,13 @@ class TextsSettings:
         low=0.01,
         high=60,
     )
+    topic_people: int = setting(
+        5,
+        "how many units must have used a word in questions of a topic before it is shown; four "
+        "questions without a unit count as one",
+        low=2,
+        high=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
