@@ -319,4 +319,5 @@ def shared_writer(
             keep_snapshots=settings.snapshots.keep if chosen.share_snapshots else 0,
         ),
         sync_interval_s=chosen.sync_interval_s,
+        id_code=settings.id_code,
     )

@@ -71,6 +71,7 @@ class Upstreams:
         max_header_bytes: int = 65_536,
     ) -> None:
         self._upstreams = dict(upstreams)
+        self._owned = True
         self._sent_again = sent_again
         self._fitted: Mapping[str, ArmSpec] = {}
         self._at: Mapping[str, ArmSpec] = {}
@@ -95,6 +96,12 @@ class Upstreams:
         others._fitted, others._at, others._kinds = {}, {}, None
         others._calls = Calls(self._session, self._max_header_bytes)
         others._timeouts = others._timeouts_of()
+        return others
+
+    def borrowed(self, upstreams: Sequence[Upstream]) -> Upstreams:
+        """These, over the connections of those; `close` of these leaves the connections open."""
+        others = self.with_others(upstreams)
+        others._owned = False
         return others
 
     def _timeouts_of(self) -> dict[str, aiohttp.ClientTimeout]:
@@ -155,8 +162,9 @@ class Upstreams:
         return provider_of(self._upstreams[id].spec.kind)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._session.close()
+        """Close every connection; none that are borrowed."""
+        if self._owned:
+            await self._session.close()
 
     @asynccontextmanager
     async def send(

@@ -63,7 +63,9 @@ class Writer:
         *,
         sync_interval_s: float,
         max_backlog: int,
+        id_code: int | None = None,
     ) -> None:
+        """id_code: what names this log in ids, where a process serves several."""
         self.world = world
         self.log = log
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -75,7 +77,7 @@ class Writer:
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
         self.before_outcome: Callable[[str], None] = lambda _: None
-        self._ids = clock.Ids(world.ts)
+        self._ids = clock.Ids(world.ts, id_code)
         self._commands: list[Command] = []
         self._patient = False
         self._committing: Kept | None = None

@@ -15,6 +15,8 @@ from bandit_service.settings.derived import (
     policy_key,
 )
 from bandit_service.settings.pool import check_arm_among, pool_mistakes
+from bandit_service.settings.pool_logs import default_of, map_of, named, others_of
+from bandit_service.settings.pools import Pool, PoolSpec
 from bandit_service.settings.reading import (
     PREFIX,
     BadSettings,
@@ -66,6 +68,8 @@ __all__ = [
     "LogSettings",
     "MonitoringSettings",
     "PolicySettings",
+    "Pool",
+    "PoolSpec",
     "RetentionSettings",
     "RewardSettings",
     "Rule",
@@ -78,13 +82,17 @@ __all__ = [
     "arm_spec",
     "check_arm_among",
     "check_served",
+    "default_of",
     "digest_of",
     "experiment_rules",
     "exploration",
     "exposure",
     "following",
     "load_policy",
+    "map_of",
+    "named",
     "not_configured",
+    "others_of",
     "policy_key",
     "pool_mistakes",
     "read",

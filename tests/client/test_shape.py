@@ -32,7 +32,7 @@ LEFT_OUT = {
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
     "/v1/live", "/v1/live/map", "/v1/drift", "/v1/demo",  # the page's
     "/v1/decisions/{id}/text",  # the page's
-    "/v1/replicas",  # who operates them
+    "/v1/replicas", "/v1/pools",  # who operates them
     "/v1/events",  # `bandit-service export`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`

@@ -111,6 +111,7 @@ class SharedWriter(Writer):
         rules: SharedRules,
         *,
         sync_interval_s: float,
+        id_code: int | None = None,
     ) -> None:
         super().__init__(
             world, log, telemetry, sync_interval_s=sync_interval_s, max_backlog=rules.max_spool
@@ -120,7 +121,7 @@ class SharedWriter(Writer):
         self._spool = spool
         self._metrics = ReplicaMetrics(telemetry.metrics.registry)
         telemetry.looks.append(self._look)
-        self._ids = clock.Ids()
+        self._ids = clock.Ids(code=id_code)
         self._now = 0.0
         self._own: dict[str, _Own] = {}
         self._owed: dict[str, str] = {}  # of those, the costs that were owed
