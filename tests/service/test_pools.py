@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import numpy as np
+import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +27,7 @@ from bandit_service.http.frame import ROUTER
 from bandit_service.http.pools import names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
+from tests.service.provider import HELLO, a_gateway
 from tests.service.running import Client, Process, a_vector, prepare, serving
 
 POOLS = [
@@ -130,6 +133,49 @@ async def test_a_stream_serves_every_pool(tmp_path: Path, models: Path) -> None:
                 assert answer["status"] == "accepted", answer
         for name, app in apps.items():
             assert (app[ROUTER].world.decisions, app[ROUTER].world.rewards) == (1, 1), name
+
+
+@pytest.mark.parametrize("usual", [True, False])
+async def test_the_gateway_finds_the_log_on_both_paths(
+    usual: bool, tmp_path: Path, models: Path
+) -> None:
+    """usual: as the fast path takes it, else as aiohttp's server does."""
+    ring = Keyring(acme={"tenant": "acme"}, any={})
+    chat = {"model": "auto", "messages": HELLO}
+    vector = [round(each, 9) for each in a_vector(1)]
+    asked: list[tuple[str, Any, str, str, str]] = [
+        ("/v1/chat/completions", chat, "acme", "", "acme"),
+        ("/v1/chat/completions", chat, "any", "x-tenant: globex\r\n", "globex"),
+        ("/v1/chat/completions", chat | {"model": "auto?tenant=acme-1"}, "any", "", "acme"),
+        ("/v1/chat/completions", chat, "any", "", "main"),
+        ("/v1/decide", {"embedding": vector, "tenant": "globex"}, "any", "", "globex"),
+        ("/v1/decide", {"embedding": vector}, "acme", "", "acme"),
+        ("/v1/decide", {"embedding": vector}, "any", "", "main"),
+    ]
+    async with a_gateway(tmp_path, models, **WITH_POOLS, **ring.environ) as (client, provider):
+        for path, body, key, more, pool in asked:
+            raw = json.dumps(body).encode()
+            slow = "" if usual else "X-Request-Timeout: 60\r\n"
+            head = (
+                f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nAuthorization: Bearer {ring[key]}\r\n"
+                f"{more}{slow}Content-Length: {len(raw)}\r\n\r\n"
+            )
+            status, headers = await _over(client, head.encode() + raw)
+            assert status == 200, (path, key, pool)
+            assert code_in(headers["x-decision-id"]) == code_of(pool), (path, key, pool)
+        assert len(provider.seen) == 4
+
+
+async def _over(client: Client, request: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers of the answer to a request that is sent in one piece."""
+    host, port = client.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request)
+    async with asyncio.timeout(60):
+        first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+    writer.close()
+    headers = (each.split(": ", 1) for each in lines)
+    return int(first.split()[1]), {name.lower(): value for name, value in headers}
 
 
 async def test_metrics_readiness_and_the_list_cover_all_pools(tmp_path: Path, models: Path) -> None:
