@@ -321,4 +321,5 @@ def shared_writer(
         ),
         sync_interval_s=chosen.sync_interval_s,
         embeddings=chosen.embeddings,
+        id_code=settings.id_code,
     )

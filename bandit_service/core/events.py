@@ -42,12 +42,12 @@ from bandit_service.core.event_kinds.experiments import ExperimentChanged as Exp
 from bandit_service.core.event_kinds.experiments import ExperimentDeleted as ExperimentDeleted
 from bandit_service.core.event_kinds.experiments import RulesChanged as RulesChanged
 from bandit_service.core.event_kinds.experiments import VariantSeeded as VariantSeeded
+from bandit_service.core.event_kinds.lean import DecidedLean as DecidedLean
+from bandit_service.core.event_kinds.lean import lean, whole
 from bandit_service.core.event_kinds.learning import DriftDetected as DriftDetected
 from bandit_service.core.event_kinds.learning import MetricsChanged as MetricsChanged
 from bandit_service.core.event_kinds.learning import MetricsWeighed as MetricsWeighed
 from bandit_service.core.event_kinds.learning import PriorWeighed as PriorWeighed
-from bandit_service.core.event_kinds.lean import DecidedLean as DecidedLean
-from bandit_service.core.event_kinds.lean import lean, whole
 from bandit_service.core.event_kinds.outcomes import Compared as Compared
 from bandit_service.core.event_kinds.outcomes import DecisionsExpired as DecisionsExpired
 from bandit_service.core.event_kinds.outcomes import Judged as Judged

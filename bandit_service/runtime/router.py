@@ -103,6 +103,11 @@ class Router:
         """Texts that wait for the embedding model."""
         return self._embedder.waiting
 
+    @property
+    def embedder(self) -> EmbeddingStage:
+        """What embeds texts, which other logs of this process use, too."""
+        return self._embedder
+
     async def start(self) -> None:
         """Begin to commit and to sweep."""
         self.writer.start()

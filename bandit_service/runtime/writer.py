@@ -50,7 +50,8 @@ class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop.
 
     before_outcome: called with a decision before another process' outcome of it is applied.
-    embeddings: how the log keeps those of decisions, of `vector_bytes.CODINGS`.
+    embeddings: how the log keeps those of decisions, of `vector_bytes.CODINGS`. id_code: what names
+    this log in ids, where a process serves several.
     """
 
     group_commit = GroupCommit
@@ -66,6 +67,7 @@ class Writer:
         sync_interval_s: float,
         max_backlog: int,
         embeddings: str = ev.FLOAT32,
+        id_code: int | None = None,
     ) -> None:
         self.world = world
         self.log = log
@@ -80,7 +82,7 @@ class Writer:
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
         self.before_outcome: Callable[[str], None] = lambda _: None
-        self._ids = clock.Ids(world.ts)
+        self._ids = clock.Ids(world.ts, id_code)
         self._commands: list[Command] = []
         self._patient = False
         self._committing: Kept | None = None

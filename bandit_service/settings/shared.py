@@ -25,6 +25,8 @@ _ENGINES = {
     ),
     "jetstream": _Address(("nats", "tls"), "nats://USER:PASSWORD@HOST:PORT,HOST:PORT"),
 }
+ENGINES = tuple(_ENGINES)
+"""Those that several processes share."""
 _MOST_OF_JETSTREAM = 1000
 
 

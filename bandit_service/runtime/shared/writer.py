@@ -89,6 +89,7 @@ class SharedWriter(Writer):
         *,
         sync_interval_s: float,
         embeddings: str = ev.FLOAT32,
+        id_code: int | None = None,
     ) -> None:
         super().__init__(
             world,
@@ -103,7 +104,7 @@ class SharedWriter(Writer):
         self._spool = spool
         self._metrics = ReplicaMetrics(telemetry.metrics.registry)
         telemetry.looks.append(self._look)
-        self._ids = clock.Ids()
+        self._ids = clock.Ids(code=id_code)
         self._now = 0.0
         self._lost = 0
         self._spool_full = ""
