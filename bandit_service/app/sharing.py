@@ -320,4 +320,6 @@ def shared_writer(
             keep_snapshots=settings.snapshots.keep if chosen.share_snapshots else 0,
         ),
         sync_interval_s=chosen.sync_interval_s,
+        embeddings=chosen.embeddings,
+        id_code=settings.id_code,
     )

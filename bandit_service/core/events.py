@@ -42,6 +42,8 @@ from bandit_service.core.event_kinds.experiments import ExperimentChanged as Exp
 from bandit_service.core.event_kinds.experiments import ExperimentDeleted as ExperimentDeleted
 from bandit_service.core.event_kinds.experiments import RulesChanged as RulesChanged
 from bandit_service.core.event_kinds.experiments import VariantSeeded as VariantSeeded
+from bandit_service.core.event_kinds.lean import DecidedLean as DecidedLean
+from bandit_service.core.event_kinds.lean import lean, whole
 from bandit_service.core.event_kinds.learning import DriftDetected as DriftDetected
 from bandit_service.core.event_kinds.learning import MetricsChanged as MetricsChanged
 from bandit_service.core.event_kinds.learning import MetricsWeighed as MetricsWeighed
@@ -62,6 +64,7 @@ from bandit_service.core.route_spec import is_of_route as is_of_route
 from bandit_service.core.route_spec import label_of_route as label_of_route
 from bandit_service.core.route_spec import route_label as route_label
 from bandit_service.core.route_spec import within_route as within_route
+from bandit_service.core.vector_bytes import FLOAT32 as FLOAT32
 from bandit_service.core.vector_bytes import pack as pack
 from bandit_service.core.vector_bytes import surface_of as surface_of
 from bandit_service.core.vector_bytes import unpack as unpack
@@ -105,8 +108,10 @@ AnyEvent: TypeAlias = (
     | TrimOrdered
 )
 
-READS = 5
+READS = 6
 """The newest format that this version reads; 1 is that of all kinds but these."""
+LEAN = 6
+"""That of `DecidedLean`."""
 _OF_ROUTES = 5
 """That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _FORMATS: dict[type[Event], int] = {
@@ -144,11 +149,17 @@ def format_needed(event: AnyEvent) -> int:
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(AnyEvent)
+_decoder = msgspec.msgpack.Decoder(AnyEvent | DecidedLean)
 
 
-def encode(event: AnyEvent) -> bytes:
-    """The event as MessagePack, a map with its `kind`."""
+def encode(event: AnyEvent, coding: str = FLOAT32) -> bytes:
+    """The event as MessagePack, a map with its `kind`.
+
+    coding: that of the embeddings of decisions. A decision that was not rounded to it is written
+    whole, so that `decode` always returns the same event.
+    """
+    if coding != FLOAT32 and isinstance(event, Decided):
+        return _encoder.encode(lean(event, coding))
     return _encoder.encode(event)
 
 
@@ -156,11 +167,15 @@ def decode(body: bytes) -> AnyEvent:
     """The event that `encode` made `body` from; msgspec.DecodeError when it is none."""
     try:
         event: AnyEvent = _decoder.decode(body)
+        return whole(event) if isinstance(event, DecidedLean) else event
     except RecursionError:
         raise msgspec.DecodeError("nested too deeply") from None
     except UnicodeDecodeError:
         raise msgspec.DecodeError("a text is not UTF-8") from None
-    return event
+    except ValueError as error:
+        if isinstance(error, msgspec.DecodeError):
+            raise
+        raise msgspec.DecodeError(f"a lean decision: {error}") from None
 
 
 def kind(event: AnyEvent) -> str:

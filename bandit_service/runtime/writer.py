@@ -50,6 +50,8 @@ class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop.
 
     before_outcome: called with a decision before another process' outcome of it is applied.
+    embeddings: how the log keeps those of decisions, of `vector_bytes.CODINGS`. id_code: what names
+    this log in ids, where a process serves several.
     """
 
     group_commit = GroupCommit
@@ -64,9 +66,12 @@ class Writer:
         *,
         sync_interval_s: float,
         max_backlog: int,
+        embeddings: str = ev.FLOAT32,
+        id_code: int | None = None,
     ) -> None:
         self.world = world
         self.log = log
+        self._embeddings = embeddings
         self.membership = Membership()
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
@@ -77,7 +82,7 @@ class Writer:
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
         self.before_outcome: Callable[[str], None] = lambda _: None
-        self._ids = clock.Ids(world.ts)
+        self._ids = clock.Ids(world.ts, id_code)
         self._commands: list[Command] = []
         self._patient = False
         self._committing: Kept | None = None
@@ -367,7 +372,13 @@ class Writer:
 
     def _record(self, event: ev.AnyEvent) -> Record:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
-        return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
+        body = ev.encode(event, self._coding)
+        return Record(eid, ev.kind(event), event.ts, body, owner_of(self.world, event))
+
+    @property
+    def _coding(self) -> str:
+        """How an embedding is written now."""
+        return self._embeddings
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
         """Apply an event that is in the log; returns why it was not fully applied, "" if it was."""

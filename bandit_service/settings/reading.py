@@ -22,6 +22,7 @@ from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import all_metrics, metrics_of
 from bandit_service.settings.pool import pool_mistakes
+from bandit_service.settings.pools import pools_of
 from bandit_service.settings.routes import (
     route_mistakes,
     routeless,
@@ -57,6 +58,7 @@ TABLES = (
     "budgets",
     "judges",
     "experiments",
+    "pools",
 )
 
 
@@ -137,6 +139,7 @@ def read(
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
+        "pools": pools_of(given["pools"], values, environ, path, mistakes, secrets=secrets),
         "dsn": shared.dsn_of(values, environ, path, mistakes) if secrets else "",
         "feedback_secrets": _secrets(
             values["feedback.secret_env"] if secrets else "", environ, mistakes

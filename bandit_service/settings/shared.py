@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from bandit_service.settings.secret_sources import of_file, of_variable
+from store import parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ _ENGINES = {
     ),
     "jetstream": _Address(("nats", "tls"), "nats://USER:PASSWORD@HOST:PORT,HOST:PORT"),
 }
+ENGINES = tuple(_ENGINES)
+"""Those that several processes share."""
 _MOST_OF_JETSTREAM = 1000
 
 
@@ -72,10 +74,8 @@ def _either() -> str:
 
 
 def _scheme(address: str) -> str:
-    try:
-        return urlsplit(address).scheme
-    except ValueError:  # whose message has parts of it
-        return ""
+    parts = parts_of(address)
+    return "" if parts is None else parts.scheme
 
 
 def of_retention(values: Mapping[str, Any]) -> list[str]:

@@ -88,16 +88,23 @@ class SharedWriter(Writer):
         rules: SharedRules,
         *,
         sync_interval_s: float,
+        embeddings: str = ev.FLOAT32,
+        id_code: int | None = None,
     ) -> None:
         super().__init__(
-            world, log, telemetry, sync_interval_s=sync_interval_s, max_backlog=rules.max_spool
+            world,
+            log,
+            telemetry,
+            sync_interval_s=sync_interval_s,
+            max_backlog=rules.max_spool,
+            embeddings=embeddings,
         )
         self.link = link
         self._rules = rules
         self._spool = spool
         self._metrics = ReplicaMetrics(telemetry.metrics.registry)
         telemetry.looks.append(self._look)
-        self._ids = clock.Ids()
+        self._ids = clock.Ids(code=id_code)
         self._now = 0.0
         self._lost = 0
         self._spool_full = ""
@@ -300,6 +307,11 @@ class SharedWriter(Writer):
             return False
         self._backlog.owe(event, booked)
         return True
+
+    @property
+    def _coding(self) -> str:
+        """How an embedding is written now: as float32 while an open replica reads nothing else."""
+        return self._embeddings if self.link.format >= ev.LEAN else ev.FLOAT32
 
     def under_way(self, key: str) -> bool:
         """Whether something submitted under this key is not applied yet, and still may be."""
