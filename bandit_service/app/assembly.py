@@ -455,7 +455,7 @@ async def reconcile(
         if world.policy.key != key:
             await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
-        maintenance.change_policy(wanted, source)
+        maintenance.training.change_policy(wanted, source)
 
 
 def _warn_of_hidden(world: World) -> None:

@@ -144,7 +144,7 @@ class Background:
             for one in owned
         ]
         pairs = list(zip(owned, wanted, strict=True))
-        upto, states = await self._maintenance.seeds(
+        upto, states = await self._maintenance.training.seeds(
             [each for one, each in pairs if one.begin == "snapshot"], spec.route
         )
         remaining = iter(states)

@@ -195,15 +195,15 @@ class Experiments:
             wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
             if wanted != self._maintenance.serving:
                 self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
-                if self._maintenance.wanted is not None:
-                    name = self._maintenance.wanted.name
+                if self._maintenance.training.wanted is not None:
+                    name = self._maintenance.training.wanted.name
                     raise Conflict(f"ship: {name!r} is being trained; wait until it serves")
             may = ("running", "paused", "starting")
             return self._moved(id, "stopped", may, by, why, winner=kept)
 
         await self._writer.submit(prepare, key=KEY)
         if wanted != self._maintenance.serving:
-            self._maintenance.change_policy(wanted)
+            self._maintenance.training.change_policy(wanted)
         return kept
 
     async def delete(self, id: str, by: str, why: str) -> None:
