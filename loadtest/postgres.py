@@ -64,6 +64,12 @@ class Postgres:
         """What a client connects by."""
         return f"postgresql://bandit:{self._password}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         with (self._directory / "server.log").open("ab") as log:

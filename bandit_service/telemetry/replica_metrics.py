@@ -50,8 +50,12 @@ class ReplicaMetrics:
         )
         self.barred = make.gauge(
             "bandit_replica_barred",
-            "1 while this replica runs and is not ready: others fold by another policy, or an "
-            "event is of a newer release; otherwise 0.",
+            "1 while this replica runs and is not ready: others fold by another policy, an event "
+            "is of a newer release, or the clock is wrong; otherwise 0.",
+        )
+        self.skew = make.gauge(
+            "bandit_clock_skew_seconds",
+            "How far the clock of this machine is ahead of the database's; negative if behind.",
         )
         self.busy = make.gauge(
             "bandit_fold_busy_ratio",

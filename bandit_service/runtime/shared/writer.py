@@ -694,6 +694,7 @@ class SharedWriter(Writer):
         made.keeper.set(float(self.keeps))
         made.epoch.set(self.link.epoch)
         made.barred.set(float(bool(self.barred)))
+        made.skew.set(self.link.skew_s)
         made.busy.set(self._busy.ratio(time.monotonic()))
 
     async def _park_forever(self) -> None:

@@ -20,6 +20,7 @@ from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.link import ClockOff
 from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure
 from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
@@ -812,6 +813,59 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
         while one.writer.barred:
             await asyncio.sleep(0.001)
     assert await one.reward(id) == "accepted"
+
+
+async def test_a_clock_that_goes_wrong_bars_its_replica_alone_until_it_is_set(
+    start: Start, engine: Engine
+) -> None:
+    one, other = await start("one"), await start("other")
+    id = await other.decide()
+    engine.skew_s[one.name] = 3600.0
+    async with asyncio.timeout(HANG_S):
+        while not one.writer.barred:
+            await asyncio.sleep(0.001)
+    why = "the clock of this machine is 3600.0 s ahead of that of the database"
+    assert why in one.writer.barred
+    assert why in one.writer.degraded
+    assert one.writer.link.skew_s == pytest.approx(3600.0, abs=HANG_S)
+    with pytest.raises(Unavailable, match=why):
+        await one.reward(id)
+    assert await other.reward(id) == "accepted"
+    assert not other.writer.barred
+    before = len(engine.records)
+    kept = await one.decide()  # it waits in the spool
+    assert len(engine.records) == before
+    engine.skew_s.clear()
+    async with asyncio.timeout(HANG_S):
+        while one.writer.barred:
+            await asyncio.sleep(0.001)
+    assert await other.reward(kept) == "accepted"
+
+
+@pytest.mark.parametrize(("skew_s", "said"), [(3600.0, "ahead of"), (-3600.0, "behind")])
+async def test_a_clock_that_is_wrong_is_no_start(
+    engine: Engine, tmp_path: Path, skew_s: float, said: str
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    name = one.name
+    await one.close()
+    engine.skew_s[name] = skew_s
+    told = rf"3600\.0 s {said} .*log\.max_skew_s is 0\.5: set the clock"
+    with pytest.raises(ClockOff, match=told):
+        await Running(engine, tmp_path / "one").start()
+
+
+async def test_an_answer_that_took_long_is_no_wrong_clock(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process stood still between the question and the answer."""
+    one = await start("one")
+    state = await one.shared.state()
+    times = [state.now - 4.0, state.now + 3.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "now", lambda: times.pop(0) if len(times) > 1 else times[0])
+        patched.setattr(one.shared, "state", lambda: asyncio.sleep(0, state))
+        await one.writer.link._check_clock()
 
 
 async def test_nobody_writes_what_an_open_replica_cannot_read(start: Start, engine: Engine) -> None:
