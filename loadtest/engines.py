@@ -14,6 +14,8 @@ from loadtest import nats, postgres
 from loadtest.relay import Relay, through
 
 NAMES = ("postgres", "jetstream")
+FAILOVER = "postgres with a synchronous standby"
+"""For `running`: to kill its server is to lose it, and to start it is to promote the standby."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Engine:
 
 def missing(name: str) -> str:
     """How to install what is not there; empty where all is."""
-    if name == "postgres":
+    if name in ("postgres", FAILOVER):
         return "" if postgres.programs() is not None else postgres.INSTALL
     return "" if nats.program() is not None else nats.INSTALL
 
@@ -82,6 +84,18 @@ def running(name: str) -> Iterator[Engine]:
                 server.start,
                 lambda: [server.pid],
                 (server.port,),
+            )
+        return
+    if name == FAILOVER:
+        with postgres.with_standby() as (primary, standby):
+            hosts = f"127.0.0.1:{primary.port},127.0.0.1:{standby.port}"
+            dsn = primary.dsn.replace(f"127.0.0.1:{primary.port}", hosts)
+            yield Engine(
+                _settings("postgres", f"{dsn}?target_session_attrs=read-write"),
+                lambda _: primary.kill(),
+                standby.promote,
+                lambda: [primary.pid],
+                (primary.port, standby.port),
             )
         return
     with nats.running(3) as servers:

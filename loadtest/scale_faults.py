@@ -143,6 +143,11 @@ async def _servers(run: Run) -> None:
     await run.kill_server(1, 5.0)
 
 
+async def _failover(run: Run) -> None:
+    await run.kill(0)
+    await run.kill_server(0, 2.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     """What happens on which engine."""
@@ -167,6 +172,11 @@ ROWS = (
     Faults("postgres", "no replica reaches the server for 8 s", _all_cut),
     Faults("postgres", "every process of the server stopped for 7 s", _stands_still),
     Faults("postgres", "the keeper stopped five times for 6 s, twice its lease", _lease),
+    Faults(
+        engines.FAILOVER,
+        "synchronous standby: one replica killed, the server lost, the standby promoted",
+        _failover,
+    ),
     Faults(
         "jetstream",
         "two replicas killed, each of three servers stopped for 6 s, one killed and back",
@@ -282,7 +292,7 @@ def _told(
     wrong = list(ledger.wrong)
     wrong += [f"{found.gaps} offsets are missing"] if found.gaps else []
     said = {
-        "faults": f"{'PostgreSQL' if row.engine == 'postgres' else 'JetStream'}: {row.what}",
+        "faults": f"{'JetStream' if row.engine == 'jetstream' else 'PostgreSQL'}: {row.what}",
         "decisions answered, missing": f"{len(ledger.decided):,}, {found.missing}",
         "rewards acknowledged, lost, doubled": f"{len(ledger.rewarded):,}, "
         f"{found.lost + lost}, {found.twice}",

@@ -33,6 +33,10 @@ class ReplicaMetrics:
         self.spool = make.gauge(
             "bandit_spool_decisions", "Answered decisions not yet in the shared log."
         )
+        self.spool_ratio = make.gauge(
+            "bandit_spool_full_ratio",
+            "Events that wait for the shared log, as a share of log.max_spool.",
+        )
         self.parked = make.gauge(
             "bandit_rewards_parked", "Outcomes waiting for a decision of another replica."
         )

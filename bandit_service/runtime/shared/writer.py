@@ -690,6 +690,7 @@ class SharedWriter(Writer):
         made.lost.inc(self.link.lost - self._lost)
         self._lost = self.link.lost
         made.spool.set(len(self._spool))
+        made.spool_ratio.set(len(self._own) / self._rules.max_spool)
         made.parked.set(len(self._parking))
         made.keeper.set(float(self.keeps))
         made.epoch.set(self.link.epoch)
