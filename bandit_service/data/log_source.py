@@ -58,12 +58,21 @@ class LogSource:
 class ServiceSource:
     """A running service, asked page by page over GET /v1/events."""
 
-    def __init__(self, url: str, key: str = "", ca: Path | None = None, page: int = PAGE) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        ca: Path | None = None,
+        page: int = PAGE,
+        pool: str = "",
+    ) -> None:
+        """pool: the one whose log is read, "" for the default one."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreadable(f"--url: must be http://HOST:PORT or https://HOST:PORT, got {url!r}")
         self._parts, self._page = parts, page
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers |= {"x-bandit-pool": pool} if pool else {}
         self._tls = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
         self._decoder = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
         connection, response = self._ask("?limit=1")

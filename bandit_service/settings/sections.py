@@ -279,6 +279,13 @@ class TextsSettings:
         low=0.01,
         high=60,
     )
+    topic_people: int = setting(
+        5,
+        "how many units must have used a word in questions of a topic before it is shown; four "
+        "questions without a unit count as one",
+        low=2,
+        high=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,8 +451,8 @@ class GatewaySettings:
     )
     request_s: float = setting(
         600.0,
-        "how long after its begin a request may still begin such a call; one that is under way is "
-        "not ended",
+        "how long all of these calls of a request may take; the one that is under way then is cut "
+        "off",
         low=0.1,
         high=86_400,
     )

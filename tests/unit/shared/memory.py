@@ -20,8 +20,9 @@ from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from bandit_service.runtime.shared.link import Link, LinkRules
+from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
-from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import (
