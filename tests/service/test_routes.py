@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bandit_service import cli, settings
 from bandit_service.core import codec
 from bandit_service.runtime.folding import fold_elsewhere
 from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
-from tests.service.running import Client, opened
+from tests.service.running import Client, a_vector, opened
 
 BOT: dict[str, Any] = {
     "id": "support-bot",
@@ -271,6 +272,35 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
         assert "experiment" not in made
 
 
+async def test_a_route_holds_out_a_share_of_its_units(tmp_path: Path, models: Path) -> None:
+    environ = _routes(
+        BOT | {"holdout_share": 0.5, "holdout_arm": "beta"},
+        _PLAIN,
+        BANDIT_ARMS=_pool(),
+        BANDIT_POLICY_NAME="uniform",
+    )
+    async with opened(tmp_path / "var", models, **environ) as (client, _):
+        arms = Counter[str]()
+        for i in range(12):
+            asked = {"embedding": a_vector(1), "unit": f"u{i}", "route": "support-bot"}
+            _, body = await client.post("/v1/decide", asked)
+            if body.get("experiment") == "holdout:support-bot":
+                arms[body["arm"]] += 1
+        assert set(arms) == {"beta"}
+        status, told = await client.get("/v1/experiments/holdout:support-bot/results")
+        assert (status, told["route"]) == (200, "support-bot")
+        found = {each["key"]: each["decisions"] for each in told["variants"]}
+        assert found == {"holdout": arms["beta"], "routed": 12 - arms["beta"]}
+        assert (await client.get("/v1/experiments"))[1]["experiments"] == []
+        status, refused = await client.call("DELETE", "/v1/experiments/holdout:support-bot")
+        message = refused["error"]["message"]
+        assert (status, message) == (
+            400,
+            "id: 'holdout:support-bot' is a hold-out; holdout_share of the route 'support-bot' "
+            "changes it",
+        )
+
+
 async def test_an_experiment_whose_route_is_removed_is_not_started(
     tmp_path: Path, models: Path
 ) -> None:
@@ -523,6 +553,12 @@ _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "r", "latency_weight": -1}, "routes[0].latency_weight: must be from 0 to 100"),
     ({"id": "r", "weights": {"stars": -1}}, "routes[0].weights.stars: must be a number from 0 to"),
     ({"id": "r", "weights": {"star": 1}}, "routes[0].weights.star: no such metric; did you mean"),
+    ({"id": "r", "holdout_share": 0.6}, "routes[0].holdout_share: must be from 0 to 0.5"),
+    ({"id": "r", "holdout_share": 0.1}, "routes[0].holdout_arm: name the arm that held-out units"),
+    (
+        {"id": "r", "arms": ["alpha"], "holdout_arm": "alfa"},
+        "routes[0].holdout_arm: 'alfa' is no arm of the route; did you mean",
+    ),
     ({"arms": []}, "routes[0].id"),
 ]
 
