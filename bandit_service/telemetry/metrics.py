@@ -1,8 +1,8 @@
 """Every metric once: its name, help text, labels and buckets, as an attribute of `Metrics`.
 
-Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, experiments by
-MOST_EXPERIMENTS (`other` beyond), everything else by the code or the configuration. Never a user's
-text or id.
+Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, routes by
+MOST_LABELLED_ROUTES, experiments by MOST_EXPERIMENTS (`other` beyond), everything else by the code
+or the configuration. Never a user's text or id.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary
 
 MOST_ARMS = 50
+MOST_LABELLED_ROUTES = 40
 """Arms with a label of their own."""
 
 MOST_ESTIMATED = 15
@@ -467,6 +468,22 @@ class Metrics:
         self.route_decisions = make.counters(
             "bandit_route_decisions_total",
             "Decisions by route, except the default route.",
+            ("route",),
+        )
+        self.route_cost = make.counters(
+            "bandit_route_cost_usd_total",
+            "Reported cost by route, except the default route, USD.",
+            ("route",),
+        )
+        self.route_reward_mean = make.gauges(
+            "bandit_route_reward_mean",
+            "Moving mean reward of a route's decisions; `auto` is the default route.",
+            ("route",),
+        )
+        self.route_quality_mean = make.gauges(
+            "bandit_route_quality_mean",
+            "Mean quality of a route's decisions since the process started; `auto` is the default "
+            "route.",
             ("route",),
         )
         self.route_rewards = make.counters(

@@ -151,6 +151,25 @@ async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
         assert "no route 'support-bot'; none is configured" in body["error"]["message"]
 
 
+async def test_what_came_of_each_route_is_in_the_metrics(tmp_path: Path, models: Path) -> None:
+    environ = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, _):
+        for route, quality in (("support-bot", 0.25), ("support-bot", 0.75), ("", 1.0)):
+            made = await client.decide(embedding=a_vector(1), route=route)
+            await client.reward(made["decision_id"], quality=quality, cost_usd=0.01)
+        for line, value in (
+            ('bandit_route_quality_mean{route="support-bot"}', 0.5),
+            ('bandit_route_quality_mean{route="auto"}', 1.0),
+            ('bandit_route_reward_mean{route="auto"}', 0.9),
+            ('bandit_route_cost_usd_total{route="support-bot"}', 0.02),
+            ('bandit_route_rewards_total{route="support-bot"}', 2.0),
+        ):
+            assert await _metric(client, line) == pytest.approx(value), line
+        async with client.session.get(f"{client.url}/metrics") as answer:
+            text = await answer.text()
+        assert '_mean{route="plain"}' not in text, "nothing came of it"
+
+
 async def test_decisions_are_listed_by_route(tmp_path: Path, models: Path) -> None:
     async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, _):
         for route in ("", "plain", "support-bot", "plain"):
