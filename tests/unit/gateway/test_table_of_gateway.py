@@ -106,7 +106,7 @@ ASKED: dict[str, tuple[str, Mapping[str, Body]]] = {
     "functions, parallel calls, their results": ("mark", _calls(dict.fromkeys(API, "mark"))),
     "images; PDF files with their data": (PIXEL, _parts(IMAGES)),
     "images that a tool returns": (PIXEL, _calls(
-        {kind: [IMAGES[kind]] for kind in ("anthropic", "responses")} | {"openai": "x"})),
+        {kind: [IMAGES[kind]] if kind != "openai" else "x" for kind in API})),
     "files by id or address, citations, search results": ("mark", _parts(BY_ID)),
     "JSON by schema": ("mark", {
         "openai": _said("openai", _text("openai"), response_format={
