@@ -18,7 +18,7 @@ from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
 from bandit_service.core.experiments.records import ExperimentRecords
-from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, label_of
+from bandit_service.core.experiments.spec import Experiment, Rules, is_holdout, label_of
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
@@ -70,7 +70,7 @@ class Experiments:
         return {
             id: spec
             for id, spec in self.records.specs.items()
-            if id != HOLDOUT and self.records.trials[id].status != "stopped"
+            if not is_holdout(id) and self.records.trials[id].status != "stopped"
         }
 
     def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
@@ -87,7 +87,7 @@ class Experiments:
             trial = self.records.trials[spec.id]
             checks.check_change(before, spec, trial.status, trial.traffic())
             checks.check_floor(spec, None if trial.status == "draft" else before)
-        elif len((self.records.specs.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
+        elif sum(not is_holdout(id) for id in {*self.records.specs, *others, spec.id}) > MOST:
             raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
         else:
             checks.check_floor(spec, None)
@@ -240,11 +240,10 @@ class Experiments:
     # --- inside ---------------------------------------------------------------------------
 
     def _own(self, id: str) -> tuple[Experiment, Trial]:
-        if id == HOLDOUT:
-            raise Refused(
-                f"id: {HOLDOUT!r} is the global hold-out; PUT /v1/experiment-rules changes it",
-                param="id",
-            )
+        if is_holdout(id):
+            route = id.partition(":")[2]
+            where = f"holdout_share of the route {route!r}" if route else "PUT /v1/experiment-rules"
+            raise Refused(f"id: {id!r} is a hold-out; {where} changes it", param="id")
         return self.find(id)
 
     def _check_arm(self, at: str, arm: str, route: str = "") -> None:
