@@ -16,6 +16,7 @@ import numpy as np
 
 import policies
 import store
+from bandit_service import logs
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -48,7 +49,7 @@ from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.feedback import open_feedback
 from bandit_service.runtime.learner_log import LearnerLog
-from bandit_service.runtime.live_configuration import LiveConfiguration, in_force
+from bandit_service.runtime.live_configuration import Follow, LiveConfiguration, in_force
 from bandit_service.runtime.log_check import LogCheck, note_of, verifies_all
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import (
@@ -231,6 +232,8 @@ async def running_router(
         )
         configuration = LiveConfiguration(router, settings, file)
         configuration.follow(lambda now: feedback.delegate(now.keys))
+        configuration.follow(router.rules.take)
+        configuration.follow(_leveled(file.log_level))
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)
         maintenance = Maintenance(
@@ -437,6 +440,18 @@ async def reconcile(
             await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
         maintenance.change_policy(wanted, source)
+
+
+def _leveled(level: str) -> Follow:
+    """What sets the level of the logs where it is another than it was."""
+
+    def follow(now: Settings) -> None:
+        nonlocal level
+        if now.log_level != level:
+            level = now.log_level
+            logs.set_level(level)
+
+    return follow
 
 
 def _warn_of_hidden(world: World) -> None:

@@ -225,7 +225,7 @@ def _follow(
     app: web.Application, gateway: Gateway, live: live_http.Live, settings: Settings
 ) -> None:
     """Go on by other settings: those of what can be changed at run time."""
-    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
+    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges, settings.duels)
     app[frame.GATE].take(settings.keys)
     app[frame.BORDERS].keys = bool(settings.keys)
     live.feeds.admit({key.tenant for key in settings.keys if key.tenant})
@@ -271,7 +271,8 @@ async def serving(
         app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, app, gateway, live))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
-        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
+        configuration.follow(lambda now: beside.want(now.policies))
+        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration, experiments)
         server = settings.server
         last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
         # what it waits for is waited for before; it counts its own patience twice
