@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from bandit_service import settings as reading
 from bandit_service.app.assembly import arms_then, reconcile
@@ -19,7 +20,7 @@ from bandit_service.runtime.experiments import Experiments, Offered
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
-from bandit_service.settings import BadSettings, Settings, experiment_rules, exposure
+from bandit_service.settings import BadSettings, Settings, default_of, experiment_rules, exposure
 from bandit_service.settings.live_values import at_a_start, value_of
 from bandit_service.telemetry.telemetry import Telemetry
 
@@ -27,7 +28,10 @@ _log = logging.getLogger("bandit.configuration")
 
 
 class Reloading:
-    """Reads the file again. What goes wrong is told and counted, and what is in force stays."""
+    """Reads the file again. What goes wrong is told and counted, and what is in force stays.
+
+    derive: from the file's settings to those of this pool. Which pools there are takes a restart.
+    """
 
     def __init__(
         self,
@@ -36,11 +40,13 @@ class Reloading:
         telemetry: Telemetry,
         configuration: LiveConfiguration,
         experiments: Experiments,
+        derive: Callable[[Settings], Settings] = default_of,
     ) -> None:
         self._router, self._maintenance, self._telemetry = router, maintenance, telemetry
         self._configuration, self._experiments = configuration, experiments
         self._started = configuration.file
         self._one = asyncio.Lock()
+        self._derive = derive
 
     async def reload(self) -> bool:
         """Whether all that the file says is in force, but for what takes a restart."""
@@ -65,7 +71,10 @@ class Reloading:
     async def _reload(self) -> None:
         configuration = self._configuration
         now, serving = configuration.settings, self._maintenance
-        fresh = await asyncio.to_thread(reading.read, self._started.file)
+        file = await asyncio.to_thread(reading.read, self._started.file)
+        fresh = self._derive(replace(file, pools=self._started.pools))
+        if file.pools != self._started.pools:
+            _log.warning("these take a restart", extra={"settings": ["pools"]})
         waiting = _waiting(self._started, fresh)
         if refused := exposure(dataclasses.replace(fresh, server=now.server)):
             raise BadSettings([refused])

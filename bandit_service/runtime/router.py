@@ -103,6 +103,11 @@ class Router:
         """Texts that wait for the embedding model."""
         return self._embedder.waiting
 
+    @property
+    def embedder(self) -> EmbeddingStage:
+        """What embeds texts, which other logs of this process use, too."""
+        return self._embedder
+
     async def start(self) -> None:
         """Begin to commit and to sweep."""
         self.writer.start()
@@ -466,10 +471,10 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
-        if self.writer.cannot_erase:
-            raise NotThere(self.writer.cannot_erase)
+        if self.writer.membership.cannot_erase:
+            raise NotThere(self.writer.membership.cannot_erase)
         if self.writer.shared:
-            self.writer.check_read_by_all(ev.ErasureOrdered)
+            self.writer.membership.check_read_by_all(ev.ErasureOrdered)
         if not can_erase(self.writer.log):
             raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(

@@ -6,6 +6,7 @@ One optional TOML file, every key overridable by the environment: `[server] port
 """
 
 from bandit_service.settings.derived import (
+    cut_off,
     experiment_rules,
     exploration,
     exposure,
@@ -15,6 +16,8 @@ from bandit_service.settings.derived import (
     policy_key,
 )
 from bandit_service.settings.pool import check_arm_among, pool_mistakes
+from bandit_service.settings.pool_logs import default_of, map_of, named, others_of
+from bandit_service.settings.pools import Pool, PoolSpec
 from bandit_service.settings.reading import (
     PREFIX,
     BadSettings,
@@ -66,6 +69,8 @@ __all__ = [
     "LogSettings",
     "MonitoringSettings",
     "PolicySettings",
+    "Pool",
+    "PoolSpec",
     "RetentionSettings",
     "RewardSettings",
     "Rule",
@@ -78,13 +83,18 @@ __all__ = [
     "arm_spec",
     "check_arm_among",
     "check_served",
+    "cut_off",
+    "default_of",
     "digest_of",
     "experiment_rules",
     "exploration",
     "exposure",
     "following",
     "load_policy",
+    "map_of",
+    "named",
     "not_configured",
+    "others_of",
     "policy_key",
     "pool_mistakes",
     "read",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core.sessions import CREDITS
+from bandit_service.core.vector_bytes import CODINGS
 from bandit_service.settings.rule import Rule, setting
 from bandit_service.settings.texts import BOTH, OFF, QUESTIONS, RULES
 from store import DEFAULT, ENGINES
@@ -307,6 +308,12 @@ class LogSettings:
         low=0.001,
         high=60,
     )
+    embeddings: str = setting(
+        CODINGS[0],
+        "how a decision's embedding is kept; the others than float32 take a half or a quarter of "
+        "its bytes, round it before the decision, and leave out the scores (docs/scale.md)",
+        choices=CODINGS,
+    )
     verify: str = setting(
         "background",
         "which checksums to verify: before serving, all of the log or what comes after the "
@@ -444,8 +451,8 @@ class GatewaySettings:
     )
     request_s: float = setting(
         600.0,
-        "how long after its begin a request may still begin such a call; one that is under way is "
-        "not ended",
+        "how long all of these calls of a request may take; the one that is under way then is cut "
+        "off",
         low=0.1,
         high=86_400,
     )

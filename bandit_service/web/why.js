@@ -137,7 +137,7 @@ export function textBlock(text) {
 export function decisionView(decision, form = null, weighed = null) {
   const { expected } = decision;
   const arms = weighed ?? Object.keys(decision.propensities).map((id) => ({
-    id, propensity: decision.propensities[id], score: decision.scores[id], untried: decision.untried.includes(id),
+    id, propensity: decision.propensities[id], score: decision.scores?.[id], untried: decision.untried.includes(id),
   }));
   const signals = Object.entries(decision.signals);
   return [

@@ -17,6 +17,7 @@ from bandit_service.cli import options, refusals, terminal
 from bandit_service.cli.asking import asked
 from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
 from bandit_service.settings.live import RELOAD, RESTART, beside_sections, sections_of, shown
+from bandit_service.settings.pool_logs import of_pool
 
 _PATH = "/v1/configuration"
 _TAKEN = {
@@ -111,7 +112,11 @@ def _config_check(args: argparse.Namespace) -> int:
     chosen = settings.read(args.config)
     if refused := settings.exposure(chosen):  # which would end the start
         raise settings.BadSettings([refused])
-    for note in [*settings.not_configured(chosen), *settings.following(chosen)]:
+    for note in [
+        *settings.not_configured(chosen),
+        *settings.following(chosen),
+        *settings.cut_off(chosen),
+    ]:
         print(f"note: {note}", file=sys.stderr)
     print(f"configuration OK: {len(chosen.arms)} arms, policy {chosen.policy.name}")
     return 0
@@ -148,7 +153,7 @@ def _config_show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     lines, others = _differences(running, shown(sections_of(chosen))), _others(running, chosen)
     if args.json:
         told = {"revision": running["revision"], "differences": lines, "not_applied": others}
@@ -160,7 +165,7 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     file = sections_of(chosen)
     told, others = shown(file), _others(running, chosen)
     if others and not args.json:  # before anything is applied
@@ -168,20 +173,22 @@ def _apply(args: argparse.Namespace) -> int:
     changed = {name: file[name] for name in _NAMES if told[name] != running[name]}
     match = args.if_match or str(running["revision"])
     body = {**changed, "why": args.why, "forget": args.forget}
-    found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match})
+    found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match}, pool=args.pool)
     return _told(args, found, _differences(running, told), not_applied=others)
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    running = asked(args.url, args.key, "GET", _PATH)
+    running = asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     match = args.if_match or str(running["revision"])
     body = {"to": args.revision, "why": args.why, "forget": args.forget}
-    found = asked(args.url, args.key, "POST", f"{_PATH}/rollback", body, {"If-Match": match})
+    found = asked(
+        args.url, args.key, "POST", f"{_PATH}/rollback", body, {"If-Match": match}, pool=args.pool
+    )
     return _told(args, found, _differences(running, found))
 
 
 def _history(args: argparse.Namespace) -> int:
-    found = asked(args.url, args.key, "GET", _PATH)
+    found = asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     if args.json:
         print(json.dumps(found["history"]))
         return 0
@@ -195,7 +202,9 @@ def _history(args: argparse.Namespace) -> int:
 
 
 def _of_file(args: argparse.Namespace) -> settings.Settings:
-    return settings.read(args.config, secrets=False)
+    chosen = settings.read(args.config, secrets=False)
+    pools = {each.spec.name: each for each in chosen.pools}
+    return of_pool(chosen, pools[args.pool]) if args.pool in pools else chosen
 
 
 def _others(running: dict[str, Any], chosen: settings.Settings) -> list[str]:
