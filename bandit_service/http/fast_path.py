@@ -174,12 +174,6 @@ class FastPath:
         connection.begun_beside()
         return True
 
-    def _home(self, head: Head) -> web.Application:
-        """The application that the head asks."""
-        if self._homes.map is None:
-            return self._app
-        return self._homes.of_head(head.path, head.headers)
-
     def _admitted(self, of: _Decide | _Client) -> Caller:
         head = of.head
         self._borders.cross(head.seen, self._gate.needed("POST", head.path))
@@ -217,8 +211,7 @@ class FastPath:
         try:
             caller = self._admitted(one)
             asked.tenant = caller.tenant_for(asked.tenant)
-            home = self._homes.of_tenant(asked.tenant, self._home(one.head))
-            one.router = home[ROUTER]
+            one.router = self._homes.of_tenant(asked.tenant, self._app)[ROUTER]
             one.router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
             one.set_exception(error)
@@ -288,7 +281,8 @@ class FastPath:
         begun, status = time.perf_counter(), CLIENT_GONE
         try:
             try:
-                caller, home = self._admitted(client), self._home(head)
+                caller = self._admitted(client)
+                home = self._homes.of_tenant(caller.tenant or "", self._app)
                 client.router = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
