@@ -67,6 +67,7 @@ from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.text_store import TextStore
 from bandit_service.runtime.texts import Texts
+from bandit_service.runtime.topics import Topics
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -219,6 +220,7 @@ async def running_router(
                 telemetry,
                 sync_interval_s=settings.log.sync_interval_s,
                 max_backlog=settings.log.max_backlog,
+                embeddings=settings.log.embeddings,
                 id_code=settings.id_code,
             )
             if link is None
@@ -274,6 +276,8 @@ async def running_router(
         finally:
             if texts is not None:
                 await texts.close()
+            if router.topics is not None:
+                await router.topics.close()
             await check.close()
             await configuration.close()
             if turn is not None:
@@ -323,6 +327,7 @@ async def open_texts(
         store.close()
         raise StoreError(f"{path}: {error.message}") from None
     router.texts, maintenance.forget_beside = texts, texts.forget
+    router.topics = Topics(router.writer, texts, settings.texts.topic_people)
     return texts
 
 

@@ -18,6 +18,7 @@ from bandit_service.gateway.health import Health
 from bandit_service.http.admission import Admission
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry import metrics
+from bandit_service.telemetry.families.make import Children
 from bandit_service.telemetry.telemetry import Telemetry
 from store import StoreError, can_trim, first_of
 
@@ -114,7 +115,7 @@ class ServiceGauges:
 
     def _look_at_budgets(self, now: float) -> None:
         """One series for each budget, however many tenants and keys: their fullest account."""
-        made, fullest = self._metrics, dict[str, dict[metrics.Children[Gauge], float]]()
+        made, fullest = self._metrics, dict[str, dict[Children[Gauge], float]]()
         for row in self._budgets.rows(self._router.world.spend, now):
             name = f"{row['account'].partition(':')[0]}/{row['per']}/{row['usd']:g}"
             left = row["usd"] - row["spent_usd"] - row["held_usd"] - row["leased_usd"]

@@ -14,10 +14,14 @@ from policies import ArmId, Compared, Policy, Rewarded
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """One outcome as it was learned, and as it should have been."""
+    """One outcome as it was learned, and as it should have been.
+
+    taught: the number of the event that taught it first, 0 if that is not known.
+    """
 
     before: Rewarded
     after: Rewarded
+    taught: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,7 @@ class Learner:
     name, key, parameters: what the policy is, where the log described it: a variant's, and one that
     learns beside the serving one. own: the variant ("…/…")
     whose outcomes alone it learns, "" for all; then `seeded` events are the past that it knows.
+    missed: it was taught none of the events after the first and before the second of these.
     """
 
     policy: Policy[Any]
@@ -66,6 +71,7 @@ class Learner:
     parameters: bytes = b"{}"
     own: str = ""
     seeded: int = 0
+    missed: tuple[int, int] = (0, 0)
     _waiting: list[Rewarded | Compared] | None = field(default=None, compare=False, repr=False)
 
     def kept(self) -> KeptLearner:
@@ -74,7 +80,13 @@ class Learner:
         state = codec.dump(self.state)
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
         fold = policies.fold_of(self.policy)
-        return KeptLearner(state, self.failures, self.uncorrected, *described, fold)
+        missed = self.missed if any(self.missed) else ()
+        return KeptLearner(state, self.failures, self.uncorrected, *described, fold, missed)
+
+    def learned(self, correction: Correction) -> bool:
+        """Whether it was taught what the correction takes back."""
+        after, before = self.missed
+        return not after < correction.taught < before
 
     def learn_in_blocks(self) -> None:
         """From here on `state` is right after `catch_up` only, where the policy can learn many."""
@@ -118,7 +130,10 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class KeptLearner:
-    """A `Learner` as it is kept, with its state in bytes. fold: `policies.fold_of` its policy."""
+    """A `Learner` as it is kept, with its state in bytes. fold: `policies.fold_of` its policy.
+
+    missed: as `Learner` has it, () for nothing.
+    """
 
     state: bytes
     failures: int
@@ -128,7 +143,8 @@ class KeptLearner:
     parameters: bytes
     own: str
     seeded: int
-    fold: int = 0
+    fold: int = field(default=0, metadata=codec.IF_ANY)
+    missed: tuple[int, ...] = field(default=(), metadata=codec.IF_ANY)
 
     def check(self, policy: Policy[Any]) -> None:
         """ValueError unless the policy would have made this state of the same events."""
@@ -146,7 +162,9 @@ class KeptLearner:
         """
         state = codec.load(self.state, type(policy.init()))
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
-        return Learner(policy, state, self.failures, self.uncorrected, *described)
+        after, before = self.missed or (0, 0)
+        missed = after, before
+        return Learner(policy, state, self.failures, self.uncorrected, *described, missed)
 
 
 OF_THE_MACHINE = (MemoryError, OSError)
@@ -177,7 +195,7 @@ def _teach(learner: Learner, lesson: Lesson) -> None:
                 learner.uncorrected += 1
             elif not isinstance(lesson, Correction):
                 learner.state = policy.learn(learner.state, lesson)
-            elif isinstance(policy, policies.Correctable):
+            elif isinstance(policy, policies.Correctable) and learner.learned(lesson):
                 learner.state = policy.correct(learner.state, lesson.before, lesson.after)
             else:
                 learner.uncorrected += 1

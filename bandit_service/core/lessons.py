@@ -50,9 +50,9 @@ def _prepared(world: World, what: Resolved) -> Resolved:
                 learner.key = event.key
             return msgspec.structs.replace(what, joining=learner)
         case ev.RouteChanged():
-            return msgspec.structs.replace(what, joining=_routed(world, event))
+            return msgspec.structs.replace(what, joining=_routed(world, event, what.number))
         case ev.VariantSeeded():
-            return msgspec.structs.replace(what, joining=_seeded(world, event))
+            return msgspec.structs.replace(what, joining=_seeded(world, event, what.number))
         case _:
             return what
 
@@ -127,7 +127,8 @@ def _corrected(
     if event.quality is not None:
         values["quality"] = event.quality
     old = _lesson(world, context, pending, pending.learned)
-    return Correction(old, _lesson(world, context, pending, {**values, "reward": event.reward}))
+    new = _lesson(world, context, pending, {**values, "reward": event.reward})
+    return Correction(old, new, pending.taught)
 
 
 def _expired(world: World, event: ev.DecisionsExpired, part: int, number: int) -> Resolved:
@@ -189,7 +190,7 @@ def _weighed(world: World, event: ev.PriorWeighed) -> tuple[Fading, ...]:
     )
 
 
-def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
+def _seeded(world: World, event: ev.VariantSeeded, number: int) -> Learner | None:
     """A variant's policy; if it cannot be loaded, the serving one decides."""
     spec = world.experiments.specs.get(event.experiment)
     variant = None if spec is None else spec.variant(event.variant)
@@ -203,10 +204,11 @@ def _seeded(world: World, event: ev.VariantSeeded) -> Learner | None:
         learner.key = policies_key(event.policy, event.parameters)
         learner.own = ev.within_route(spec.route, label) if own else everything
         learner.seeded = event.upto
+        learner.missed = (event.upto if event.state else 0, number)
     return learner
 
 
-def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
+def _routed(world: World, event: ev.RouteChanged, number: int) -> Learner | None:
     """A route's policy as it begins; None if it continues, or cannot be loaded."""
     route, label = event.route, ev.label_of_route(event.route.id)
     there = world.learners.get(label)
@@ -214,7 +216,7 @@ def _routed(world: World, event: ev.RouteChanged) -> Learner | None:
         return None
     learner = loaded(route.policy, msgspec.json.encode(route.parameters), b"")
     if learner is not None:
-        learner.key, learner.own = event.key, label
+        learner.key, learner.own, learner.missed = event.key, label, (0, number)
     return learner
 
 
@@ -238,8 +240,11 @@ def _seen(lesson: Lesson, context: Context) -> Lesson:
     """The same lesson with the visible part of the history."""
     match lesson:
         case Correction():
-            return Correction(
-                replace(lesson.before, context=context), replace(lesson.after, context=context)
+            before, after = lesson.before, lesson.after
+            return replace(
+                lesson,
+                before=replace(before, context=context),
+                after=replace(after, context=context),
             )
         case Recompared():
             return Recompared(replace(lesson.after, context=context))

@@ -122,6 +122,7 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
                 for name, value in zip(SIGNALS, values, strict=True)
                 if value is not None
             }
+            pending.taught = pending.taught or what.number
             if event.revoked:
                 pending.learned["revoked"] = 1.0
             elif event.weighed:

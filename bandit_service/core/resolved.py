@@ -29,7 +29,8 @@ class Pending:
     `quality` and `cost_usd` and `latency_s` as far as they were known; and `revoked` where these
     are what was expected, since what came was taken back, or `weighed` where the quality is that of
     named metrics, with the cost and the latency of the reward (`pending.PAID`), or `credited` where
-    it is that of a session. Empty until then.
+    it is that of a session. Empty until then. taught: the number of the event that settled it, 0 if
+    none did, or if it is not known.
     provisional: its quality is a judge's. guessed_usd: what is booked in the place of a cost that
     was not reported. compared: how the arm did against each other one, 1 won, 1/2 a tie, 0 lost,
     and whether a judge said so. redirected: the arm whose model answered in the place of the
@@ -46,6 +47,7 @@ class Pending:
     compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
     redirected: ArmId | None = None
     deployment: str = field(default="", metadata=codec.IF_ANY)
+    taught: int = field(default=0, metadata=codec.IF_ANY)
 
     @property
     def arm(self) -> ArmId:

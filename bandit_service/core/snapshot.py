@@ -18,7 +18,7 @@ from bandit_service.core.learners import Learners
 from bandit_service.core.world import World
 from policies import Policy
 
-VERSION = 12
+VERSION = 13
 """Goes up with any change of what the fold makes of the same events, or of how it is written.
 
 `upgrade.STEPS` then gets a step from the version before."""

@@ -75,7 +75,17 @@ def _from_11(world: Parts) -> Parts:
     return world
 
 
-STEPS: dict[int, Callable[[Parts], Parts]] = {9: _from_9, 10: _from_10, 11: _from_11}
+def _from_12(world: Parts) -> Parts:
+    """Version 13 keeps which event taught an outcome, and what a policy was not taught."""
+    return world
+
+
+STEPS: dict[int, Callable[[Parts], Parts]] = {
+    9: _from_9,
+    10: _from_10,
+    11: _from_11,
+    12: _from_12,
+}
 """By version: from the parts of its world to those of the next version's."""
 
 

@@ -1,27 +1,50 @@
-"""How many calls of providers one request may cause, and for how long it may cause them."""
+"""How many calls of providers one request may cause, and how long all of them may take."""
 
 from __future__ import annotations
 
 import time
 
+from bandit_service.gateway.failures import Failed
 from bandit_service.settings.sections import GatewaySettings
 
 
 class Allowance:
-    """Of one request, over all arms and deployments. A call that is under way is not ended."""
+    """Of one request, over all arms and deployments."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._most, self._within_s = settings.max_calls, settings.request_s
-        self._made, self._began = 0, time.monotonic()
+        self._made, self._ends = 0, time.monotonic() + settings.request_s
 
     def call(self) -> None:
         """A call begins."""
         self._made += 1
 
+    @property
+    def left_s(self) -> float:
+        """For how long a call may still take; not negative."""
+        return max(0.0, self._ends - time.monotonic())
+
     def spent(self) -> str:
         """Why no other call may begin, for the client; "" while one may."""
         if self._made >= self._most:
             return f"no other is called after {self._most} calls (gateway.max_calls)"
-        if time.monotonic() - self._began > self._within_s:
-            return f"no other is called after {self._within_s:g} s (gateway.request_s)"
-        return ""
+        return self._over()
+
+    def timed_out(self, why: str) -> Failed:
+        """The failure of a call that took too long: for the request, or for this reason.
+
+        The first call had all of the request's time, so it is the arm that is too slow. A later one
+        had what others left, which says nothing about its arm.
+        """
+        over = self._over()
+        return Failed(over or why, timeout=True, cut_short=bool(over) and self._made > 1)
+
+    def _over(self) -> str:
+        """Why nothing may go on; "" while it may."""
+        if self.left_s > _EARLY_S:
+            return ""
+        return f"the request has taken {self._within_s:g} s (gateway.request_s)"
+
+
+_EARLY_S = 1e-3
+"""A loop's timer may fire that much before its time."""

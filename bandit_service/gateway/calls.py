@@ -9,6 +9,7 @@ bodies, are the session's.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -236,14 +237,21 @@ class Calls:
         return Head(request, "\r\n".join(lines).encode(), names, timeout)
 
     async def post(
-        self, head: Head, more: Mapping[str, str], body: bytes, spec: UpstreamSpec, sent: Sent
+        self,
+        head: Head,
+        more: Mapping[str, str],
+        body: bytes,
+        spec: UpstreamSpec,
+        sent: Sent,
+        left_s: float = math.inf,
     ) -> Answer:
         """The answer's head. Raises what aiohttp's session raises. more: headers besides.
 
-        sent: learns whether the connection had served before.
+        sent: learns whether the connection had served before. left_s: when all of it must have
+        come, if that is before the upstream's `total_s`.
         """
         request = self._request(head, more, body)  # what it cannot hold costs no connection
-        deadline = Deadline(self._loop, spec.first_byte_s, spec.total_s)
+        deadline = Deadline(self._loop, spec.first_byte_s, min(spec.total_s, left_s))
         try:
             with deadline:
                 connection = await self._connector.connect(head.request, [], head.timeout)

@@ -12,6 +12,7 @@ import msgspec
 
 from bandit_service.core.errors import Unknown
 from bandit_service.core.events import ArmSpec
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.deployments import Target, next_of, served
@@ -40,14 +41,19 @@ async def count_tokens(resources: Resources, client: Client, asked: Asked) -> Re
         return estimated
     own = forwarded(client.headers) | forwarded(client.headers, asked.front.OWN_HEADERS)
     last: Failed | None = None
+    allowance = Allowance(resources.settings)
     id, tried = f"count {time.monotonic()}", list[str]()  # nothing hangs on it
     while (target := _next(resources, spec, id, tried)) is not None:
+        if last is not None and (why := allowance.spent()):
+            last.ended(why)
+            break
         tried.append(target.key)
+        allowance.call()
         if resources.upstreams.spec(target.spec.upstream).kind != asked.kind:
             return estimated
         try:
             with client.waiting():
-                return await _counted(resources, asked, target, own)
+                return await _counted(resources, asked, target, own, allowance)
         except Failed as failed:
             last = last or failed
     assert last is not None
@@ -62,7 +68,11 @@ def _next(resources: Resources, spec: ArmSpec, id: str, tried: list[str]) -> Tar
 
 
 async def _counted(
-    resources: Resources, asked: Asked, target: Target, own: dict[str, str]
+    resources: Resources,
+    asked: Asked,
+    target: Target,
+    own: dict[str, str],
+    allowance: Allowance,
 ) -> Reply:
     """A provider's count, or its refusal. Raises Failed."""
     front, spec = asked.front, target.spec
@@ -72,9 +82,10 @@ async def _counted(
     body = asked.own | {"model": spec.model or spec.id}
     try:
         async with resources.upstreams.send(
-            spec.upstream, front.COUNT_PATH, body, own, parts=asked.parts
+            spec.upstream, front.COUNT_PATH, body, own, allowance, parts=asked.parts
         ) as response:
-            answer = await read_answer(response, resources.settings.max_answer_bytes)
+            most = resources.settings.max_answer_bytes
+            answer = await read_answer(response, most, allowance)
     except Rejected as rejected:
         error = front.error(rejected.status, rejection(rejected, spec.id))
         return Reply(msgspec.json.encode(error), headers, rejected.status)

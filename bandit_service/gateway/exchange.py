@@ -161,7 +161,7 @@ class Exchange:
                 answer = await ask()
             except Failed as failed:
                 following = self._next(tried, began)
-                if following is None and not refused:
+                if following is None and (failed.cut_short or not refused):
                     if why := self.allowance.spent():
                         failed.ended(why)
                     raise
@@ -281,7 +281,9 @@ class Exchange:
         ids = self.decision_id, self.purpose, self.conversation, self.deployment
         with spans.calling(path, self.spec, upstream, body, *ids) as span:
             headers, asking = span.onward(headers), self.spec.request
-            sent = upstreams.send(upstream.id, path, body, headers, asking, self.size.parts)
+            sent = upstreams.send(
+                upstream.id, path, body, headers, self.allowance, asking, self.size.parts
+            )
             async with sent as response:
                 yield response, span
 
@@ -300,7 +302,7 @@ class Exchange:
         """The answer's head, within no span; it is to be ended."""
         spec, named = self.spec, self._named(body)
         return await self.upstreams.begin(
-            spec.upstream, path, named, headers, spec.request, self.size.parts
+            spec.upstream, path, named, headers, self.allowance, spec.request, self.size.parts
         )
 
     def _named(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,7 +311,8 @@ class Exchange:
 
     async def _read(self, response: Response, path: str) -> dict[str, Any]:
         """The whole answer in OpenAI's shape, with what it says noted."""
-        self.raw = await read_answer(response, self._resources.settings.max_answer_bytes)
+        most = self._resources.settings.max_answer_bytes
+        self.raw = await read_answer(response, most, self.allowance)
         answer = self.upstreams.answer_of(self.spec.upstream, self.raw)
         self.usage = usage_in(answer)
         self.heard(answer.get("model"))
@@ -325,7 +328,7 @@ class Exchange:
         own: or as they are, for a client of the same dialect.
         """
         upstreams, upstream = self.upstreams, self.spec.upstream
-        events = events_of(response, self._resources.settings.max_answer_bytes)
+        events = events_of(response, self._resources.settings.max_answer_bytes, self.allowance)
         if upstreams.spec(upstream).kind == "openai":  # whose events are its chunks
             return events
         return upstreams.chunks_of(upstream, events, own)
@@ -377,6 +380,9 @@ class Exchange:
 
     async def failed(self, failed: Failed) -> None:
         """The arm gave no answer: book what the provider charged nevertheless."""
+        if failed.cut_short:
+            await self.left()
+            return
         self._ended = True
         self._unwell(failed)
         if usd := cost_usd(failed.usage, self.priced):

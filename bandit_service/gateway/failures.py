@@ -17,7 +17,7 @@ class Failed(Exception):
 
     status: the provider's status, 0 without one. retry_after_s: when the provider asks to be called
     again, 0 if it does not say. reported: the provider itself reported the error. usage: the cost
-    that the provider reported nevertheless.
+    that the provider reported nevertheless. cut_short: the request ended it, before its own time.
     """
 
     def __init__(
@@ -29,6 +29,7 @@ class Failed(Exception):
         timeout: bool = False,
         reported: bool = False,
         usage: object = None,
+        cut_short: bool = False,
     ) -> None:
         super().__init__(why)
         self.status = status
@@ -36,10 +37,12 @@ class Failed(Exception):
         self.timeout = timeout
         self.reported = reported
         self.usage = usage
+        self.cut_short = cut_short
 
     def ended(self, why: str) -> None:
         """Say also why nothing else is tried."""
-        self.args = (f"{self}; {why}",)
+        if why not in str(self):
+            self.args = (f"{self}; {why}",)
 
 
 class Rejected(Exception):

@@ -232,7 +232,7 @@ class Gateway:
             if request.routing.direct or self._exhausted(len(tried), refused):
                 return await self._unanswered(request.asked, refused, last, stream)
             if why := request.allowance.spent():
-                if last is not None and why not in str(last[1]):
+                if last is not None:
                     last[1].ended(why)
                 if refused:
                     refused[0][1].why = why

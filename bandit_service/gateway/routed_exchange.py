@@ -163,8 +163,12 @@ class RoutedExchange(Exchange):
         """The arm gave no answer, or its answer broke off: the policy learns its reliability.
 
         begun: it broke off. Of a deployment that is not the arm's failure while another one
-        answers, and the policy learns nothing but the cost.
+        answers, and the policy learns nothing but the cost. If the request cut it short, it is
+        learned as if the client had left.
         """
+        if failed.cut_short:
+            await self.left(usage, received or None, by_client=False)
+            return
         self._ended = True
         resources, id = self._resources, self.spec.id
         of_arm = self._unwell(failed, begun)

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from bandit_service.gateway import sse, trouble
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import (
     Failed,
@@ -67,7 +68,9 @@ class StreamedAnswer:
         return None if self.text is None else str(whole("".join(self.text)))
 
 
-async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[bytes], None]:
+async def events_of(
+    response: Response, max_bytes: int, allowance: Allowance
+) -> AsyncGenerator[list[bytes], None]:
     """The data of the events that each piece completes; an empty list is a sign of life.
 
     max_bytes: of an event. Raises Failed if the stream breaks off, and Failed or Rejected if an
@@ -89,7 +92,7 @@ async def events_of(response: Response, max_bytes: int) -> AsyncGenerator[list[b
     except sse.TooLong as why:
         raise Failed(f"{why} (gateway.max_answer_bytes)") from None
     except (TimeoutError, aiohttp.ServerTimeoutError):
-        raise Failed("timed out reading the stream", timeout=True) from None
+        raise allowance.timed_out("timed out reading the stream") from None
     except aiohttp.ClientError as error:
         raise Failed(f"the stream broke off ({type(error).__name__})") from None
     last = parser.end()

@@ -36,6 +36,7 @@ from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import translation, trouble
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Connector, Response, Sent
@@ -87,7 +88,6 @@ class Upstreams:
             max_field_size=max_header_bytes,
         )
         self._calls = Calls(self._session, max_header_bytes)
-        self._timeouts = self._timeouts_of()
 
     def with_others(self, upstreams: Sequence[Upstream]) -> Upstreams:
         """These in the place of those of before, over the same connections; `close` one of both."""
@@ -95,7 +95,6 @@ class Upstreams:
         others._upstreams = {each.spec.id: each for each in upstreams}
         others._fitted, others._at, others._kinds = {}, {}, None
         others._calls = Calls(self._session, self._max_header_bytes)
-        others._timeouts = others._timeouts_of()
         return others
 
     def borrowed(self, upstreams: Sequence[Upstream]) -> Upstreams:
@@ -103,16 +102,6 @@ class Upstreams:
         others = self.with_others(upstreams)
         others._owned = False
         return others
-
-    def _timeouts_of(self) -> dict[str, aiohttp.ClientTimeout]:
-        return {
-            id: aiohttp.ClientTimeout(
-                total=each.spec.total_s,
-                sock_connect=each.spec.connect_s,
-                sock_read=each.spec.idle_s,
-            )
-            for id, each in self._upstreams.items()
-        }
 
     def __contains__(self, id: object) -> bool:
         return id in self._upstreams
@@ -173,14 +162,16 @@ class Upstreams:
         path: str,
         body: Mapping[str, Any],
         extra: Mapping[str, str],
+        allowance: Allowance,
         asking: ArmRequest = NOTHING,
         parts: int = 0,
     ) -> AsyncIterator[Response]:
         """The answer to a POST, once its head says 200. Raises Failed or Rejected.
 
-        asking: what the arm sets in it. parts: of the body, as `wire.parts_of`.
+        allowance: of the request, which bounds the call. asking: what the arm sets in it. parts: of
+        the body, as `wire.parts_of`.
         """
-        response = await self.begin(id, path, body, extra, asking, parts)
+        response = await self.begin(id, path, body, extra, allowance, asking, parts)
         try:
             yield response
         finally:
@@ -192,6 +183,7 @@ class Upstreams:
         path: str,
         body: Mapping[str, Any],
         extra: Mapping[str, str],
+        allowance: Allowance,
         asking: ArmRequest = NOTHING,
         parts: int = 0,
     ) -> Response:
@@ -206,9 +198,9 @@ class Upstreams:
 
         request, data = await apart(parts, written)
         try:
-            response = await self._response(upstream, request, data, extra)
+            response = await self._response(upstream, request, data, extra, allowance)
         except (TimeoutError, aiohttp.ServerTimeoutError):
-            raise Failed(f"no answer within {spec.first_byte_s:g} s", timeout=True) from None
+            raise allowance.timed_out(f"no answer within {spec.first_byte_s:g} s") from None
         except aiohttp.ClientHttpProxyError as error:
             raise Failed(f"its proxy answered status {error.status}") from None
         except (aiohttp.ClientResponseError, HttpProcessingError):
@@ -229,14 +221,19 @@ class Upstreams:
         return response
 
     async def _response(
-        self, upstream: Upstream, request: HttpRequest, data: bytes, extra: Mapping[str, str]
+        self,
+        upstream: Upstream,
+        request: HttpRequest,
+        data: bytes,
+        extra: Mapping[str, str],
+        allowance: Allowance,
     ) -> Response:
         """The answer's head; the call is repeated as often as is allowed and safe."""
         again = upstream.spec.resend
         while True:
             sent = Sent()
             try:
-                return await self._sent(upstream, request, data, extra, sent)
+                return await self._sent(upstream, request, data, extra, sent, allowance.left_s)
             except aiohttp.ClientConnectionError as error:
                 if again <= 0 or not _unanswered(error, sent):
                     raise
@@ -252,16 +249,17 @@ class Upstreams:
         data: bytes,
         extra: Mapping[str, str],
         sent: Sent,
+        left_s: float,
     ) -> Response:
         spec, proxy, url = upstream.spec, upstream.proxy, request.url
         if proxy is None and len(data) < _LARGE:
             head = self._calls.head(spec, url, request.headers)
             if head and not (extra and any(name.lower() in head.names for name in extra)):
-                return await self._calls.post(head, extra, data, spec, sent)
+                return await self._calls.post(head, extra, data, spec, sent, left_s)
         headers, tunnel = _headers(request.headers, extra), url.startswith("https:")
         if proxy and not tunnel:  # in this case the proxy reads the call itself
             headers |= proxy.headers()
-        async with asyncio.timeout(spec.first_byte_s):
+        async with asyncio.timeout(min(spec.first_byte_s, left_s)):
             return await self._session.post(
                 url,
                 data=data if len(data) < _LARGE else io.BytesIO(data),
@@ -269,7 +267,7 @@ class Upstreams:
                 params=spec.query or None,
                 proxy=proxy.url if proxy else None,
                 proxy_headers=proxy.headers() if proxy and tunnel else None,
-                timeout=self._timeouts[spec.id],
+                timeout=_timeouts(spec, left_s),
                 allow_redirects=False,
                 trace_request_ctx=sent,
             )
@@ -278,6 +276,12 @@ class Upstreams:
 def end(response: Response) -> None:
     """Nothing more is read of an answer; its connection is reused if the answer is complete."""
     response.close() if not response.content.at_eof() else response.release()
+
+
+def _timeouts(spec: UpstreamSpec, left_s: float) -> aiohttp.ClientTimeout:
+    """Of a call of a request that has this much time left."""
+    total_s = min(spec.total_s, left_s) or 1e-3  # 0 would be no limit
+    return aiohttp.ClientTimeout(total=total_s, sock_connect=spec.connect_s, sock_read=spec.idle_s)
 
 
 def _headers(own: Mapping[str, str], given: Mapping[str, str]) -> dict[str, str]:
@@ -341,7 +345,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
     return 0.0
 
 
-async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
+async def read_answer(response: Response, max_bytes: int, allowance: Allowance) -> dict[str, Any]:
     """The JSON object of an answer.
 
     Raises Failed if it is none, too long or cut off; raises as `raise_for_error` does if it reports
@@ -352,7 +356,7 @@ async def read_answer(response: Response, max_bytes: int) -> dict[str, Any]:
         while len(body) <= max_bytes and not response.content.at_eof():
             body += await response.content.read(max_bytes + 1 - len(body))
     except (TimeoutError, aiohttp.ServerTimeoutError):
-        raise Failed("timed out reading the answer", timeout=True) from None
+        raise allowance.timed_out("timed out reading the answer") from None
     except aiohttp.ClientError as error:
         raise Failed(f"the answer broke off ({type(error).__name__})") from None
     if len(body) > max_bytes:

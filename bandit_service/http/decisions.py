@@ -292,7 +292,8 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
     told = belief(decided.expected_quality, decided.expected_deviation, decided.expected_count)
     body.expected.prior, body.expected.low, body.expected.high = told.prior, told.low, told.high
     body.steps = list(decided.steps)
-    body.scores = dict(zip(decided.arms, decided.scores, strict=True))
+    if decided.scores:  # a log of rounded embeddings has none
+        body.scores = dict(zip(decided.arms, decided.scores, strict=True))
     body.propensities = dict(zip(decided.arms, decided.propensities, strict=True))
     body.neighbours = neighbours = []
     if caller.tenant is None:  # one tenant does not see how similar others' queries were

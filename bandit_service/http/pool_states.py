@@ -42,7 +42,7 @@ def state_of(writer: Writer) -> State:
     if writer.owed_usd:
         told.append(f"{writer.owed_usd:.6g} USD of costs wait to be written down")
     told += [f"{name}: {why}" for name, why in failing.items()]
-    return State(barred=writer.barred, told=told, failing=failing)
+    return State(barred=writer.membership.barred, told=told, failing=failing)
 
 
 async def pools(request: web.Request) -> web.Response:

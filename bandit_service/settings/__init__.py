@@ -6,6 +6,7 @@ One optional TOML file, every key overridable by the environment: `[server] port
 """
 
 from bandit_service.settings.derived import (
+    cut_off,
     experiment_rules,
     exploration,
     exposure,
@@ -82,6 +83,7 @@ __all__ = [
     "arm_spec",
     "check_arm_among",
     "check_served",
+    "cut_off",
     "default_of",
     "digest_of",
     "experiment_rules",

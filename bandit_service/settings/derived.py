@@ -124,6 +124,17 @@ def following(settings: Settings) -> list[str]:
     ]
 
 
+def cut_off(settings: Settings) -> list[str]:
+    """Upstreams whose calls the limit of a request ends before their own does."""
+    most_s = settings.gateway.request_s
+    return [
+        f"upstreams[{i}].total_s: no call of {each.spec.id!r} gets {each.spec.total_s:g} s, since "
+        f"a whole request may take {most_s:g} s (gateway.request_s)"
+        for i, each in enumerate(settings.upstreams)
+        if each.spec.total_s > most_s
+    ]
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -31,6 +31,7 @@ from bandit_service.settings.routes import (
     unknown_weights,
 )
 from bandit_service.settings.rule import Rule
+from bandit_service.settings.secret_sources import of_variable
 from bandit_service.settings.sections import ImplicitSettings
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -173,9 +174,11 @@ def _secrets(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> 
     """The secrets of feedback tokens that a variable has; no message has any part of one."""
     if not variable:
         return ()
-    found = tuple(environ.get(variable, "").split())
-    if not found:
-        mistakes.append(f"feedback.secret_env: there is no {variable} in the environment")
+    try:
+        found = tuple(of_variable("feedback.secret_env", variable, environ).split())
+    except ValueError as error:
+        mistakes.append(str(error))
+        return ()
     for i, one in enumerate(found, 1):
         if len(one.encode(errors="surrogateescape")) < MIN_SECRET:
             mistakes.append(

@@ -16,6 +16,7 @@ from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
 from bandit_service.telemetry.estimates import Estimates
+from bandit_service.telemetry.families.make import Children
 from bandit_service.telemetry.learning import LearningFold
 from bandit_service.telemetry.learning_health import Mean, changes
 from policies import ArmId
@@ -118,7 +119,7 @@ class LearningMetrics:
         for policy, told in world.calibrations.known().items():
             self._metrics.propensity_calibration(policy).set(told.p_value())
         values = self._by_label(health.corrected)
-        by_arm: dict[metrics.Children[Gauge], Mapping[str, float | None]] = {
+        by_arm: dict[Children[Gauge], Mapping[str, float | None]] = {
             made.arm_reward_mean: {arm: one.value for arm, one in by_label.items()},
             made.arm_reward_change: changes(by_label, self._by_label(health.lately)),
             made.arm_value: {arm: one.value for arm, one in values.items()},

@@ -184,26 +184,42 @@ async def test_a_decision_names_the_deployment_that_answered_also_after_a_restar
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    ("bound", "value", "says"),
-    [
-        ("MAX_CALLS", "1", "no other is called after 1 calls (gateway.max_calls)"),
-        ("REQUEST_S", "0.1", "no other is called after 0.1 s (gateway.request_s)"),
-    ],
-)
 async def test_one_request_causes_no_more_calls_than_it_may(
-    tmp_path: Path, models: Path, bound: str, value: str, says: str, stream: bool
+    tmp_path: Path, models: Path, stream: bool
 ) -> None:
     spare = _ARM | {"id": "spare", "upstream": "two"}
-    environ: dict[str, Any] = {f"BANDIT_GATEWAY_{bound}": value}
-    async with deployed(tmp_path, models, more=[spare], first_byte_s=0.2, **environ) as it:
+    async with deployed(
+        tmp_path, models, more=[spare], first_byte_s=0.2, BANDIT_GATEWAY_MAX_CALLS="1"
+    ) as it:
         it.one.behaviour["model"] = "never"
         for model in ("model", "auto?arms=model"):
             status, _, body = await it.ask(model=model, stream=stream)
             assert status == 504, body
-            message = json.loads(body)["error"]["message"]
-            assert message == f"arm 'model' failed: no answer within 0.2 s; {says}"
+            assert json.loads(body)["error"]["message"] == (
+                "arm 'model' failed: no answer within 0.2 s; "
+                "no other is called after 1 calls (gateway.max_calls)"
+            )
         assert it.two.seen == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deployment_that_gets_only_the_rest_of_a_requests_time_has_not_failed(
+    tmp_path: Path, models: Path, stream: bool
+) -> None:
+    async with deployed(tmp_path, models, first_byte_s=0.2, BANDIT_GATEWAY_REQUEST_S="0.5") as it:
+        it.one.behaviour["model"] = "never"
+        it.two.behaviour["model"] = "endless" if stream else "never"
+        status, headers, body = await it.ask(stream=stream)
+        assert status == (200 if stream else 504), body
+        assert b"the request has taken 0.5 s (gateway.request_s)" in body
+        assert (b"am " in body) is stream, "what came was passed on"
+        health = await it.health()
+        failures = [health[each]["failures"] for each in ("one", "two")]
+        assert (health["arm"], failures) == ("closed", [1, 0])
+        signals = await signals_of(it.client, headers["x-decision-id"], most=1)
+        assert "quality" not in signals
+        assert await it.metric("bandit_clients_left_total") == 0.0
+        assert await it.metric('bandit_estimated_cost_usd_total{arm="model"}') > 0.0
 
 
 async def test_the_calls_of_all_arms_count_for_one_request(tmp_path: Path, models: Path) -> None:

@@ -126,8 +126,8 @@ async def test_a_stream_serves_every_pool(tmp_path: Path, models: Path) -> None:
                 await socket.send_bytes(msgspec.msgpack.encode(told))
             made = [msgspec.msgpack.decode(await socket.receive_bytes()) for _ in range(3)]
             for each in made:
-                sent = {"op": "reward", "id": 1, "decision_id": each["decision_id"], "quality": 1.0}
-                await socket.send_bytes(msgspec.msgpack.encode(sent))
+                reward = {"op": "reward", "id": 1, "decision_id": each["decision_id"], "quality": 1}
+                await socket.send_bytes(msgspec.msgpack.encode(reward))
             for _ in made:
                 answer = msgspec.msgpack.decode(await socket.receive_bytes())
                 assert answer["status"] == "accepted", answer

@@ -67,7 +67,7 @@ def _golden(version: int) -> Before:
     return msgspec.msgpack.decode(path.read_bytes(), type=Before)
 
 
-NINE, ELEVEN = _golden(9), _golden(11)
+NINE, ELEVEN, TWELVE = _golden(9), _golden(11), _golden(12)
 
 
 def of_before(before: Before, data: Path) -> settings.Settings:
@@ -129,6 +129,7 @@ def test_there_is_a_step_from_the_version_before() -> None:
 
 def _but_learners(world: World) -> str:
     """The digest without what policies know, since these may learn otherwise by now."""
+    _without_what_13_knows(world)
     return replace(world, learners=Learners()).digest()
 
 
@@ -154,7 +155,27 @@ def test_a_world_of_version_11_is_the_fold_of_its_events_but_for_who_answered() 
     assert world.digest() != folded.digest()
     for one in folded.pending.decisions.values():
         one.deployment = ""
+    _without_what_13_knows(folded)
     assert world.digest() == folded.digest()
+
+
+def test_a_world_of_version_12_is_the_fold_of_its_events_but_for_what_was_not_taught() -> None:
+    """It has a route whose policy began anew, and corrections before and after that."""
+    made = {TWELVE.policy: policies.load(TWELVE.policy)}
+    kept = snapshot.read(TWELVE.snapshot)
+    world, anew = snapshot.restore_before(kept, 12, made, TWELVE.policy)
+    folded = TWELVE.folded()
+    assert anew == []
+    assert world.digest() != folded.digest()
+    _without_what_13_knows(folded)
+    assert world.digest() == folded.digest()
+
+
+def _without_what_13_knows(world: World) -> None:
+    for one in world.pending.decisions.values():
+        one.taught = 0
+    for learner in world.learners.values():
+        learner.missed = (0, 0)
 
 
 def test_replicas_that_kept_a_snapshot_of_version_11_have_the_state_of_those_that_did_not(

@@ -249,6 +249,43 @@ def test_other_arms_or_worth_keep_what_was_learned_and_another_policy_begins_ane
     assert _state(world, LABEL) != knows
 
 
+@pytest.mark.parametrize("policy", ["epsilon_greedy", "metallm", "nested", "knn"])
+@pytest.mark.parametrize("how", ["changed", "removed and added again"])
+def test_a_policy_that_begins_anew_takes_back_nothing_that_it_was_not_taught(
+    policy: str, how: str
+) -> None:
+    world, _ = _begun()
+    _turn(world, 1, BOT)
+    query = Query(UNIT, 10, 0.1, arms=(A,), route=BOT)
+    apply(world, decide(world, query, Recalled(), "late", 5.0, Exploration()))
+    if how != "changed":
+        apply(world, ev.RouteRemoved(ts=9.0, id=BOT))
+    apply(world, ev.RouteChanged(ts=9.5, route=_spec(policy=policy), key="k2"))
+    _turn(world, 20, BOT, quality=0.5)
+    knows, learner = _state(world, LABEL), world.learners[LABEL]
+    _correct(world, "d001", 0.0)
+    assert (_state(world, LABEL), learner.uncorrected, learner.failures) == (knows, 1, 0)
+    again = snapshot.restore(
+        snapshot.read(snapshot.dump(world)), {"knn": policies.load("knn")}, "knn"
+    )
+    for one in (world, again):
+        _correct(one, "d001", 0.25)
+        assert _state(one, LABEL) == knows, "nor of a second correction, nor after a restart"
+    apply(world, ev.Rewarded(ts=99.0, decision_id="late", quality=1.0, reward=1.0))
+    taught = _state(world, LABEL)
+    _correct(world, "late", 0.0)
+    _correct(world, "d020", 1.0)
+    assert taught != _state(world, LABEL), "what it was taught, it corrects"
+    assert (learner.uncorrected, learner.failures) == (2, 0)
+
+
+def _correct(world: World, id: str, quality: float) -> None:
+    correction = ev.Rewarded(
+        ts=100.0, decision_id=id, quality=quality, reward=quality, correction=True
+    )
+    apply(world, correction)
+
+
 def test_one_that_is_removed_decides_no_more_and_its_past_stays_hidden() -> None:
     world, _ = _begun()
     _turn(world, 1, BOT, quality=0.0)

@@ -55,7 +55,7 @@ def _world() -> World:
 
 def _others() -> dict[str, Any]:
     """Another value of each field than a new world has."""
-    learner = Learner(UNIFORM, UNIFORM.init(), 1, 2, "uniform", "key", b"{}", "e/v", 3)
+    learner = Learner(UNIFORM, UNIFORM.init(), 1, 2, "uniform", "key", b"{}", "e/v", 3, (4, 5))
     spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=2.0)
     experiment = Experiment(id="e", variants=(Variant(key="now"), Variant(key="v", policy="knn")))
     decided = ev.Decided(
@@ -98,6 +98,8 @@ def _others() -> dict[str, Any]:
                         3.0,
                         {"b": (1.0, True)},
                         ArmId("b"),
+                        "east",
+                        7,
                     )
                 }.items()
             ),

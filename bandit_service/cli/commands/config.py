@@ -107,7 +107,11 @@ def _config_check(args: argparse.Namespace) -> int:
     chosen = settings.read(args.config)
     if refused := settings.exposure(chosen):  # which would end the start
         raise settings.BadSettings([refused])
-    for note in [*settings.not_configured(chosen), *settings.following(chosen)]:
+    for note in [
+        *settings.not_configured(chosen),
+        *settings.following(chosen),
+        *settings.cut_off(chosen),
+    ]:
         print(f"note: {note}", file=sys.stderr)
     print(f"configuration OK: {len(chosen.arms)} arms, policy {chosen.policy.name}")
     return 0

@@ -9,7 +9,7 @@ import msgspec
 
 from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
-from bandit_service.gateway.providers._chunks import Chunks
+from bandit_service.gateway.providers._chunks import Chunks, call_of, text_of
 from bandit_service.gateway.usage import bills_in, count, counts_or_zero, merged
 from bandit_service.parsing.inputs import said_json
 
@@ -40,7 +40,11 @@ def answer(message: Mapping[str, Any], created: int) -> Json:
     content = message.get("content")
     if not isinstance(content, list) or not all(isinstance(each, dict) for each in content):
         raise Failed("the answer has no content")
-    calls = [_call(block) for block in content if block.get("type") == "tool_use"]
+    calls = [
+        _call(block, _text(block.get("input") or {}))
+        for block in content
+        if block.get("type") == "tool_use"
+    ]
     text = _joined(content, "text")
     reply: Json = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
     if calls:
@@ -57,7 +61,7 @@ def answer(message: Mapping[str, Any], created: int) -> Json:
         "id": message.get("id"),
         "object": "chat.completion",
         "created": created,
-        "model": message.get("model"),
+        "model": text_of(message.get("model")),
         "choices": [choice],
         "usage": usage(message.get("usage")),
     }
@@ -122,7 +126,7 @@ class Decoder(Chunks):
         match event.get("type"):
             case "message_start":
                 message = _object(event, "message")
-                self._model = message.get("model")
+                self._model = text_of(message.get("model"))
                 self._count(message.get("usage"))
             case "content_block_start":
                 return self._block(event.get("index"), _object(event, "content_block"))
@@ -158,12 +162,12 @@ class Decoder(Chunks):
 
     def _block(self, index: Any, block: Json) -> list[bytes]:
         match block.get("type"):
-            case "text" if block.get("text"):
-                return [self._chunk({"content": block["text"]})]
+            case "text" if text := text_of(block.get("text")):
+                return [self._chunk({"content": text})]
             case "tool_use":
+                call = _call(block, "") | {"index": len(self._calls)}
                 self._calls[index] = len(self._calls)
                 self._silent.add(index)
-                call = _call({**block, "input": None}) | {"index": self._calls[index]}
                 chunks = [self._chunk({"tool_calls": [call]})]
                 if block.get("input"):
                     chunks.append(self._input(index, _text(block["input"])))
@@ -201,10 +205,8 @@ def _finish(reason: Any) -> str:
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
 
 
-def _call(block: Mapping[str, Any]) -> Json:
-    given = block.get("input")
-    function = {"name": block.get("name"), "arguments": "" if given is None else _text(given)}
-    return {"id": block.get("id"), "type": "function", "function": function}
+def _call(block: Mapping[str, Any], arguments: str) -> Json:
+    return call_of(block.get("id"), block.get("name"), arguments)
 
 
 def _text(value: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from bandit_service.core.errors import Refused
 from bandit_service.gateway.providers._base import plain_id
+from bandit_service.gateway.providers._chat_fields import FLAG, NUMBER, OBJECT, check
 from bandit_service.parsing.inputs import json_of
 
 MAX_TOKENS = 4096
@@ -22,6 +23,12 @@ smaller one.
 """
 
 _KEPT = ("top_p", "top_k", "thinking", "cache_control")
+_TYPES = {
+    "top_p": NUMBER,
+    "top_k": NUMBER,
+    "cache_control": OBJECT,
+    "parallel_tool_calls": FLAG,
+}
 _ABSENT = ("functions", "function_call", "audio", "web_search_options")
 _MEDIA = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _PDF = "application/pdf"
@@ -36,6 +43,7 @@ def request(path: str, body: Mapping[str, Any]) -> Json:
     if path != "/chat/completions":
         raise _refused("model", f"its provider answers /v1/chat/completions, not /v1{path}")
     _refuse_absent(body)
+    check(body, _TYPES)
     system, messages = _conversation(body.get("messages") or [])
     sent: Json = {
         "model": body.get("model"),

@@ -47,7 +47,7 @@ def message(answer: Json, asked: Json, id: str) -> Json:
         "id": id,
         "type": "message",
         "role": "assistant",
-        "model": blocks.model or answer.get("model") or "",
+        "model": blocks.model,
         "content": content,
         **_stopped(blocks, asked),
         "usage": usage(blocks.usage),

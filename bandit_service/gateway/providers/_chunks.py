@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.providers._base import Json, encoded
+
+
+def text_of(value: object) -> str:
+    """A text; empty for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def call_of(id: object, name: object, arguments: str) -> Json:
+    """A call of a tool. Raises Failed without an id or a name, which nobody could answer."""
+    if not text_of(id) or not text_of(name):
+        raise Failed("a tool's call has no id or no name")
+    return {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 class Chunks:
@@ -12,7 +23,7 @@ class Chunks:
 
     def __init__(self, created: int) -> None:
         self._created = created
-        self._model: Any = None
+        self._model = ""
         self._started = False
 
     def _chunk(self, delta: Json, finish: str | None = None) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from bandit_service.gateway import trouble
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
-from bandit_service.gateway.providers._chunks import Chunks
-from bandit_service.gateway.usage import bills_in, counts_or_zero
+from bandit_service.gateway.providers._chunks import Chunks, call_of, text_of
+from bandit_service.gateway.usage import bills_in, count, counts_or_zero
 from bandit_service.parsing.inputs import said_json
 
 _FAILED = ("failed", "cancelled")
@@ -23,7 +25,9 @@ def answer(response: Mapping[str, Any], created: int) -> Json:
         raise Failed("the answer has no output")
     if response.get("status") not in (None, "completed", "incomplete"):
         raise Failed("the response is not complete")
-    calls = [_call(item) for item in output if item.get("type") == "function_call"]
+    calls = [
+        _call(item, _given(item) or "{}") for item in output if item.get("type") == "function_call"
+    ]
     text, refusal = _joined(output, "output_text", "text"), _joined(output, "refusal", "refusal")
     reply: Json = {
         "role": "assistant",
@@ -44,7 +48,7 @@ def answer(response: Mapping[str, Any], created: int) -> Json:
         "id": response.get("id"),
         "object": "chat.completion",
         "created": created,
-        "model": response.get("model"),
+        "model": text_of(response.get("model")),
         "choices": [choice],
         "usage": usage(response.get("usage")),
     }
@@ -72,7 +76,11 @@ def usage(reported: Any) -> Json | None:
         ("output_tokens_details", "completion_tokens_details"),
     ):
         if isinstance(reported.get(name), Mapping):
-            told[ours] = dict(reported[name])
+            told[ours] = {
+                each: value if (tokens := count(value)) is None else tokens
+                for each, value in reported[name].items()
+                if count(value) is not None or not each.endswith("_tokens")
+            }
     cached = {
         "cached_tokens": counts.cached,
         "cache_creation_tokens": written,
@@ -119,7 +127,7 @@ class Decoder(Chunks):
                     return [self._begin(index, item)]
             case "response.function_call_arguments.delta":
                 self._heard.add(index)
-                return [self._arguments(index, event.get("delta"))]
+                return [self._arguments(index, text_of(event.get("delta")))]
             case "response.output_item.done":
                 return self._item(index, event.get("item"))
             case "response.completed" | "response.incomplete":
@@ -132,7 +140,7 @@ class Decoder(Chunks):
                 raise_for_error(event)
             case "response.created" | "response.in_progress":
                 response = event.get("response")
-                self._model = response.get("model") if isinstance(response, dict) else None
+                self._model = text_of(response.get("model")) if isinstance(response, dict) else ""
         return []
 
     def end(self) -> list[bytes]:
@@ -147,11 +155,11 @@ class Decoder(Chunks):
         return [self._chunk({field: delta})]
 
     def _begin(self, index: Any, item: Json) -> bytes:
+        call = _call(item, "") | {"index": len(self._calls)}
         self._calls[index] = len(self._calls)
-        call = _call(item | {"arguments": ""}) | {"index": self._calls[index]}
         return self._chunk({"tool_calls": [call]})
 
-    def _arguments(self, index: Any, text: Any) -> bytes:
+    def _arguments(self, index: Any, text: str) -> bytes:
         if index not in self._calls:
             raise Failed("a call's arguments came before the call")
         call = {"index": self._calls[index], "function": {"arguments": text}}
@@ -164,7 +172,7 @@ class Decoder(Chunks):
         if item.get("type") == "function_call":
             chunks = [] if index in self._calls else [self._begin(index, item)]
             if index not in self._heard:
-                chunks.append(self._arguments(index, item.get("arguments") or "{}"))
+                chunks.append(self._arguments(index, _given(item) or "{}"))
             return chunks
         if index in self._heard:
             return []
@@ -197,9 +205,18 @@ def _finish(response: Mapping[str, Any], calls: bool) -> str:
     return "tool_calls" if calls else "stop"
 
 
-def _call(item: Mapping[str, Any]) -> Json:
-    function = {"name": item.get("name"), "arguments": item.get("arguments")}
-    return {"id": item.get("call_id"), "type": "function", "function": function}
+def _call(item: Mapping[str, Any], arguments: str) -> Json:
+    return call_of(item.get("call_id"), item.get("name"), arguments)
+
+
+def _given(item: Mapping[str, Any]) -> str:
+    """The arguments of a call; some servers give the object itself. Raises Failed."""
+    given = item.get("arguments")
+    if isinstance(given, dict):
+        return msgspec.json.encode(given).decode()
+    if given is not None and not isinstance(given, str):
+        raise Failed("the arguments of a tool's call are no text")
+    return given or ""
 
 
 def _joined(output: list[Json], kind: str, field: str) -> str:

@@ -9,12 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bandit_service.gateway.providers._base import Json, refused
+from bandit_service.gateway.providers._base import Json, objects, refused
+from bandit_service.gateway.providers._chat_fields import FLAG, NUMBER, TEXT, check
 
-_AS_IT_IS = (
+_PASSED = (
     "temperature", "top_p", "parallel_tool_calls", "user", "safety_identifier", "service_tier",
     "prompt_cache_key", "metadata", "stream",
 )  # fmt: skip
+_TYPES = {
+    "temperature": NUMBER,
+    "top_p": NUMBER,
+    "parallel_tool_calls": FLAG,
+    "user": TEXT,
+    "safety_identifier": TEXT,
+    "service_tier": TEXT,
+    "prompt_cache_key": TEXT,
+    "reasoning_effort": TEXT,
+    "verbosity": TEXT,
+}
 _ABSENT = ("stop", "functions", "function_call", "audio", "web_search_options", "logprobs",
            "top_logprobs")  # fmt: skip
 
@@ -33,12 +45,16 @@ def request(path: str, body: Mapping[str, Any]) -> Json:
             raise refused(name, "this provider does not support it")
     if "audio" in (body.get("modalities") or ()):
         raise refused("modalities", "this provider answers text only")
+    check(body, _TYPES)
+    _check_metadata(body.get("metadata"))
     sent: Json = {"model": body.get("model"), "input": [*_items(body.get("messages") or [])]}
-    sent |= {name: body[name] for name in _AS_IT_IS if body.get(name) is not None}
+    sent |= {name: body[name] for name in _PASSED if body.get(name) is not None}
     sent["store"] = bool(body.get("store"))
     for name in ("max_completion_tokens", "max_tokens"):
-        if body.get(name) is not None:
-            sent["max_output_tokens"] = body[name]
+        if (limit := body.get(name)) is not None:
+            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+                raise refused(name, "must be a whole number of at least 1")
+            sent["max_output_tokens"] = limit
             break
     if body.get("tools"):
         sent["tools"] = [_tool(tool, f"tools[{i}]") for i, tool in enumerate(body["tools"])]
@@ -54,6 +70,12 @@ def request(path: str, body: Mapping[str, Any]) -> Json:
     if text:
         sent["text"] = text
     return sent
+
+
+def _check_metadata(metadata: object) -> None:
+    for name, value in metadata.items() if isinstance(metadata, Mapping) else ():
+        if not isinstance(value, str):
+            raise refused(f"metadata.{name}", f"must be a text, got {type(value).__name__}")
 
 
 def _items(messages: list[Any]) -> Iterator[Json]:
@@ -81,7 +103,10 @@ def _items(messages: list[Any]) -> Iterator[Json]:
 def _answer(message: Mapping[str, Any], at: str) -> Iterator[Json]:
     content = message.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") or part.get("refusal") or "" for part in content]
+        parts = objects(content, f"{at}.content")
+        texts = [part.get("text") or part.get("refusal") or "" for part in parts]
+        if not all(isinstance(text, str) for text in texts):
+            raise refused(f"{at}.content", "must be text")
         content = "".join(texts)
     if content:
         yield {"role": "assistant", "content": content}
@@ -110,7 +135,11 @@ def _part(part: Any, at: str) -> Json:
         case {"type": "text", "text": str(text)}:
             return {"type": "input_text", "text": text}
         case {"type": "image_url", "image_url": {"url": str(url)} as image}:
-            return {"type": "input_image", "image_url": url, "detail": image.get("detail", "auto")}
+            return {
+                "type": "input_image",
+                "image_url": url,
+                "detail": image.get("detail") or "auto",
+            }
         case {"type": "file", "file": {"file_data": str(data)} as file}:
             name = file.get("filename") or "file"
             return {"type": "input_file", "filename": name, "file_data": data}
@@ -146,6 +175,6 @@ def _format(form: Any) -> Json:
         case {"type": "text" | "json_object" as kind}:
             return {"type": kind}
         case {"type": "json_schema", "json_schema": {"schema": dict()} as asked}:
-            return {"type": "json_schema", "name": "answer", **asked}
+            return {"type": "json_schema", **asked, "name": asked.get("name") or "answer"}
     allowed = "text, json_object, or json_schema with a schema"
     raise refused("response_format", f"must be of type {allowed}")

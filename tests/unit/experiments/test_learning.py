@@ -195,6 +195,34 @@ def test_no_shadow_decides_for_whom_the_audience_leaves_out_or_while_all_is_stop
     assert decided(world, asked(tenant="acme", duel_of="d")).shadows == ()
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_shared_policy_that_began_fresh_takes_back_nothing_of_before(fresh: bool) -> None:
+    world = a_world(serving="knn")
+    event = decided(world, asked("u0"))
+    rewarded(world, event, reward=1.0, quality=1.0)
+    shared = Variant(key="b", policy="knn", weight=0.5, learning="shared", begin="fresh")
+    run(world, Experiment(id="e", variants=(Variant(key="a", arm="cheap", weight=0.5), shared)))
+    seeded = ev.VariantSeeded(
+        ts=4.0,
+        experiment="e",
+        variant="b",
+        policy="knn",
+        parameters=b"{}",
+        state=b"" if fresh else codec.dump(world.learners["knn"].state),
+        upto=world.events,
+    )
+    apply(world, seeded)
+    other = decided(
+        world, asked("u1", outside=True, arms=event.arms[event.drawn : event.drawn + 1])
+    )
+    rewarded(world, other, reward=0.5, quality=0.5)
+    knew = {label: _state(world, label) for label in ("knn", "e/b")}
+    rewarded(world, event, reward=0.0, quality=0.0, correction=True)
+    assert _state(world, "knn") != knew["knn"]
+    assert (_state(world, "e/b") == knew["e/b"]) is fresh
+    assert world.learners["e/b"].uncorrected == fresh
+
+
 def test_the_frozen_rows_of_a_policy_are_those_of_the_moment_whatever_comes_after() -> None:
     world = a_world(serving="metallm")
     event = decided(world, asked("u0"))

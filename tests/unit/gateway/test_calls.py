@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Calls, Deadline, Sent
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.settings.sections import GatewaySettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: here=1; Path=/\r\n\r\n{}"
@@ -126,8 +128,24 @@ async def test_a_head_that_takes_too_long_is_a_timeout_and_an_upstream_names_it(
         spec = UpstreamSpec(id="p", base_url=url.partition("?")[0], first_byte_s=0.05)
         upstreams = Upstreams({"p": Upstream(spec)})
         with pytest.raises(Failed, match=r"no answer within 0.05 s") as failed:
-            await upstreams.begin("p", "/chat/completions", {}, {})
+            await upstreams.begin("p", "/chat/completions", {}, {}, Allowance(GatewaySettings()))
         assert failed.value.timeout
+        await upstreams.close()
+
+
+async def test_a_call_takes_no_longer_than_its_request_may_and_the_error_says_so() -> None:
+    async with _a_provider([], answer=b"") as url:
+        upstreams = Upstreams({"p": Upstream(UpstreamSpec(id="p", base_url=url.partition("?")[0]))})
+        for body in ({}, {"large": "x" * (1 << 20)}):  # one is sent by our head, one by aiohttp's
+            allowance = Allowance(GatewaySettings(request_s=0.05))
+            allowance.call()
+            with pytest.raises(Failed, match=r"has taken 0.05 s \(gateway.request_s\)") as failed:
+                await upstreams.begin("p", "/chat/completions", body, {}, allowance)
+            assert (failed.value.timeout, failed.value.cut_short) == (True, False)
+            allowance.call()
+            with pytest.raises(Failed) as failed:  # no time is left at all
+                await upstreams.begin("p", "/chat/completions", body, {}, allowance)
+            assert failed.value.cut_short
         await upstreams.close()
 
 

@@ -89,6 +89,7 @@ def deployed_resources() -> Resources:
         (None, ["reserve", pytest.approx(COST), "release"], True),
         (Rejected(400, b""), ["reserve", "release"], True),
         (Failed("broken"), ["reserve", "release"], False),
+        (Failed("late", timeout=True, cut_short=True), ["reserve", LIKELY, "release"], True),
         (asyncio.CancelledError(), ["reserve", LIKELY, "release"], True),
         (RuntimeError("a fault of ours"), ["reserve", "release"], True),
     ],
