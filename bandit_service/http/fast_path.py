@@ -158,6 +158,8 @@ class FastPath:
         connection = entrance.inner
         if self._draining.is_set() or not isinstance(connection, Connection):
             return False
+        if self._homes.held:  # which it may have to wait for
+            return False
         if head.path == _DECIDE:
             if len(body) > self._max_decide_bytes:
                 return False
@@ -282,7 +284,8 @@ class FastPath:
         try:
             try:
                 caller = self._admitted(client)
-                home = self._homes.of_tenant(caller.tenant or "", self._app)
+                tenant, here, homes = caller.tenant or "", self._app, self._homes
+                home = await homes.found(lambda: homes.of_tenant(tenant, here))
                 client.router = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from functools import partial
 from typing import Protocol
 
@@ -139,6 +139,10 @@ class Maintenance:
     def key_of(self, policy: PolicySettings) -> str:
         """The key of snapshots of a world that this policy serves."""
         return snapshot_key(policy, self._settings)
+
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Within this, no record is deleted or erased, and no snapshot is made."""
+        return self._folding
 
     # --- snapshots and retention ----------------------------------------------------------
 
