@@ -153,7 +153,7 @@ class LearningMetrics:
         made = self._metrics
         routes = self.fold.all.routes if world.routes.specs else {}
         there = {id: routes[id] for id in (AUTO, *world.routes.specs) if id in routes}
-        shown: dict[metrics.Children[Gauge], dict[str, float | None]] = {
+        shown: dict[Children[Gauge], dict[str, float | None]] = {
             made.route_reward_mean: {id: seen.lately.value for id, seen in there.items()},
             made.route_quality_mean: {
                 id: seen.signals["quality"].said()["mean"] for id, seen in there.items()
