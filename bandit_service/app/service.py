@@ -256,7 +256,7 @@ def _admit(app: web.Application, settings: Settings) -> None:
 
 def _follow(gateway: Gateway, live: live_http.Live, settings: Settings) -> None:
     """Go on by other settings: those of what can be changed at run time."""
-    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
+    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges, settings.duels)
     live.feeds.admit({key.tenant for key in settings.keys if key.tenant})
 
 
@@ -361,8 +361,11 @@ async def _running(
         if main is None:
             configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        configuration.follow(lambda now: beside.want(now.policies))
         derive = default_of if main is None else settings_in(main, settings.pool)
-        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration, derive)
+        app[RELOADING] = Reloading(
+            router, maintenance, telemetry, configuration, experiments, derive
+        )
         lag = router.writer.tasks.keep("lag", gauges.measure_lag) if main is None else None
         try:
             yield app

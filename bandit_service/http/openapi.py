@@ -66,7 +66,7 @@ def _document(version: str) -> dict[str, Any]:
                 "key": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "A key of `bandit-service keys new`, where keys are configured.",
+                    "description": "A key from `bandit-service keys new`, if keys are configured.",
                 },
                 "x-api-key": {
                     "type": "apiKey",

@@ -4,6 +4,7 @@ import { key, onKeyNeeded, setKey } from "./api.js";
 import { showArms } from "./arms.js";
 import { openDecision, showFeed } from "./decisions.js";
 import { showBudgets } from "./budgets.js";
+import { showByRoute } from "./by_route.js";
 import { showChanges } from "./changes.js";
 import { forgetFreshKey } from "./configuration.js";
 import { confirmed } from "./dialog.js";
@@ -38,7 +39,7 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
+  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showByRoute(); showChanges(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
   playground: openPlayground,

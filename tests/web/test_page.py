@@ -76,7 +76,7 @@ async def test_replicas_are_listed_with_what_each_is_behind_and_does(
         ["Replica 1, this one", "Replica 2"],
         ["Replica 1", "Replica 2, this one"],
     )
-    await page.locator("#replicas small", has_text="does what is done once for all").wait_for()
+    await page.locator("#replicas small", has_text="runs the shared background tasks").wait_for()
     await page.locator("#replicas span", has_text="up to date").first.wait_for()
     await asyncio.to_thread(started[1].stop)
     await page.locator("#replicas span", has_text="left, or was silent for too long").wait_for()

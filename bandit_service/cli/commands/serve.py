@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-file",
         action="store_true",
-        help="take the file as it is: undo what was changed at run time beside it",
+        help="make the configuration equal the file, and undo all changes made at run time",
     )
     parser.add_argument(
         "--ready-file",
