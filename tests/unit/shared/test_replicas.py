@@ -580,6 +580,33 @@ async def test_what_a_failover_lost_unapplied_is_appended_again_without_a_restar
     assert not one.writer._appender.sent
 
 
+async def test_what_is_appended_while_the_log_is_read_is_read_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    one.writer._tailer._poll_s = 10 * HANG_S
+    await one.decide()  # from now on it is not polled
+    await _until(lambda: one.world.decisions == 1)
+    tail, appended = one.shared.tail, one.writer._appender.appended
+    read = list[int]()
+
+    async def late(after: Offset, most: int = 512) -> list[Tailed]:
+        """The answer of before another append, which is answered first."""
+        rows = await tail(after, most)
+        read.append(len(rows))
+        if len(read) == 1:
+            assert rows == []
+            appended.clear()
+            await one.decide()
+            await appended.wait()
+        return rows
+
+    monkeypatch.setattr(one.shared, "tail", late)
+    appended.set()
+    await _until(lambda: one.world.decisions == 2)
+    assert read[:2] == [0, 1]
+
+
 async def test_what_is_applied_before_its_append_is_answered_is_kept_no_more(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
