@@ -519,6 +519,24 @@ async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> Non
     assert one.writer._telemetry.metrics.unlogged._value.get() == 2
 
 
+async def test_where_the_disk_of_the_spool_is_full_decisions_go_on_and_it_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await start("one"), await start("other")
+
+    def no_room(_: Sequence[Record]) -> None:
+        raise Full("no space is left")
+
+    with monkeypatch.context() as full:
+        full.setattr(one.spool, "keep", no_room)
+        id = await one.decide()
+        assert "decisions are kept in memory only" in one.writer.degraded
+        assert "no space is left" in one.writer.degraded
+    assert await other.reward(id) == "accepted"  # it came to the log from memory
+    assert await one.reward(await one.decide(1)) == "accepted"
+    assert one.writer.degraded == ""
+
+
 async def test_a_cost_that_a_full_spool_has_no_room_for_waits_and_is_in_the_log_once(
     start: Start,
 ) -> None:
