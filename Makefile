@@ -74,14 +74,24 @@ $(LITELLM)/.proxy: $(LITELLM)/.sdk
 	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' \
 	  && touch $@ || echo "LiteLLM's proxy could not be installed; its row of the bench is left out"
 
-# The clients of docs/clients.md that bring much, in an environment of their own.
-$(CLIENTS)/.installed: | $(VENV)/.base
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-anthropic==1.7.10' \
-	  'langchain-openai==1.7.4' 'llama-index-llms-openai-like==0.8.1' 'openai-agents==0.24.0'
+# The clients of docs/clients.md that bring much, in an environment of their own; LlamaIndex in
+# another one, since it accepts no openai of version 3, as the Agents SDK wants it.
+$(CLIENTS)/.python: | $(VENV)/.base
+	@echo "installing LangChain and OpenAI's Agents SDK in an environment of their own"
+	@$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --only-binary :all: 'langchain-anthropic==1.7.10' 'langchain-openai==1.7.4' 'openai-agents==0.24.0' \
+	  && touch $@ || { rm -rf $(CLIENTS)/bin; echo "LangChain and the Agents SDK could not be installed; their tests are skipped"; }
+
+$(CLIENTS)/.node: | $(VENV)/.base
+	@mkdir -p $(CLIENTS)
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
-	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
-	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140' '@openai/codex@0.171.0'
+	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
+	@touch $@
+
+$(CLIENTS)/.more: $(CLIENTS)/.node
+	@$(PYTHON) -m venv $(CLIENTS)/llamaindex
+	@$(CLIENTS)/llamaindex/bin/python -m pip install --quiet --disable-pip-version-check 'llama-index-llms-openai-like==0.8.1'
+	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) '@openai/codex@0.171.0'
 	@touch $@
 
 var/models/.exported: $(VENV)/.base
@@ -176,17 +186,18 @@ manifests: $(VENV)/.base $(HELM) ## deploy/kubernetes again from the chart in de
 
 # Each of the workers and of the many processes that they start would compile all its modules anew.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
+test: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.python ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory client-ts || echo "without the TypeScript client: its tests are skipped"
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(CLIENTS)/.node || echo "without the clients for Node: their tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
 client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md from the OpenAPI document (needs Node 20)
 	@$(BIN)/python -c 'import json; from bandit_service import __version__; from bandit_service.http.openapi import document; print(json.dumps(document(__version__)))' > bandit_client_ts/openapi.json
 	@cd bandit_client_ts && npm install --silent --no-audit --no-fund && npm run --silent schema >/dev/null && npm run --silent build
 
-clients: $(VENV)/.test $(LITELLM)/.proxy $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
+clients: $(VENV)/.test $(LITELLM)/.proxy $(CLIENTS)/.python $(CLIENTS)/.more client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
 	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/service/test_codex.py tests/service/test_litellm.py \
 	  tests/client/test_typescript.py
 

@@ -1,6 +1,6 @@
-"""Verify an event log, say what is in it, and repair it.
+"""Verify an event log, describe its contents, and repair it.
 
-Verify the event log of a stopped service and say what is in it.
+Verify the event log of a stopped service and describe its contents.
 """
 
 from __future__ import annotations
