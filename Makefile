@@ -268,11 +268,11 @@ lock: $(VENV)/.base ## pin the service's dependencies, and those of the export, 
 	  --no-header --no-annotate --strip-extras --output-file requirements.lock pyproject.toml
 	@$(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --extra export --output-file requirements-export.lock pyproject.toml
-	@for extra in postgres jetstream; do \
+	@for extra in postgres jetstream texts; do \
 	  $(BIN)/python -c "import sys, tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies'][sys.argv[1]], sep='\n')" $$extra \
 	  | $(BIN)/pip-compile --quiet --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
 	  --no-header --no-annotate --strip-extras --output-file requirements-$$extra.lock - && \
-	  sed -i "1i # What several processes on one log need with log.engine = \"$$extra\", with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-$$extra.lock" requirements-$$extra.lock || exit 1; \
+	  sed -i "1i # What the extra \"$$extra\" adds, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-$$extra.lock" requirements-$$extra.lock || exit 1; \
 	done
 	@sed -i "1i # What makes the model's files, with hashes, made by \`make lock\`: pip install --require-hashes -r requirements-export.lock" requirements-export.lock
 	@sed -i "1i # The service's dependencies with hashes, made by \`make lock\`: pip install --require-hashes -r requirements.lock" requirements.lock
@@ -283,10 +283,10 @@ $(VENV)/sbom/.cyclonedx: | $(VENV)/.base
 	@$(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom==7.5.0' && touch $@
 
 # What the image installs.
-LOCKS = requirements.lock requirements-postgres.lock requirements-jetstream.lock
+LOCKS = requirements.lock requirements-postgres.lock requirements-jetstream.lock requirements-texts.lock
 
 sbom: $(VENV)/sbom/.cyclonedx ## what the service and its image are made of, with hashes, as CycloneDX (var/sbom.cdx.json), and how to audit it
-	@mkdir -p var/sbom && cat $(LOCKS) > var/sbom/requirements.lock
+	@mkdir -p var/sbom && awk '/^[^ #]/ {first = !seen[$$1]++} first' $(LOCKS) > var/sbom/requirements.lock # each once
 	@sed "s/^dynamic = .*/version = \"$$($(BIN)/python hatch_version.py)\"/" pyproject.toml > var/sbom/pyproject.toml
 	@$(VENV)/sbom/bin/python -W ignore -m cyclonedx_py requirements var/sbom/requirements.lock --pyproject var/sbom/pyproject.toml --output-reproducible \
 	  --of JSON -o var/sbom.cdx.json

@@ -43,6 +43,7 @@ from bandit_client.answers.operating import (
     NewKey,
 )
 from bandit_client.answers.results import ExperimentResults
+from bandit_client.answers.texts import DecisionText, Topics
 
 T = TypeVar("T")
 _WEIGHED = frozenset(("/v1/decide", "/v1/explain"))
@@ -86,6 +87,7 @@ _snapshot, _erased = reader(Snapshot), reader(Erased)
 _configuration, _keys, _new_key = reader(Configuration), reader(Keys), reader(NewKey)
 _history, _judges = reader(History), reader(Judges)
 _vote, _decisions = reader(Vote), reader(DecisionList)
+_text, _topics = reader(DecisionText), reader(Topics)
 
 
 # --- deciding and learning -------------------------------------------------------------------
@@ -109,6 +111,16 @@ def explain(
 def decision(id: str) -> Call[Decision]:
     """The record of a decision."""
     return Call("GET", f"/v1/decisions/{_part('decision_id', id)}", _decision)
+
+
+def text(id: str) -> Call[DecisionText]:
+    """What was asked and answered, if it is kept."""
+    return Call("GET", f"/v1/decisions/{_part('decision_id', id)}/text", _text)
+
+
+def topics() -> Call[Topics]:
+    """Topics of the questions that are kept."""
+    return Call("GET", "/v1/topics", _topics)
 
 
 def decisions(

@@ -25,6 +25,7 @@ from bandit_client.answers import (
     Configuration,
     Decision,
     DecisionList,
+    DecisionText,
     Erased,
     Experiment,
     ExperimentResults,
@@ -41,6 +42,7 @@ from bandit_client.answers import (
     Rules,
     Snapshot,
     Status,
+    Topics,
     Vote,
 )
 from bandit_client.errors import Lost, QueueFull
@@ -184,6 +186,17 @@ class AsyncClient:
     async def decision(self, id: str) -> Decision:
         """The record of a decision: why this arm, and what came back."""
         return await self._run(_calls.decision(id))
+
+    async def text(self, id: str) -> DecisionText:
+        """What was asked and answered, where the service keeps it. Needs the scope `texts`."""
+        return await self._run(_calls.text(id))
+
+    async def topics(self) -> Topics:
+        """Topics of the questions that are kept, and what each arm earns in them.
+
+        Needs the scope `texts`, and a key that is of no tenant.
+        """
+        return await self._run(_calls.topics())
 
     async def decisions(
         self,

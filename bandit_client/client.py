@@ -27,6 +27,7 @@ from bandit_client.answers import (
     Configuration,
     Decision,
     DecisionList,
+    DecisionText,
     Erased,
     Experiment,
     ExperimentResults,
@@ -43,6 +44,7 @@ from bandit_client.answers import (
     Rules,
     Snapshot,
     Status,
+    Topics,
     Vote,
 )
 from bandit_client.errors import Lost
@@ -186,6 +188,17 @@ class Client:
     def decision(self, id: str) -> Decision:
         """The record of a decision: why this arm, and what came back."""
         return self._run(_calls.decision(id))
+
+    def text(self, id: str) -> DecisionText:
+        """What was asked and answered, where the service keeps it. Needs the scope `texts`."""
+        return self._run(_calls.text(id))
+
+    def topics(self) -> Topics:
+        """Topics of the questions that are kept, and what each arm earns in them.
+
+        Needs the scope `texts`, and a key that is of no tenant.
+        """
+        return self._run(_calls.topics())
 
     def decisions(
         self,

@@ -6,7 +6,7 @@ import secrets
 import time
 import uuid
 
-_BITS_48, _BITS_62 = 2**48 - 1, 2**62 - 1
+_BITS_48, _BITS_50, _BITS_62 = 2**48 - 1, 2**50 - 1, 2**62 - 1
 _AT_ONCE = 64
 """For so many ids the operating system is asked for chance at once."""
 
@@ -24,7 +24,9 @@ class Ids:
     than those that were made up to `after`, UTC seconds.
     """
 
-    def __init__(self, after: float = 0.0) -> None:
+    def __init__(self, after: float = 0.0, code: int | None = None) -> None:
+        """code: in the place of 12 of the 62 random bits, see `core/pools.py`."""
+        self._code = code
         self._last = (int(after * 1000), 0xFFF if after else 0)
         self._chance = self._left = 0
 
@@ -41,6 +43,8 @@ class Ids:
         if not self._left:
             self._chance, self._left = secrets.randbits(_AT_ONCE * 62), _AT_ONCE
         chance = 0b10 << 62 | self._chance & _BITS_62
+        if self._code is not None:
+            chance = 0b10 << 62 | self._code << 50 | chance & _BITS_50
         self._chance, self._left = self._chance >> 62, self._left - 1
         time, low = millisecond & _BITS_48, chance & _BITS_48
         return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{count:03x}-{chance >> 48:04x}-{low:012x}"

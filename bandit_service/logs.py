@@ -32,6 +32,7 @@ FIELDS = (
     "code",
     "seconds",
     "url",
+    "pool",
     "events",
     "model",
     "from_snapshot",

@@ -27,17 +27,14 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
-import policies
-from bandit_service.cli import options, terminal
+from bandit_service.cli import terminal
 from bandit_service.core import events as ev
-from bandit_service.data.log_source import Unreadable
-from bandit_service.data.recordings import BadRecording, open_recording
 from bandit_service.offline.provider import config_toml
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.settings import Settings
 from loadtest.demo import live, show
-from loadtest.demo.__main__ import parsed, parser
-from loadtest.demo.acts import ACTS, Stage, TooSmall, stage_of
+from loadtest.demo.acts import ACTS, Stage
+from loadtest.demo.running import parser, run
 from loadtest.demo.serve import DemoFailed, own_data, serving
 from loadtest.demo.tell import Acts
 
@@ -48,32 +45,12 @@ _QUERIES, _SPEED = 480, 400.0
 
 def main() -> int:
     """Run the demo; 0 done, 1 failed, 2 the arguments or the data cannot be used."""
-    made = parser()
-    made.prog, made.description = "python -m loadtest.demo_gateway", __doc__
+    made = parser("python -m loadtest.demo_gateway", __doc__)
     made.set_defaults(
         limit=_QUERIES, plot=Path("demo-results/demo-gateway.png"), section="demo gateway"
     )
     made.add_argument("--speed", type=float, default=_SPEED, help="times faster than recorded")
-    args = parsed(made, sys.argv[1:])
-    if not policies.exists(args.policy):
-        print(f"demo: --policy: expected one of {policies.there_are()}", file=sys.stderr)
-        return options.USAGE_ERROR
-    settings = Settings()
-    try:
-        stage = stage_of(open_recording(args.data), args.limit, RouterRules.of(settings).reward)
-    except (BadRecording, TooSmall) as error:
-        print(f"demo: {error}", file=sys.stderr)
-        return options.USAGE_ERROR
-    try:
-        _demo(stage, settings, args)
-    except (DemoFailed, OSError, Unreadable, aiohttp.ClientError) as error:
-        if isinstance(error, BrokenPipeError) and terminal.reader_left():
-            return 0
-        print(f"demo: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run(made, _demo)
 
 
 def _demo(stage: Stage, settings: Settings, args: argparse.Namespace) -> None:

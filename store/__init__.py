@@ -1,5 +1,6 @@
 """Stores bytes in order and finds near vectors; knows nothing about bandits."""
 
+from store._address import parts_of
 from store._engines import DEFAULT, ENGINES, open_log, open_to_read
 from store._mark import read as synced
 from store._protocols import (
@@ -94,5 +95,6 @@ __all__ = [
     "keeps_erased",
     "open_log",
     "open_to_read",
+    "parts_of",
     "synced",
 ]

@@ -71,7 +71,7 @@ class Consumer:
             **config,
         }
         try:
-            made = await self._wire.ask(
+            made = await self._wire.ask_again(
                 f"CONSUMER.CREATE.{self._stream}.{name}",
                 stream_name=self._stream,
                 config=wanted,
@@ -80,8 +80,9 @@ class Consumer:
         except Refused as error:
             await self.stop()
             raise Unsure(f"JetStream cannot read the stream {self._stream}: {error}") from None
-        if not self._number:  # nothing can come before this answer
-            self.left = int(made.get("num_pending", 0))
+        if not self._number:  # if the answer was lost, some may be on their way
+            sent = made.get("delivered", {}).get("consumer_seq", 0)
+            self.left = int(made.get("num_pending", 0)) + int(sent)
 
     async def stop(self) -> None:
         """End it; the server deletes it."""

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
+from store._address import parts_of
 from store._shared import Unfit, Unsure
 
 _OLDEST = (2, 12, 1)
@@ -41,23 +42,22 @@ class Address:
 
 def address_of(text: str) -> Address:
     """Read `nats://USER:PASSWORD@HOST:PORT,HOST:PORT?creds=FILE`; Unfit, which shows none of it."""
+    parts = parts_of(text)
+    if parts is None or parts.scheme not in _SCHEMES or parts.path not in ("", "/"):
+        raise Unfit(_UNREADABLE)
     try:
-        parts = urlsplit(text)
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise Unfit(_UNREADABLE) from None
-    before, _, hosts = parts.netloc.rpartition("@")
-    servers = tuple(
-        each if _has_port(each) else f"{each}:4222" for each in hosts.split(",") if each
-    )
-    if parts.scheme not in _SCHEMES or not servers or parts.path not in ("", "/"):
+    servers = tuple(each if _has_port(each) else f"{each}:4222" for each in parts.hosts)
+    if not servers:
         raise Unfit(_UNREADABLE)
     for key, _value in query:
         if key not in _FILES:
             raise Unfit(
                 f"the address has {key!r} behind the ?; expected one of {', '.join(_FILES)}"
             )
-    user, _, password = before.partition(":")
+    user, _, password = parts.user.partition(":")
     files = dict(query)
     return Address(
         servers, unquote(user), unquote(password), files, parts.scheme == "tls" or "tls_ca" in files

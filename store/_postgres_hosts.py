@@ -6,7 +6,9 @@ With all of them, the driver would have one timeout for all, and stop at some er
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode
+
+from store._address import parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,21 +21,13 @@ class Host:
 
 def hosts_of(dsn: str) -> list[Host]:
     """The hosts, in order. One without a name, if the address has only one or cannot be read."""
-    try:
-        parts = urlsplit(dsn)
-        query = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError:  # the driver reports the error
+    parts = parts_of(dsn)
+    if parts is None:  # the driver reports the error
         return [Host("", dsn)]
-    user, at, named = parts.netloc.partition("@")
-    if not at:
-        user, named = "", parts.netloc
-    if named:
-        each = [
-            Host(name, urlunsplit(parts._replace(netloc=user + at + name)))
-            for name in named.split(",")
-        ]
+    if parts.hosts:
+        each = [Host(name, parts.of_host(name)) for name in parts.hosts]
     else:
-        each = _of_query(dsn, query)
+        each = _of_query(dsn, parse_qsl(parts.query, keep_blank_values=True))
     return each if len(each) > 1 else [Host("", dsn)]
 
 

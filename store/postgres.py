@@ -290,7 +290,9 @@ class PostgresLog:
     async def save_snapshot(self, key: str, at: Offset, state: bytes, keep: int) -> None:
         """In one transaction on a connection of its own."""
         async with self._apart() as ask:
-            await shared_snapshots.save(ask, self.name, key, at, state, keep)
+            stored = await shared_snapshots.save(ask, self.name, key, at, state, keep)
+        if not stored:
+            await self._vacuum("bandit_blob")
 
     async def newest_snapshot(
         self, key: str, after: Offset, upto: Offset

@@ -30,6 +30,7 @@ from bandit_client.answers.operating import (
     NewKey,
 )
 from bandit_client.answers.results import ExperimentResults
+from bandit_client.answers.texts import DecisionText, Topics
 
 __all__ = [
     "Arm",
@@ -37,6 +38,7 @@ __all__ = [
     "Decision",
     "DecisionList",
     "DecisionRow",
+    "DecisionText",
     "Erased",
     "Expected",
     "Experiment",
@@ -57,6 +59,7 @@ __all__ = [
     "Rules",
     "Snapshot",
     "Status",
+    "Topics",
     "Vote",
     "WeighedArm",
 ]

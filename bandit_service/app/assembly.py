@@ -67,6 +67,7 @@ from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.text_store import TextStore
 from bandit_service.runtime.texts import Texts
+from bandit_service.runtime.topics import Topics
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
@@ -100,6 +101,11 @@ def open_log(settings: Settings, *, to_read: bool = False) -> EventLog:
         return store.open_to_read(path, engine)
     directory.mkdir(0o700, parents=True, exist_ok=True)
     return store.open_log(path, engine)
+
+
+def pool_of(settings: Settings) -> dict[str, str]:
+    """What a line of the log says of the pool, where there are several."""
+    return {"pool": settings.pool} if settings.pool else {}
 
 
 def open_snapshots(settings: Settings) -> FileSnapshots:
@@ -138,14 +144,19 @@ def _check_retention(log: EventLog, settings: Settings) -> None:
 
 @asynccontextmanager
 async def running_router(
-    settings: Settings, progress: Progress | None = None
+    settings: Settings, progress: Progress | None = None, embedder: EmbeddingStage | None = None
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry, LiveConfiguration]]:
-    """A recovered router with everything it stands on; all of it is closed at the end."""
+    """A recovered router with everything it stands on; all of it is closed at the end.
+
+    embedder: that of another pool of this process, which is used here, too.
+    """
     file = settings
+    used = embedder
     shared = open_shared(settings)
     log = open_log(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
-    opening = _backend_opening(settings) if _loaded_before(settings) else None
+    begins = used is None and _loaded_before(settings)
+    opening = _backend_opening(settings) if begins else None
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
@@ -172,6 +183,7 @@ async def running_router(
                 "erased": recovered.erased,
                 "unapplied": world.unapplied,
                 "seconds": round(recovery_s, 3),
+                **pool_of(settings),
             },
         )
         if verifies_all(settings):
@@ -193,18 +205,10 @@ async def running_router(
         telemetry.metrics.recovery_unknown.set(recovered.unknown)
         telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
-        backend = await (opening or _backend_opening(settings))
-        embedding = settings.embedding
-        embedder = EmbeddingStage(
-            backend,
-            batch_size=embedding.batch_size,
-            wait_s=embedding.wait_s,
-            cache_size=embedding.cache_size,
-            queue_limit=embedding.queue_limit,
-            on_batch=telemetry.embedded,
-            on_cache=telemetry.cached,
-        )
-        index = _index(world, settings, backend.dim)
+        if embedder is None:
+            backend = await (opening or _backend_opening(settings))
+            embedder = _embedder(backend, settings, telemetry)
+        index = _index(world, settings, embedder.dim)
         watch = drift_watch(settings, world.learners[world.serving].policy)
         telemetry.learning.drift.watched = watch is not None
         if link is not None:
@@ -216,6 +220,8 @@ async def running_router(
                 telemetry,
                 sync_interval_s=settings.log.sync_interval_s,
                 max_backlog=settings.log.max_backlog,
+                embeddings=settings.log.embeddings,
+                id_code=settings.id_code,
             )
             if link is None
             else shared_writer(world, log, telemetry, link, settings)
@@ -270,13 +276,16 @@ async def running_router(
         finally:
             if texts is not None:
                 await texts.close()
+            if router.topics is not None:
+                await router.topics.close()
             await check.close()
             await configuration.close()
             if turn is not None:
                 await turn.close()
             await router.close()
             await maintenance.close()
-            await embedder.close()
+            if used is None:
+                await embedder.close()
             index.close()
             if (cells := index.placed()) is not None:
                 _keep_cells(settings, cells)
@@ -318,6 +327,7 @@ async def open_texts(
         store.close()
         raise StoreError(f"{path}: {error.message}") from None
     router.texts, maintenance.forget_beside = texts, texts.forget
+    router.topics = Topics(router.writer, texts, settings.texts.topic_people)
     return texts
 
 
@@ -335,6 +345,19 @@ def _backend_opening(settings: Settings) -> asyncio.Future[Backend]:
     chosen = settings.embedding
     load = partial(open_backend, chosen.backend, chosen.model, _models(settings), chosen.threads)
     return asyncio.get_running_loop().run_in_executor(None, load)
+
+
+def _embedder(backend: Backend, settings: Settings, telemetry: Telemetry) -> EmbeddingStage:
+    chosen = settings.embedding
+    return EmbeddingStage(
+        backend,
+        batch_size=chosen.batch_size,
+        wait_s=chosen.wait_s,
+        cache_size=chosen.cache_size,
+        queue_limit=chosen.queue_limit,
+        on_batch=telemetry.embedded,
+        on_cache=telemetry.cached,
+    )
 
 
 def _keep_upgraded(
@@ -450,13 +473,22 @@ def _warn_of_hidden(world: World) -> None:
             )
 
 
-def open_gateway(router: Router, telemetry: Telemetry, settings: Settings) -> Gateway:
-    """The gateway that answers requests of OpenAI's wire format."""
+def open_gateway(
+    router: Router, telemetry: Telemetry, settings: Settings, over: Upstreams | None = None
+) -> Gateway:
+    """The gateway that answers requests of OpenAI's wire format.
+
+    over: the providers of another pool, whose connections are used here, too.
+    """
     chosen = settings.gateway
-    upstreams = Upstreams(
-        {each.spec.id: each for each in settings.upstreams},
-        telemetry.sent_again,
-        chosen.max_header_bytes,
+    upstreams = (
+        Upstreams(
+            {each.spec.id: each for each in settings.upstreams},
+            telemetry.sent_again,
+            chosen.max_header_bytes,
+        )
+        if over is None
+        else over.borrowed(settings.upstreams)
     )
     health = Health(chosen.breaker_failures, chosen.breaker_cool_s, upstreams=upstreams)
     present = (record.spec for record in router.world.catalogue.present())

@@ -18,6 +18,7 @@ from bandit_service.gateway.health import Health
 from bandit_service.http.admission import Admission
 from bandit_service.runtime.router import Router
 from bandit_service.telemetry import metrics
+from bandit_service.telemetry.families.make import Children
 from bandit_service.telemetry.telemetry import Telemetry
 from store import StoreError, can_trim, first_of
 
@@ -26,13 +27,16 @@ _STATES = {"closed": 1.0, "half open": 0.5, "open": 0.0}
 
 
 class ServiceGauges:
-    """What a running service is looked at for. `look` is added to the telemetry's looks."""
+    """What a running service is looked at for. `look` is added to the telemetry's looks.
+
+    admission: None for a pool beside the default one, which looks at what they share.
+    """
 
     def __init__(
         self,
         telemetry: Telemetry,
         router: Router,
-        admission: Admission,
+        admission: Admission | None,
         health: Health,
         budgets: Budgets,
     ) -> None:
@@ -65,10 +69,11 @@ class ServiceGauges:
         self._metrics.serving(world.serving).set(1)
         self._metrics.serving.only({(world.serving,)})
         self._metrics.configuration_revision.set(world.configuration.revision)
-        for kind, limit in self._admission.limits.items():
-            self._metrics.requests_under_way(kind).set(limit.under_way)
-            self._metrics.requests_allowed(kind).set(limit.allowed)
-        self._metrics.embedding_queue.set(router.texts_waiting)
+        if self._admission is not None:
+            for kind, limit in self._admission.limits.items():
+                self._metrics.requests_under_way(kind).set(limit.under_way)
+                self._metrics.requests_allowed(kind).set(limit.allowed)
+            self._metrics.embedding_queue.set(router.texts_waiting)
         with suppress(StoreError):  # a broken log says so by bandit_log_writable
             if can_trim(log):
                 self._metrics.log_size.set(log.size_bytes)
@@ -110,7 +115,7 @@ class ServiceGauges:
 
     def _look_at_budgets(self, now: float) -> None:
         """One series for each budget, however many tenants and keys: their fullest account."""
-        made, fullest = self._metrics, dict[str, dict[metrics.Children[Gauge], float]]()
+        made, fullest = self._metrics, dict[str, dict[Children[Gauge], float]]()
         for row in self._budgets.rows(self._router.world.spend, now):
             name = f"{row['account'].partition(':')[0]}/{row['per']}/{row['usd']:g}"
             left = row["usd"] - row["spent_usd"] - row["held_usd"] - row["leased_usd"]

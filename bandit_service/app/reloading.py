@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bandit_service import settings as reading
@@ -17,7 +19,7 @@ from bandit_service.core.errors import Conflict, ServiceError
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
-from bandit_service.settings import BadSettings, Settings, exposure
+from bandit_service.settings import BadSettings, Settings, default_of, exposure
 from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.configuration")
@@ -26,7 +28,10 @@ _BESIDE = {"origins", "file", "from_file"}
 
 
 class Reloading:
-    """Reads the file again. What goes wrong is told and counted, and what is in force stays."""
+    """Reads the file again. What goes wrong is told and counted, and what is in force stays.
+
+    derive: from the file's settings to those of this pool. Which pools there are takes a restart.
+    """
 
     def __init__(
         self,
@@ -34,11 +39,13 @@ class Reloading:
         maintenance: Maintenance,
         telemetry: Telemetry,
         configuration: LiveConfiguration,
+        derive: Callable[[Settings], Settings] = default_of,
     ) -> None:
         self._router, self._maintenance, self._telemetry = router, maintenance, telemetry
         self._configuration = configuration
         self._started = configuration.file
         self._one = asyncio.Lock()
+        self._derive = derive
 
     async def reload(self) -> bool:
         """Whether all that the file says is in force, but for what takes a restart."""
@@ -63,7 +70,10 @@ class Reloading:
     async def _reload(self) -> None:
         configuration = self._configuration
         now, serving = configuration.settings, self._maintenance
-        fresh = await asyncio.to_thread(reading.read, self._started.file)
+        file = await asyncio.to_thread(reading.read, self._started.file)
+        fresh = self._derive(replace(file, pools=self._started.pools))
+        if file.pools != self._started.pools:
+            _log.warning("these take a restart", extra={"settings": ["pools"]})
         waiting = sorted(_waiting(self._started, fresh))
         if refused := exposure(dataclasses.replace(fresh, server=now.server)):
             raise BadSettings([refused])

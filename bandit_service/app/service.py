@@ -10,8 +10,10 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -19,9 +21,11 @@ from bandit_service.app.assembly import (
     open_gateway,
     open_live,
     open_tracer,
+    pool_of,
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
+from bandit_service.app.pools import RELOADING, SameKeys, settings_in
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
 from bandit_service.gateway.gateway import Gateway
@@ -47,6 +51,7 @@ from bandit_service.http.entrance import Entrance
 from bandit_service.http.fast_path import Head, fast_path_of
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
+from bandit_service.http.pools import HOMES, Homes, front_of, names_and_pools
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
 from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
@@ -59,15 +64,17 @@ from bandit_service.runtime.standby import StandbyPolicies
 from bandit_service.settings import (
     BadSettings,
     Settings,
+    default_of,
     digest_of,
     experiment_rules,
     exposure,
+    map_of,
+    others_of,
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
 
 _log = logging.getLogger("bandit.app")
-RELOADING = web.AppKey("reloading", Reloading)
 _NAME = re.compile(r"{(\w+)}")
 _LOOK_S = 0.02
 _YOUNG = 10_000
@@ -144,8 +151,11 @@ def application(
     telemetry: Telemetry,
     settings: Settings,
     tracer: Tracer | None = None,
+    main: web.Application | None = None,
 ) -> web.Application:
-    """The routes around a router."""
+    """The routes around a router. main: the application of the default pool, where this is of
+    another one: all that admits requests is the same.
+    """
     middlewares = [frame.frame] if tracer is None else [tracing_http.traced, frame.frame]
     app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
     app.on_response_prepare.append(frame.name_response)
@@ -157,6 +167,36 @@ def application(
     app[frame.TELEMETRY] = telemetry
     app[frame.SETTINGS] = settings
     app[operations.DOCUMENT] = document
+    if main is None:
+        _add_admission(app, telemetry, settings)
+    else:
+        for key in _SHARED:
+            app[key] = main[key]
+    app[feedback_http.LIMITS] = feedback_http.VoteLimits(
+        settings.feedback.rate_per_s, time.monotonic()
+    )
+    for row in ROUTES:
+        for path in paths_of(row):
+            whole = _NAME.sub(r"{\1:[^/]+}", path)  # aiohttp's own has no braces in it
+            resource = app.router.add_resource(whole)
+            for method in ("GET", "HEAD") if row.method == "GET" and row.head else (row.method,):
+                resource.add_route(method, handler_of(row), expect_handler=expect)
+    return app
+
+
+_SHARED: tuple[web.AppKey[Any], ...] = (
+    frame.GATE,
+    frame.BORDERS,
+    frame.ADMISSION,
+    frame.DRAINING,
+    ENDING,
+    HOMES,
+)
+
+
+def _add_admission(app: web.Application, telemetry: Telemetry, settings: Settings) -> None:
+    """What admits requests, for all pools."""
+    app[HOMES] = Homes()
     app[frame.GATE] = Gate(
         SCOPES, settings.keys, settings.security.open_metrics, settings.security.share_window
     )
@@ -174,18 +214,8 @@ def application(
         settings.server.max_in_flight,
         telemetry.overloaded,
     )
-    app[feedback_http.LIMITS] = feedback_http.VoteLimits(
-        settings.feedback.rate_per_s, time.monotonic()
-    )
     app[frame.DRAINING] = asyncio.Event()
     app[ENDING] = Ending()
-    for row in ROUTES:
-        for path in paths_of(row):
-            whole = _NAME.sub(r"{\1:[^/]+}", path)  # aiohttp's own has no braces in it
-            resource = app.router.add_resource(whole)
-            for method in ("GET", "HEAD") if row.method == "GET" and row.head else (row.method,):
-                resource.add_route(method, handler_of(row), expect_handler=expect)
-    return app
 
 
 def _entrances(
@@ -221,34 +251,90 @@ async def _written(runner: web.AppRunner, until: float) -> None:
         await asyncio.sleep(_LOOK_S)
 
 
-def _follow(
-    app: web.Application, gateway: Gateway, live: live_http.Live, settings: Settings
-) -> None:
-    """Go on by other settings: those of what can be changed at run time."""
-    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
+def _admit(app: web.Application, settings: Settings) -> None:
+    """Admit requests by other keys."""
     app[frame.GATE].take(settings.keys)
     app[frame.BORDERS].keys = bool(settings.keys)
+
+
+def _follow(gateway: Gateway, live: live_http.Live, settings: Settings) -> None:
+    """Go on by other settings: those of what can be changed at run time."""
+    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
     live.feeds.admit({key.tenant for key in settings.keys if key.tenant})
 
 
 @asynccontextmanager
-async def serving(
-    settings: Settings, progress: Progress | None = None
-) -> AsyncIterator[tuple[str, web.Application]]:
-    """The service, listening; yields its URL. Leaving drains: running requests are answered."""
-    refused = exposure(settings)
-    if refused:
-        raise BadSettings([refused])
-    tls = tls_context(settings)
-    async with running_router(settings, progress) as (
+async def _listening(
+    settings: Settings,
+    front: web.Application,
+    main: web.Application,
+    tls: ssl.SSLContext | None,
+) -> AsyncIterator[str]:
+    """Answers requests at the address that is yielded. front: the application that gets them; main:
+    that of the default pool.
+    """
+    server = settings.server
+    last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
+    # what it waits for is waited for before; it counts its own patience twice
+    runner = web.AppRunner(front, shutdown_timeout=last_s / 8, handler_cancellation=False)
+    await runner.setup()
+    listening: asyncio.Server | None = None
+    interpreter = ExitStack()
+    try:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(tell_seldom)
+        refused = main[frame.TELEMETRY].metrics.connections_refused.inc
+        listening = await loop.create_server(
+            _entrances(runner, main, server.idle_s, Door(refused)),
+            server.host,
+            server.port,
+            ssl=tls,
+            backlog=AT_ONCE,
+        )
+        deepen(listening)
+        host, port = listening.sockets[0].getsockname()[:2]
+        scheme = "https" if tls else "http"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        interpreter.enter_context(_INTERPRETER)
+        _log.info("serving", extra={"url": url})
+        yield url
+    finally:
+        interpreter.close()
+        main[frame.DRAINING].set()
+        for app in names_and_pools(main).values():
+            app[live_http.LIVE].broadcast.close()
+        if listening is not None:
+            await asyncio.sleep(server.drain_s)
+            listening.close()
+        deadline = main[ENDING].deadline = time.monotonic() + server.shutdown_s
+        await main[ENDING].ended(deadline - last_s - time.monotonic())
+        await _written(runner, deadline - last_s)
+        main[ENDING].cut()
+        await main[ENDING].ended(deadline - last_s / 2 - time.monotonic())
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def _running(
+    settings: Settings,
+    progress: Progress | None,
+    tracer: Tracer | None,
+    main: web.Application | None = None,
+) -> AsyncIterator[web.Application]:
+    """The application of one log, recovered; running requests are answered before it is left.
+
+    main: that of the default pool, of which others use the embedding stage, the connections to
+    providers, and all that admits requests.
+    """
+    embedder = None if main is None else main[frame.ROUTER].embedder
+    async with running_router(settings, progress, embedder) as (
         router,
         maintenance,
         telemetry,
         configuration,
     ):
         settings = configuration.settings
-        tracer = open_tracer(settings)
-        app = application(router, maintenance, telemetry, settings, tracer)
+        app = application(router, maintenance, telemetry, settings, tracer, main)
         beside = StandbyPolicies(router.writer, maintenance)
         await beside.start(settings.policies)
         experiments = Experiments(router.writer, maintenance, settings.experiment_rules.steer_s)
@@ -256,12 +342,13 @@ async def serving(
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         app[history_http.HISTORIES] = Histories(router.writer, settings)
-        gateway = open_gateway(router, telemetry, settings)
+        over = None if main is None else main[gateway_http.GATEWAY].upstreams
+        gateway = open_gateway(router, telemetry, settings, over)
         app[gateway_http.GATEWAY] = gateway
         gauges = ServiceGauges(
             telemetry,
             router,
-            app[frame.ADMISSION],
+            app[frame.ADMISSION] if main is None else None,
             gateway.health,
             gateway.budgets,
         )
@@ -269,57 +356,68 @@ async def serving(
         app[live_http.LIVE] = live
         app[frame.CONFIGURATION] = configuration
         app[demo.DEMO] = demo.of(app)
-        configuration.follow(partial(_follow, app, gateway, live))
+        configuration.follow(partial(_follow, gateway, live))
+        if main is None:
+            configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
-        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration)
-        server = settings.server
-        last_s = server.shutdown_s - cut_after_s(server.shutdown_s)
-        # what it waits for is waited for before; it counts its own patience twice
-        runner = web.AppRunner(app, shutdown_timeout=last_s / 8, handler_cancellation=False)
-        await runner.setup()
-        listening: asyncio.Server | None = None
-        lag = router.writer.tasks.keep("lag", gauges.measure_lag)
-        interpreter = ExitStack()
+        derive = default_of if main is None else settings_in(main, settings.pool)
+        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration, derive)
+        lag = router.writer.tasks.keep("lag", gauges.measure_lag) if main is None else None
         try:
-            loop = asyncio.get_running_loop()
-            loop.set_exception_handler(tell_seldom)
-            listening = await loop.create_server(
-                _entrances(
-                    runner,
-                    app,
-                    server.idle_s,
-                    Door(telemetry.metrics.connections_refused.inc),
-                ),
-                server.host,
-                server.port,
-                ssl=tls,
-                backlog=AT_ONCE,
-            )
-            deepen(listening)
-            host, port = listening.sockets[0].getsockname()[:2]
-            scheme = "https" if tls else "http"
-            url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-            interpreter.enter_context(_INTERPRETER)
-            _log.info("serving", extra={"url": url})
-            yield url, app
+            yield app
         finally:
-            interpreter.close()
-            await lag.end()
-            app[frame.DRAINING].set()
+            if lag is not None:
+                await lag.end()
             live.broadcast.close()
-            if listening is not None:
-                await asyncio.sleep(server.drain_s)
-                listening.close()
-            deadline = time.monotonic() + server.shutdown_s
-            await app[ENDING].ended(deadline - last_s - time.monotonic())
-            await _written(runner, deadline - last_s)
-            app[ENDING].cut()
-            await app[ENDING].ended(deadline - last_s / 2 - time.monotonic())
-            await runner.cleanup()
             await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()
             await gateway.close()
-            if tracer is not None:
-                await closed_within(tracer.close, deadline - time.monotonic())
-            _log.info("stopped", extra={"events": router.world.events})
+            _log.info("stopped", extra={"events": router.world.events, **pool_of(settings)})
+
+
+@asynccontextmanager
+async def _all_pools(
+    settings: Settings, progress: Progress | None, tracer: Tracer | None, main: web.Application
+) -> AsyncIterator[web.Application]:
+    """One application before those of all pools of this process. main: that of the default one."""
+    homes = main[HOMES]
+    homes.map, homes.apps = map_of(settings), {settings.log.name: main}
+    async with AsyncExitStack() as stack:
+        for pool in others_of(settings):
+            own = replace(pool, keys=main[frame.CONFIGURATION].settings.keys)
+            app = await stack.enter_async_context(_running(own, progress, tracer, main))
+            homes.apps[pool.pool] = app
+        others = [app for app in homes.apps.values() if app is not main]
+        same = SameKeys(main, others).start()
+        try:
+            yield front_of(homes, settings.server.max_body_bytes)
+        finally:
+            await same.end()
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, progress: Progress | None = None
+) -> AsyncIterator[tuple[str, web.Application]]:
+    """The service, listening; yields its URL, and the application of the default pool. Leaving
+    drains: running requests are answered.
+    """
+    refused = exposure(settings)
+    if refused:
+        raise BadSettings([refused])
+    tls, tracer = tls_context(settings), open_tracer(settings)
+    main: web.Application | None = None
+    try:
+        async with AsyncExitStack() as stack:
+            main = await stack.enter_async_context(_running(default_of(settings), progress, tracer))
+            front = main
+            if settings.pools:
+                pools = _all_pools(settings, progress, tracer, main)
+                front = await stack.enter_async_context(pools)
+            async with _listening(settings, front, main, tls) as url:
+                yield url, main
+    finally:
+        if tracer is not None:
+            deadline = 0.0 if main is None else main[ENDING].deadline
+            await closed_within(tracer.close, deadline - time.monotonic())

@@ -26,8 +26,9 @@ from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.erasing import carry_out_at_start
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.runtime.shared.migrating import migrated
+from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
-from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, first_of
@@ -319,4 +320,6 @@ def shared_writer(
             keep_snapshots=settings.snapshots.keep if chosen.share_snapshots else 0,
         ),
         sync_interval_s=chosen.sync_interval_s,
+        embeddings=chosen.embeddings,
+        id_code=settings.id_code,
     )

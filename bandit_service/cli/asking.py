@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TIMEOUT_S = 120.0
+POOL = "x-bandit-pool"
 
 
 def asked(
@@ -17,11 +18,16 @@ def asked(
     path: str,
     body: Mapping[str, Any] | None = None,
     headers: Mapping[str, str] | None = None,
+    pool: str = "",
 ) -> Any:
-    """The JSON of its answer. Raises one of `refusals.ANY`."""
+    """The JSON of its answer. pool: which one is asked, "" for the default one. Raises one of
+    `refusals.ANY`.
+    """
     sent = {"Content-Type": "application/json", **(headers or {})}
     if key:
         sent["Authorization"] = f"Bearer {key}"
+    if pool:
+        sent[POOL] = pool
     data = None if body is None else json.dumps(body, default=str).encode()
     request = urllib.request.Request(  # noqa: S310 - the URL is the user's own
         url.rstrip("/") + path, data=data, headers=sent, method=method

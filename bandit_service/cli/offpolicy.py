@@ -109,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--anyway", action="store_true", help="show figures even if they are refused")
     add("--json", action="store_true", help="print JSON")
     add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
+    options.pool(log)
     options.log_key(log)
 
 
@@ -127,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if args.bounds is not None and not args.bounds[0] < args.bounds[1]:
         raise Usage("--bounds: LOW must be below HIGH")
     candidates = candidates_of(args.policy)
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args, args.from_log)
     try:
         with _opened(args, chosen) as (source, snapshots):
             found = evaluated(source, _asked(args, candidates, chosen, source), snapshots, args)
@@ -155,7 +156,7 @@ def _opened(
         yield source_of(told, path, chosen.arms, history.neighbours, history.capacity), None
         return
     key = key_for(str(args.from_log), args.key)
-    with opened(args.from_log, chosen, key, args.ca) as found:
+    with opened(args.from_log, chosen, key, args.ca, args.pool) as found:
         yield found
 
 

@@ -17,7 +17,7 @@ from bandit_service.core.prior import strength_of
 from bandit_service.core.tags import tags_of
 from bandit_service.offline.candidates import Candidate, checked, parsed
 from bandit_service.parsing.inputs import text_of
-from bandit_service.settings import Settings, service_asked
+from bandit_service.settings import Settings, named, read, service_asked
 
 if TYPE_CHECKING:
     from bandit_service.data.recordings import Recorded
@@ -40,6 +40,26 @@ def config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
     )
+
+
+def pool(parser: Any) -> None:
+    """`--pool`: the pool of tenants whose log is meant."""
+    parser.add_argument(
+        "--pool", default="", metavar="NAME", help="the pool of tenants (default: the default one)"
+    )
+
+
+def settings_of(args: argparse.Namespace, log: str | None = None) -> Settings:
+    """The settings of `--config` for the log of `--pool`. log: where it is read from, if not from
+    where the settings say: the pool is then one of the service of that URL. Raises Usage.
+    """
+    whole = read(args.config)
+    if log and "://" in log:
+        return whole
+    try:
+        return named(whole, args.pool)
+    except LookupError as error:
+        raise Usage(f"--pool: {error.args[0]}") from None
 
 
 def port(parser: argparse.ArgumentParser, what: str, default: int | None = None) -> None:
@@ -83,6 +103,12 @@ def service(parser: argparse.ArgumentParser, key: str, *, suppressed: bool = Fal
         "--key",
         default=argparse.SUPPRESS if suppressed else key_there,
         help=f"an API key{key} (default: BANDIT_KEY)",
+    )
+    parser.add_argument(
+        "--pool",
+        default=argparse.SUPPRESS if suppressed else "",
+        metavar="NAME",
+        help="the pool of tenants that is asked (default: the default one)",
     )
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.cli import options
 from bandit_service.core import snapshot
 from bandit_service.runtime import recovery
 from bandit_service.settings import PolicySettings
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace, chosen_policies: Mapping[str, Mapping[str, Any
     bit for bit. For another, a snapshot is written, so that a service configured with it decides by
     it from its start.
     """
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args)
     log = assembly.open_log(chosen, to_read=True)
     snapshots = assembly.open_snapshots(chosen)
     rows: list[dict[str, Any]] = []

@@ -24,6 +24,7 @@ import numpy as np
 
 T = TypeVar("T")
 Makers: TypeAlias = Mapping[Any, Callable[[Any], Any]]
+_Maker: TypeAlias = Callable[[Any, Makers], Any]
 _ARRAY = 1
 _DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
 _PLAIN = (type(None), bool, int, float, str, bytes)
@@ -116,29 +117,71 @@ def _shape(like: Any) -> Any:
 
 def _made(value: Any, like: Any, makers: Makers) -> Any:
     """The value of type `like`, of what was decoded for it."""
+    maker = _maker(like)
+    return value if maker is None else maker(value, makers)
+
+
+@cache
+def _maker(like: Any) -> _Maker | None:
+    """What makes a value of this type of what was decoded for it; None where that is the value."""
     like = _bare(like)
     origin, args = typing.get_origin(like), typing.get_args(like)
     if _native(like) or like is Any:
-        return OrderedDict(value) if origin is OrderedDict else value
+        return _ordered if origin is OrderedDict else None
     if isinstance(like, type) and hasattr(like, "folded"):
-        made = makers.get(like) or like.unfolded  # type: ignore[attr-defined]
-        return made(_made(value, _kept_type(like), makers))
+        return _maker_of_folded(like)
     if isinstance(like, type):
-        optional = _if_any(like)
-        there = [(name, getattr(value, name), kind) for name, kind in _fields(like).items()]
-        return like(
-            **{
-                name: _made(one, kind, makers)
-                for name, one, kind in there
-                if one is not None or name not in optional
-            }
-        )
+        return _maker_of_fields(like)
     if origin in _DICTS:
-        return origin((key, _made(item, args[1], makers)) for key, item in value.items())
+        return _maker_of_dict(origin, _maker(args[1]))
     if origin in _LISTS:
+        return _maker_of_list(origin, args)
+    only = _maker(_only(args))
+    assert only is not None  # a union of what msgspec knows is known, too
+    return lambda value, makers: None if value is None else only(value, makers)
+
+
+def _ordered(value: Any, _: Makers) -> Any:
+    return OrderedDict(value)
+
+
+def _maker_of_folded(like: Any) -> _Maker:
+    inner = _maker(_kept_type(like))
+
+    def made(value: Any, makers: Makers) -> Any:
+        make = makers.get(like) or like.unfolded
+        return make(value if inner is None else inner(value, makers))
+
+    return made
+
+
+def _maker_of_fields(like: Any) -> _Maker:
+    optional = _if_any(like)
+    parts = [(name, _maker(kind), name in optional) for name, kind in _fields(like).items()]
+
+    def made(value: Any, makers: Makers) -> Any:
+        given = {}
+        for name, maker, if_any in parts:
+            one = getattr(value, name)
+            if one is not None or not if_any:
+                given[name] = one if maker is None else maker(one, makers)
+        return like(**given)
+
+    return made
+
+
+def _maker_of_dict(origin: Any, item: _Maker | None) -> _Maker:
+    if item is None:
+        return lambda value, _: origin(value)
+    return lambda value, makers: origin((key, item(one, makers)) for key, one in value.items())
+
+
+def _maker_of_list(origin: Any, args: tuple[Any, ...]) -> _Maker:
+    def made(value: Any, makers: Makers) -> Any:
         kinds = _kinds(value, args)
         return origin(_made(item, kind, makers) for item, kind in zip(value, kinds, strict=True))
-    return None if value is None else _made(value, _only(args), makers)
+
+    return made
 
 
 def _only(args: tuple[Any, ...]) -> Any:

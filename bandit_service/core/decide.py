@@ -359,7 +359,7 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         willingness_to_pay=query.willingness_to_pay,
         arms=pot.ids,
         propensities=tuple(lot.propensities),
-        scores=tuple(lot.scores),
+        scores=tuple(lot.scores) if query.coding == ev.FLOAT32 else (),
         drawn=at,
         policy=pot.policy,
         key=pot.key,

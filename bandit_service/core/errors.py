@@ -88,6 +88,20 @@ class Unknown(ServiceError):
     status, type, code = 404, "not_found_error", "unknown"
 
 
+class Misdirected(ServiceError):
+    """The pool is served in another cell, which `x-bandit-cell` names: send the request there."""
+
+    status, type, code = 421, "invalid_request_error", "wrong_cell"
+
+    def __init__(self, param: str, pool: str, cell: str, here: str) -> None:
+        super().__init__(
+            f"{param}: the pool {pool!r} is served in the cell {cell!r}, and this is the cell "
+            f"{here!r}; send it there",
+            param=param,
+        )
+        self.headers["x-bandit-cell"] = cell
+
+
 class NotThere(ServiceError):
     """A call of OpenAI's or Anthropic's that this service has not, or that its log cannot do."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from bandit_service.core.conversations import Turn
+from bandit_service.core.vector_bytes import FLOAT32
 from policies import ArmId, Vector
 
 
@@ -26,6 +27,7 @@ class Query(msgspec.Struct, gc=False):
     route: its route; `arms` are then the route's arms. all_of_route: all of them, since the query
     itself names none.
     groups, request_key, request_digest: as of `events.Decided`.
+    coding: how the log keeps the embedding, which is rounded to it.
     """
 
     embedding: Vector
@@ -57,6 +59,7 @@ class Query(msgspec.Struct, gc=False):
     groups: tuple[str, ...] = ()
     request_key: str = ""
     request_digest: str = ""
+    coding: str = FLOAT32
 
     @property
     def named(self) -> tuple[ArmId, ...] | None:

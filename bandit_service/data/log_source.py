@@ -19,6 +19,7 @@ from store import EventLog, Offset, first_of
 
 PAGE = 5000
 _TIMEOUT_S = 60.0
+_NIL = b"\xc0"
 _BROKEN = (OSError, http.client.HTTPException, msgspec.MsgspecError, struct.error)
 
 Stored: TypeAlias = tuple[int, ev.AnyEvent | None]
@@ -57,14 +58,23 @@ class LogSource:
 class ServiceSource:
     """A running service, asked page by page over GET /v1/events."""
 
-    def __init__(self, url: str, key: str = "", ca: Path | None = None, page: int = PAGE) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str = "",
+        ca: Path | None = None,
+        page: int = PAGE,
+        pool: str = "",
+    ) -> None:
+        """pool: the one whose log is read, "" for the default one."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise Unreadable(f"--url: must be http://HOST:PORT or https://HOST:PORT, got {url!r}")
         self._parts, self._page = parts, page
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers |= {"x-bandit-pool": pool} if pool else {}
         self._tls = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
-        self._decoder = msgspec.msgpack.Decoder(tuple[int, ev.AnyEvent | None])
+        self._decoder = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
         connection, response = self._ask("?limit=1")
         self.first = int(response.headers[LOG_FIRST])
         self.last = int(response.headers[LOG_LAST])
@@ -80,8 +90,8 @@ class ServiceSource:
             upto = int(response.headers[LAST])
             try:
                 while header := response.read(FRAME.size):
-                    at, event = self._decoder.decode(response.read(*FRAME.unpack(header)))
-                    yield at, event
+                    at, body = self._decoder.decode(response.read(*FRAME.unpack(header)))
+                    yield at, None if bytes(body) == _NIL else ev.decode(bytes(body))
             except _BROKEN as error:
                 raise Unreadable(
                     f"the service broke off after offset {at} ({type(error).__name__})"

@@ -57,6 +57,7 @@ from bandit_service.gateway.turns import (
     open_calls,
     vendor_of,
 )
+from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.sections import DuelSettings
@@ -85,6 +86,11 @@ class Gateway:
         self.duels = Duels(duels, resources, self._judges)
         self._selector = ArmSelector(resources)
         self._implicit = implicit
+
+    @property
+    def upstreams(self) -> Upstreams:
+        """The providers that are configured now."""
+        return self._resources.upstreams
 
     def reconfigure(
         self,

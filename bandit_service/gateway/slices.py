@@ -93,7 +93,7 @@ class Slices:
     def others(self, account: str, per: str, now: float) -> float:
         """What the other replicas may spend of an account in the present window."""
         leases = self._writer.world.leases
-        return leases.others(per, window(per, now), account, self._writer.slot)
+        return leases.others(per, window(per, now), account, self._writer.membership.slot)
 
     def covered(self, accounts: Sequence[str], usd: float, now: float) -> bool:
         """Whether a call of this maximum cost can begin now; otherwise `secure` it first."""
@@ -151,7 +151,7 @@ class Slices:
 
     def _left(self, found: _Slice) -> float:
         """The unspent part of a slice; nothing if the others may have taken it back."""
-        good = found.since >= self._writer.in_touch_since
+        good = found.since >= self._writer.membership.in_touch_since
         return found.usd - found.used if good else 0.0
 
     def _free(self, key: Key, found: _Slice) -> float:
@@ -164,7 +164,7 @@ class Slices:
         """The size of the slice that leaves this much beyond what is held, within the limit."""
         (account, per, of), world = key, self._writer.world
         spent = world.spend.spent_in(per, of, account)
-        others = world.leases.others(per, of, account, self._writer.slot)
+        others = world.leases.others(per, of, account, self._writer.membership.slot)
         wanted = max(extra, sum(found.wanted))
         return min(self._held(account) + wanted, self._limit(key) - spent - others)
 
@@ -202,13 +202,18 @@ class Slices:
         if new > _ROUNDING * self._limit(key):
             return self._lease(key, found, new)
         found.asked = 0.0
-        return self._return(self._writer.slot, key)
+        return self._return(self._writer.membership.slot, key)
 
     def _lease(self, key: Key, found: _Slice, usd: float) -> ev.BudgetLeased:
         (account, per, of), writer = key, self._writer
         found.asked = usd
         found.event = ev.BudgetLeased(
-            ts=writer.now(), replica=writer.slot, account=account, per=per, window=of, usd=usd
+            ts=writer.now(),
+            replica=writer.membership.slot,
+            account=account,
+            per=per,
+            window=of,
+            usd=usd,
         )
         return found.event
 
@@ -223,7 +228,7 @@ class Slices:
         if not isinstance(event, ev.BudgetLeased | ev.BudgetReturned):
             return
         found = self._slices.get((event.account, event.per, event.window))
-        if found is None or event.replica != self._writer.slot:
+        if found is None or event.replica != self._writer.membership.slot:
             return
         if isinstance(event, ev.BudgetReturned):
             found.usd = found.used = 0.0
@@ -256,7 +261,7 @@ class Slices:
 
     def _own(self) -> list[Key]:
         """This replica's slices, also those of an earlier process."""
-        return self._of_replica(self._writer.slot)
+        return self._of_replica(self._writer.membership.slot)
 
     def _of_replica(self, slot: int) -> list[Key]:
         now, held = self._writer.now(), self._writer.world.leases.held_by(slot)
@@ -274,7 +279,7 @@ class Slices:
 
     def _gone(self) -> list[int]:
         """Replicas whose slices the keeper returns: none of their calls is running any more."""
-        rows = self._writer.known if self._writer.keeps else []
+        rows = self._writer.membership.known if self._writer.membership.keeps else []
         return [row.slot for row in rows if row.closed and row.unseen_s > self._lost_after_s]
 
     def _taken_back(self, slot: int, key: Key) -> ev.AnyEvent | None:

@@ -72,6 +72,7 @@ class Upstreams:
         max_header_bytes: int = 65_536,
     ) -> None:
         self._upstreams = dict(upstreams)
+        self._owned = True
         self._sent_again = sent_again
         self._fitted: Mapping[str, ArmSpec] = {}
         self._at: Mapping[str, ArmSpec] = {}
@@ -94,6 +95,12 @@ class Upstreams:
         others._upstreams = {each.spec.id: each for each in upstreams}
         others._fitted, others._at, others._kinds = {}, {}, None
         others._calls = Calls(self._session, self._max_header_bytes)
+        return others
+
+    def borrowed(self, upstreams: Sequence[Upstream]) -> Upstreams:
+        """These, over the connections of those; `close` of these leaves the connections open."""
+        others = self.with_others(upstreams)
+        others._owned = False
         return others
 
     def __contains__(self, id: object) -> bool:
@@ -144,8 +151,9 @@ class Upstreams:
         return provider_of(self._upstreams[id].spec.kind)
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self._session.close()
+        """Close every connection; none that are borrowed."""
+        if self._owned:
+            await self._session.close()
 
     @asynccontextmanager
     async def send(

@@ -7,18 +7,21 @@ from collections.abc import Callable
 from typing import Any
 
 from bandit_service.core import events as ev
+from bandit_service.runtime.router import Router
 
 
 class AtOnce:
-    """A `group_commit.Done` of a decide. taken: the router counts it. made: its result.
+    """A `group_commit.Done` of a decide. router: who is asked. taken: it counts it. made: its
+    result.
 
     tell: called with this one when it has its result.
     """
 
-    __slots__ = ("_tell", "begun", "made", "taken")
+    __slots__ = ("_tell", "begun", "made", "router", "taken")
 
     def __init__(self, tell: Callable[[Any], None]) -> None:
         self.begun = time.perf_counter()
+        self.router: Router | None = None
         self.taken = False
         self.made: ev.Decided | Exception | None = None
         self._tell = tell

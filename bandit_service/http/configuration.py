@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from aiohttp import web
@@ -39,29 +41,26 @@ async def put_configuration(request: web.Request) -> web.Response:
     asked = wire.convert(raw, wire.ConfigurationRequest)
     given = {name: getattr(asked, name) for name in SECTIONS if name != KEYS}
     given = {name: each for name, each in given.items() if each is not None}
-    configuration = request.app[CONFIGURATION]
-    await configuration.change(
-        lambda _: given,
-        request[CALLER].author,
-        asked.why,
-        expected=_expected(request),
-        forget=asked.forget,
+    return await _changed(
+        request, asked, partial(request.app[CONFIGURATION].change, lambda _: given)
     )
-    return _told(configuration)
 
 
 async def rollback(request: web.Request) -> web.Response:
     """POST /v1/configuration/rollback: the sections as they were after a revision."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.RollbackRequest)
-    configuration = request.app[CONFIGURATION]
-    await configuration.rollback(
-        asked.to,
-        request[CALLER].author,
-        asked.why,
-        expected=_expected(request),
-        forget=asked.forget,
-    )
-    return _told(configuration)
+    return await _changed(request, asked, partial(request.app[CONFIGURATION].rollback, asked.to))
+
+
+async def _changed(
+    request: web.Request,
+    asked: wire.ConfigurationRequest | wire.RollbackRequest,
+    change: Callable[..., Awaitable[None]],
+) -> web.Response:
+    """Make a change in the caller's name, of the revision that the request names."""
+    author, expected = request[CALLER].author, _expected(request)
+    await change(author, asked.why, expected=expected, forget=asked.forget)
+    return _told(request.app[CONFIGURATION])
 
 
 async def list_keys(request: web.Request) -> web.Response:

@@ -31,6 +31,7 @@ from bandit_service.http.frame import (
     patience_of,
     reply,
 )
+from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import (
     Decision,
     DecisionList,
@@ -68,7 +69,8 @@ async def _decide(request: web.Request) -> web.Response:
     asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     asked.idempotency_key = asked.idempotency_key or _key_of(request)
-    body = await decided(request.app[ROUTER], asked, request[CALLER])
+    home = request.app[HOMES].of_tenant(asked.tenant, request.app)
+    body = await decided(home[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
 
 
@@ -86,9 +88,11 @@ def _key_of(request: web.Request) -> str:
 async def explain(request: web.Request) -> web.Response:
     """POST /v1/explain: the decision that would be made and why; nothing is decided."""
     asked = wire.read(await body_of(request), wire.ExplainRequest)
-    caller, router = request[CALLER], request.app[ROUTER]
+    caller = request[CALLER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)
+    home = request.app[HOMES].of_outcome(asked.decision_id, asked.tenant, request.app)
+    router = home[ROUTER]
     weighed, left_out = await router.explain(asked, caller.tenant)
     shown = (
         weighed.neighbours if caller.tenant is None else ()
@@ -288,7 +292,8 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
     told = belief(decided.expected_quality, decided.expected_deviation, decided.expected_count)
     body.expected.prior, body.expected.low, body.expected.high = told.prior, told.low, told.high
     body.steps = list(decided.steps)
-    body.scores = dict(zip(decided.arms, decided.scores, strict=True))
+    if decided.scores:  # a log of rounded embeddings has none
+        body.scores = dict(zip(decided.arms, decided.scores, strict=True))
     body.propensities = dict(zip(decided.arms, decided.propensities, strict=True))
     body.neighbours = neighbours = []
     if caller.tenant is None:  # one tenant does not see how similar others' queries were

@@ -67,7 +67,8 @@ class Demo:
     def _elsewhere(self) -> str:
         """Why this is no service for a demo; "" if it is."""
         world, settings = self._router.world, self._configuration.settings
-        if settings.keys or not is_loopback(settings.server.host) or self._router.writer.shared:
+        alone = not (settings.keys or settings.pools or self._router.writer.shared)
+        if not alone or not is_loopback(settings.server.host):
             return "it runs only on a service for one machine alone, without API keys"
         configured = settings.upstreams or settings.experiments or settings.routes
         own = [record for record in world.offered() if record.spec not in DEFAULT_ARMS]

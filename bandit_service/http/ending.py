@@ -32,6 +32,8 @@ class Ending:
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
+        self.deadline = 0.0
+        """When the process is to have ended, once it begins to; monotonic seconds."""
         self.soon = 0
         """Requests without a task, which are answered within a few turns of the loop."""
 

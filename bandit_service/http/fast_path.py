@@ -41,6 +41,7 @@ from bandit_service.http.frame import (
     DRAINING,
     GATE,
     PATIENCE,
+    POOL,
     ROUTER,
     SETTINGS,
     TELEMETRY,
@@ -55,7 +56,9 @@ from bandit_service.http.frame import (
 from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
 from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
+from bandit_service.http.pools import HOMES
 from bandit_service.http.stream_frames import is_plain
+from bandit_service.runtime.router import Router
 
 if TYPE_CHECKING:
     from aiohttp.base_protocol import BaseProtocol
@@ -67,7 +70,7 @@ _PATHS = frozenset((_DECIDE, *ANSWERS))
 _POST = b"POST "
 _LONGEST_LINE, _MOST_HEADERS = 8190, 127
 """What aiohttp's server allows, too; the header with the length is one more."""
-_RARE = (AFTER, PATIENCE, IDEMPOTENCY_KEY, "Content-Encoding", "Content-Length")
+_RARE = (AFTER, POOL, PATIENCE, IDEMPOTENCY_KEY, "Content-Encoding", "Content-Length")
 _MAX_UNREAD = 65_536
 _encoder = msgspec.json.Encoder()
 _REASONS = {each.value: each.phrase for each in HTTPStatus}
@@ -138,7 +141,7 @@ class FastPath:
     def __init__(self, app: web.Application, unconnected: Connection) -> None:
         """unconnected: as of `head_of`."""
         self._app, self._unconnected = app, unconnected
-        self._router, self._telemetry = app[ROUTER], app[TELEMETRY]
+        self._router, self._telemetry, self._homes = app[ROUTER], app[TELEMETRY], app[HOMES]
         self._gate, self._borders, self.ending = app[GATE], app[BORDERS], app[ENDING]
         self._draining = app[DRAINING]
         self._max_decide_bytes = app[SETTINGS].server.max_body_bytes
@@ -171,6 +174,12 @@ class FastPath:
         connection.begun_beside()
         return True
 
+    def _home(self, head: Head) -> web.Application:
+        """The application that the head asks."""
+        if self._homes.map is None:
+            return self._app
+        return self._homes.of_head(head.path, head.headers)
+
     def _admitted(self, of: _Decide | _Client) -> Caller:
         head = of.head
         self._borders.cross(head.seen, self._gate.needed("POST", head.path))
@@ -196,7 +205,7 @@ class FastPath:
         ours = f"Date: {_date(int(clock.now()))}\r\n{_SERVER}x-request-id: {id}\r\n"
         if of.head.anthropic:  # whose clients look for it under this name
             ours += f"request-id: {id}\r\n"
-        writer = self._router.writer
+        writer = (of.router or self._router).writer
         if writer.shared and of.admitted:
             ours += f"{OFFSET}: {writer.seen}\r\n"
         return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}{more}{ours}\r\n".encode()
@@ -208,7 +217,9 @@ class FastPath:
         try:
             caller = self._admitted(one)
             asked.tenant = caller.tenant_for(asked.tenant)
-            self._router.decide_soon(asked, caller.key, one, patient=True)
+            home = self._homes.of_tenant(asked.tenant, self._home(one.head))
+            one.router = home[ROUTER]
+            one.router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
             one.set_exception(error)
         else:
@@ -233,12 +244,12 @@ class FastPath:
                 one.entrance.finished()
 
     def _tell_one(self, one: _Decide) -> None:
-        made = one.made
+        made, router = one.made, one.router or self._router
         self.ending.soon -= 1
         if one.taken and made is not None:
-            self._router.answered([(made, one.begun)])
+            router.answered([(made, one.begun)])
         if isinstance(made, ev.Decided):
-            body = _encoder.encode(answer_of(self._router, made))
+            body = _encoder.encode(answer_of(router, made))
             reply = Reply(body, {"x-decision-id": made.id})
         else:
             reply = self._refused(made, one.head, one.id)
@@ -277,8 +288,9 @@ class FastPath:
         begun, status = time.perf_counter(), CLIENT_GONE
         try:
             try:
-                caller = self._admitted(client)
-                reply = await ANSWERS[head.path](Came(self._app, caller, client, body))
+                caller, home = self._admitted(client), self._home(head)
+                client.router = home[ROUTER]
+                reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)
             except asyncio.CancelledError:
@@ -357,11 +369,14 @@ class _Decide(AtOnce):
 
 
 class _Client:
-    """A `gateway.client.Client` on a connection. admitted: its caller was. begun: the head of a
-    stream was made.
+    """A `gateway.client.Client` on a connection. router: of the pool that is asked. admitted: its
+    caller was. begun: the head of a stream was made.
     """
 
-    __slots__ = ("_connection", "_entrance", "_fast", "_unsent", "admitted", "begun", "head", "id")
+    __slots__ = (
+        *("_connection", "_entrance", "_fast", "_unsent"),
+        *("admitted", "begun", "head", "id", "router"),
+    )
 
     def __init__(
         self, fast: FastPath, head: Head, entrance: Entrance[Head], connection: Connection
@@ -369,6 +384,7 @@ class _Client:
         self._fast, self.head = fast, head
         self._entrance, self._connection = entrance, connection
         self._unsent = b""
+        self.router: Router | None = None
         self.admitted = self.begun = False
         self.id = head.id or new_id()
 

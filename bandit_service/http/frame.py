@@ -53,11 +53,16 @@ DRAINING = web.AppKey("draining", asyncio.Event)
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CALLER = web.RequestKey("caller", Caller)
+MISDIRECTED = web.RequestKey("misdirected", ServiceError)
+"""Why no pool of this process answers a request."""
 WAITED = web.RequestKey("waited_s", float)
 """The time that a request waited until its replica had learned enough."""
 
 PATIENCE = "X-Request-Timeout"
 """The header with the seconds that a client waits at most."""
+
+POOL = "x-bandit-pool"
+"""The header with the pool that is asked, where a process serves several."""
 
 CLIENT_GONE = 499
 """The status that is logged if the client left before its answer."""
@@ -147,6 +152,9 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
                 "the service is stopping; retry in a few seconds, or at another instance"
             )
         request[CALLER] = _caller(request)
+        if MISDIRECTED in request:
+            raise request[MISDIRECTED]
+        _has_pool(request)
         app[ENDING].begun()
         response = await _unless_cut(request, handler)
     except ServiceError as error:
@@ -172,6 +180,15 @@ async def frame(request: web.Request, handler: Handler) -> web.StreamResponse:
         entrance.answered()
     _told(request, response.status, begun)
     return response
+
+
+def _has_pool(request: web.Request) -> None:
+    """Raise Refused for a pool that is named where there is one log."""
+    named, chosen = request.headers.get(POOL), request.app[SETTINGS]
+    if named and not chosen.pools and named != chosen.log.name:
+        raise Refused(
+            f"{POOL}: no pool {named!r}; there is one log here, {chosen.log.name!r}", param=POOL
+        )
 
 
 def _unknown_path(request: web.Request) -> ServiceError:

@@ -36,6 +36,7 @@ from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere, connection_of
 from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
+from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist
 from bandit_service.http.responses.operations import BudgetRow, Budgets
@@ -106,7 +107,7 @@ async def _chat(came: Came) -> Reply | None:
     world, headers = came.app[ROUTER].world, came.client.headers
     deciding, routes = _deciding(world, body), world.routes.specs
     routing = await apart(parts, lambda: of_chat(body, headers, deciding, routes=routes))
-    return await _answer(came, Asked(CHAT, body, parts=parts), routing)
+    return await _answer(came, Asked(CHAT, body, parts=parts), routing, _chat)
 
 
 async def _completions(came: Came) -> Reply | None:
@@ -114,7 +115,7 @@ async def _completions(came: Came) -> Reply | None:
     world, headers = came.app[ROUTER].world, came.client.headers
     deciding, routes = _deciding(world, body), world.routes.specs
     routing = await apart(parts, lambda: of_completion(body, headers, deciding, routes))
-    return await _answer(came, Asked(COMPLETIONS, body, parts=parts), routing)
+    return await _answer(came, Asked(COMPLETIONS, body, parts=parts), routing, _completions)
 
 
 async def _messages(came: Came) -> Reply | None:
@@ -146,7 +147,8 @@ async def _embeddings(came: Came) -> Reply:
     caller, client = came.caller, came.client
     tenant = caller.tenant_for(header(client.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    embedding, model = came.gateway.embedding, model_of(body)
+    home = came.app[HOMES].of_tenant(tenant, came.app)
+    embedding, model = home[GATEWAY].embedding, model_of(body)
     return await embedding.answer(client, body, model, tenant, caller.key, parts)
 
 
@@ -263,7 +265,7 @@ async def _other(came: Came, kind: str) -> Reply | None:
         parts, lambda: of_chat(heard.body, headers, deciding, heard.unit, own, routes)
     )
     asked = Asked(CHAT, heard.body, kind, own, heard.lost, parts)
-    return await _answer(came, asked, routing)
+    return await _answer(came, asked, routing, lambda again: _other(again, kind))
 
 
 def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
@@ -271,8 +273,17 @@ def _deciding(world: World, body: Mapping[str, Any]) -> Sequence[str]:
     return world.deciding() if ":" in str(body.get("model")) else ()
 
 
-async def _answer(came: Came, asked: Asked, routing: RoutingRequest) -> Reply | None:
+async def _answer(
+    came: Came,
+    asked: Asked,
+    routing: RoutingRequest,
+    at: Callable[[Came], Awaitable[Reply | None]],
+) -> Reply | None:
+    """at: answers it in another pool, which has routes of its own."""
     routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
+    home = came.app[HOMES].of_tenant(routing.decide.tenant, came.app)
+    if home is not came.app:
+        return await at(msgspec.structs.replace(came, app=home))
     return await came.gateway.answer(came.client, asked, routing, came.caller.key)
 
 

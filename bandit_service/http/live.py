@@ -14,6 +14,7 @@ from aiohttp import web
 
 from bandit_service import clock
 from bandit_service.core.errors import Denied, Forbidden
+from bandit_service.http.auth import Caller
 from bandit_service.http.frame import CALLER, GATE, reply
 from bandit_service.http.responses.operations import Map
 from bandit_service.observe.broadcast import Broadcast
@@ -49,9 +50,12 @@ class Live:
         except KeyError:
             raise Forbidden("tenant: nothing is shown for it", reason="tenant") from None
 
-    def begin(self, tenant: str | None) -> bytes:
+    def begin(self, caller: Caller) -> bytes:
         """The first frame."""
-        return _frame("begin", self.shown.begin(self.feed_of(tenant), tenant))
+        tenant = caller.tenant
+        topics = self.shown.router.topics is not None and tenant is None
+        body = self.shown.begin(self.feed_of(tenant), tenant)
+        return _frame("begin", body | {"topics": topics and "texts" in caller.scopes})
 
     async def map(self, tenant: str | None) -> dict[str, Any]:
         """The newest queries on a plane, computed in a thread at most every few seconds."""
@@ -83,7 +87,8 @@ async def live(request: web.Request) -> web.StreamResponse:
     """GET /v1/live: `begin` with what is kept, then a `tick` every second, for ten minutes or until
     the key is revoked.
     """
-    seen, tenant = request.app[LIVE], request[CALLER].tenant
+    seen, caller = request.app[LIVE], request[CALLER]
+    tenant = caller.tenant
     seen.feed_of(tenant)
     listener = seen.broadcast.join(tenant)
     response = web.StreamResponse(
@@ -98,9 +103,9 @@ async def live(request: web.Request) -> web.StreamResponse:
     try:
         _narrow(request)
         await response.prepare(request)
-        frame: bytes | None = seen.begin(tenant)
+        frame: bytes | None = seen.begin(caller)
         while frame is not None and time.monotonic() < ends:
-            request.app[GATE].still(request[CALLER], clock.now())
+            request.app[GATE].still(caller, clock.now())
             async with asyncio.timeout(_STALLED_S):
                 await response.write(frame)
             frame = await listener.next()

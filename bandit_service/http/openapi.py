@@ -15,6 +15,7 @@ from bandit_service.core import errors
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.experiments.public import PublicAudience, PublicExperiment, PublicGuardrail
+from bandit_service.http import parameters as given
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.outcomes import Error, MessageError
 from bandit_service.http.responses.passed import (
@@ -221,8 +222,9 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if row.scope not in ("", "stream", "metrics"):
         operation["security"] = [{}, {"key": []}, {"x-api-key": []}]
-    if row.parameters:
-        operation["parameters"] = [_parameter(each) for each in row.parameters]
+    pool = (given.POOL,) if _is_of_pool(row) else ()
+    if parameters := (*row.parameters, *pool):
+        operation["parameters"] = [_parameter(each) for each in parameters]
     if row.body is not None:
         schema = _ref(row.body)
         if row.many:
@@ -233,11 +235,17 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     return operation
 
 
+def _is_of_pool(row: Route) -> bool:
+    """Whether a request of this row is answered by one pool, which it may name."""
+    return row.scope not in ("", "metrics") and row.path != "/v1/pools"
+
+
 def _statuses(row: Route) -> Iterator[int]:
     """The statuses of a row's errors, in their order."""
     authorized = () if row.scope in ("", "stream", "metrics") else _AUTHORIZED
     query = (errors.Refused,) if checks_query(row) else ()
-    yield from sorted({kind.status for kind in (*row.errors, *authorized, *query)})
+    pool = (errors.Refused, errors.Misdirected) if _is_of_pool(row) else ()
+    yield from sorted({kind.status for kind in (*row.errors, *authorized, *query, *pool)})
 
 
 def _answer(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,12 @@ import bandit_service
 from bandit_service.core.errors import Unavailable
 from bandit_service.http import page
 from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
+from bandit_service.http.pool_states import state_of
+from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import Erased, Index, Snapshot
 from bandit_service.http.responses.outcomes import Status
 from bandit_service.runtime.folding import FoldFailed
+from bandit_service.telemetry import of_pools
 from store import StoreError, first_of
 
 Describe: TypeAlias = Callable[[str], dict[str, Any]]
@@ -50,16 +53,8 @@ async def readyz(request: web.Request) -> web.Response:
     if request.app[DRAINING].is_set():
         raise Unavailable("the service is stopping")
     router = request.app[ROUTER]
-    writer, world = router.writer, router.world
-    if writer.broken.done():
-        raise Unavailable(f"the service ends: {writer.broken.result()}")
-    if writer.barred:
-        raise Unavailable(f"not ready: {writer.barred}")
-    log, failing = writer.log, dict(writer.tasks.failing)
-    told = [writer.degraded] if writer.degraded else []
-    if writer.owed_usd:
-        told.append(f"{writer.owed_usd:.6g} USD of costs wait to be written down")
-    told += [f"{name}: {why}" for name, why in failing.items()]
+    log, world = router.writer.log, router.world
+    told, failing = _ready(request.app)
     return reply(
         Status(
             status="degraded" if told else "ready",
@@ -73,11 +68,36 @@ async def readyz(request: web.Request) -> web.Response:
     )
 
 
+def _ready(app: web.Application) -> tuple[list[str], dict[str, str]]:
+    """What does not work now, and the tasks that are retried. Raises Unavailable where a log is
+    broken, or no pool is ready: one that is not keeps no other from its tenants.
+    """
+    states = {name: state_of(each[ROUTER].writer) for name, each in names_and_pools(app).items()}
+    only = len(states) == 1
+    told, failing, barred = [], dict[str, str](), []
+    for name, state in states.items():
+        of = "" if only else f"pool {name}: "
+        if state.broken:
+            raise Unavailable(f"the service ends: {of}{state.broken}")
+        if state.barred:
+            barred.append(f"{of}{state.barred}")
+        told += [f"{of}{each}" for each in state.told]
+        failing |= {f"{of}{task}": why for task, why in state.failing.items()}
+    if len(barred) == len(states):
+        raise Unavailable(f"not ready: {'; '.join(barred)}")
+    return [*barred, *told], failing
+
+
 async def metrics(request: web.Request) -> web.Response:
-    """GET /metrics: Prometheus' text format or OpenMetrics, rendered off the event loop."""
-    telemetry = request.app[TELEMETRY]
-    telemetry.look()
-    body, kind = await asyncio.to_thread(telemetry.render, request.headers.get("Accept", ""))
+    """GET /metrics: Prometheus' text format or OpenMetrics, rendered off the event loop. The series
+    of several pools have their names as a label.
+    """
+    pools = {name: each[TELEMETRY] for name, each in names_and_pools(request.app).items()}
+    for telemetry in pools.values():
+        telemetry.look()
+    registries = {name: each.metrics.registry for name, each in pools.items()}
+    accept = request.headers.get("Accept", "")
+    body, kind = await asyncio.to_thread(of_pools.render, registries, accept)
     return web.Response(body=body, headers={"Content-Type": kind})
 
 
@@ -97,11 +117,11 @@ async def snapshot(request: web.Request) -> web.Response:
 
 async def forget_unit(request: web.Request) -> web.Response:
     """DELETE /v1/units/{unit}: erase all stored data of a unit."""
-    owner = await request.app[ROUTER].forget(
-        request.query.get("tenant", ""), request.match_info["unit"]
-    )
+    tenant = request.query.get("tenant", "")
+    home = request.app[HOMES].of_tenant(tenant, request.app)
+    owner = await home[ROUTER].forget(tenant, request.match_info["unit"])
     try:
-        return reply(Erased(erased=await request.app[KEEPER].erase(owner)))
+        return reply(Erased(erased=await home[KEEPER].erase(owner)))
     except (StoreError, FoldFailed, Unavailable) as error:
         raise Unavailable(
             f"the unit is forgotten, its records are erased as soon as that can be: {error}"

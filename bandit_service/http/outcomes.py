@@ -21,6 +21,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.http.auth import Caller, Gate
 from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
+from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router
 
@@ -45,11 +46,19 @@ async def comparisons(request: web.Request) -> web.Response:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """Outcomes of one caller, over HTTP or the stream."""
+    """Outcomes of one caller, over HTTP or the stream. router: of the pool that was asked."""
 
     router: Router
     gate: Gate
     caller: Caller
+    app: web.Application
+
+    def router_of(self, decision_id: str | None, tenant: str) -> Router:
+        """Of the pool that learns an outcome of this decision, or of this tenant."""
+        homes = self.app[HOMES]
+        if homes.map is None:
+            return self.router
+        return homes.of_outcome(decision_id, tenant, self.app)[ROUTER]
 
     async def reward(self, item: Any) -> Result:
         """Learn from one reward; returns the result. Raises an error if it is wrong."""
@@ -66,6 +75,7 @@ class Learning:
         try:
             if asked.session or asked.conversation:
                 return await self._session(asked)
+            router = self.router_of(asked.decision_id, asked.tenant)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
             router.count_reward(asked.decision_id, outcome_of(error))
@@ -80,23 +90,26 @@ class Learning:
         it counts for a key's share as many times as it teaches decisions.
         """
         asked.tenant = self.caller.tenant_for(asked.tenant)
+        router = self.router_of(None, asked.tenant)
         with self.gate.teaching(self.caller):
-            status, credited = await self.router.reward_session(asked)
+            status, credited = await router.reward_session(asked)
         if status == "accepted":
             for _ in range(credited):
                 self.gate.taught(self.caller)
-        self.router.count_reward(None, status)
+        router.count_reward(None, status)
         return Result(decision_id=None, status=status, credited=credited)
 
     async def compare(self, item: Any) -> Result:
         """Learn from one comparison; returns the result. Raises an error if it is wrong."""
+        router = self.router
         try:
             asked = wire.convert(item, wire.CompareRequest)
-            status = await self._taught(asked, self.router.compare)
+            router = self.router_of(asked.decision_id, asked.tenant)
+            status = await self._taught(asked, router.compare)
         except ServiceError:
-            self.router.count_comparison("refused")
+            router.count_comparison("refused")
             raise
-        self.router.count_comparison(status)
+        router.count_comparison(status)
         logs.decision_id.set(asked.decision_id or "")
         return Result(decision_id=asked.decision_id, status=status)
 
@@ -119,7 +132,8 @@ class Learning:
 
 def learning_of(request: web.Request) -> Learning:
     """The object that learns this request's outcomes."""
-    return Learning(request.app[ROUTER], request.app[GATE], request[CALLER])
+    app = request.app
+    return Learning(app[ROUTER], app[GATE], request[CALLER], app)
 
 
 async def _one_or_list(

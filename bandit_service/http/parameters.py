@@ -37,6 +37,8 @@ TIMEOUT = Parameter(
 KEY = Parameter("Idempotency-Key", "header", _STRING | {"maxLength": 256},
                 "A resend of the same body with the same key gets the same decision.",
                 "4f0c6d1e")  # fmt: skip
+POOL = Parameter("x-bandit-pool", "header", _STRING,
+                 "The pool that is asked, for keys without a tenant.", "main")  # fmt: skip
 AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip
 LEARNED = Parameter(

@@ -11,11 +11,11 @@ from bandit_service.http.responses.operations import ReplicaRow, Replicas
 async def replicas(request: web.Request) -> web.Response:
     """GET /v1/replicas."""
     writer = request.app[ROUTER].writer
-    rows = await writer.replicas()
+    rows = await writer.membership.replicas()
     newest = max((each.durable for each in rows), default=0)
     return reply(
         Replicas(
-            this=writer.slot,
+            this=writer.membership.slot,
             newest=newest,
             replicas=[
                 ReplicaRow(
@@ -28,7 +28,7 @@ async def replicas(request: web.Request) -> web.Response:
                     roles=list(each.roles),
                     digest_at=each.mark.offset,
                     digest=each.mark.digest,
-                    differs=writer.differs(each),
+                    differs=writer.membership.differs(each),
                     folds_by=each.key,
                     reads=each.reads,
                 )

@@ -32,10 +32,12 @@ from bandit_service.http import (
     operations,
     outcomes,
     page,
+    pool_states,
     replicas,
     stream,
     tensorzero,
     texts,
+    topics,
 )
 from bandit_service.http import parameters as given
 from bandit_service.http.provider_calls import ABSENT
@@ -49,6 +51,7 @@ from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
 from bandit_service.http.responses import passed
 from bandit_service.http.responses import texts as said
+from bandit_service.http.responses import topics as clustered
 from bandit_service.http.route import Handler, Method, Route, Scope
 from bandit_service.offline.history.fold import History
 from bandit_service.parsing.suggestions import did_you_mean
@@ -207,6 +210,10 @@ ROUTES: tuple[Route, ...] = (
           "Kept only if `texts.keep` says so: docs/texts.md.",
           answer=said.DecisionText, parameters=(given.DECISION,),
           errors=(*_FOUND, errors.Refused, errors.Expired)),
+    Route("GET", "/v1/topics", "texts", topics.topics,
+          "Topics of the questions that are kept, with what each arm earns and costs in them",
+          "Kept only if `texts.keep` says so; not for a key of one tenant: docs/texts.md.",
+          answer=clustered.Topics, errors=_FOUND),
     Route("GET", "/v1/feedback/{token}", "", feedback.show,
           "The page on which a user votes on one answer",
           "A page for browsers; for programs the present vote. The token grants a vote on this "
@@ -341,6 +348,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/judges", "totals", judges.judges,
           "How far each judge agrees with the people who graded the same answers",
           "docs/gateway.md.", answer=agreed.Judges, errors=_DOWN),
+    Route("GET", "/v1/pools", "totals", pool_states.pools,
+          "Every pool of tenants, with its log and its state",
+          "One, the default pool, where none is configured: docs/pools.md.",
+          answer=run.Pools, errors=_DOWN),
     Route("GET", "/v1/replicas", "totals", replicas.replicas,
           "Who shares the log, and how far each is",
           "Empty where one process has the log for itself: docs/scale.md.",

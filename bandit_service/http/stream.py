@@ -28,6 +28,7 @@ from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.stream_frames import Asked, answer, plain
+from bandit_service.runtime.router import Router
 from bandit_service.settings.sections import Server
 from bandit_service.telemetry import tracing
 
@@ -164,7 +165,8 @@ class _Connection:
             learning.again()
             learning.caller.needs("decide")
             asked.tenant = learning.caller.tenant_for(asked.tenant)
-            learning.router.decide_soon(asked, learning.caller.key, waits)
+            waits.router = learning.router_of(None, asked.tenant)
+            waits.router.decide_soon(asked, learning.caller.key, waits)
         except Exception as error:  # noqa: BLE001 - it is answered
             waits.set_exception(error)
         else:
@@ -180,9 +182,13 @@ class _Connection:
     def _account(self) -> None:
         """The router has finished them, whether the client reads its answers or not."""
         told, self._told_now = self._told_now, []
-        taken = [(one.made, one.begun) for one in told if one.taken and one.made]
+        taken: dict[Router, list[Any]] = {}
+        for one in told:
+            if one.taken and one.made and one.router is not None:
+                taken.setdefault(one.router, []).append((one.made, one.begun))
         try:
-            self._learning.router.answered(taken)
+            for router, made in taken.items():
+                router.answered(made)
         except Exception:  # noqa: BLE001 - a bug in counting, which must not keep an answer back
             _log.exception("internal error")
         self._answers += told
@@ -203,8 +209,9 @@ class _Connection:
     def _body_of(self, asked: Asked) -> bytes:
         made = asked.made
         if isinstance(made, ev.Decided):
+            assert asked.router is not None
             self._told(200)
-            return answer(asked.id, answer_of(self._learning.router, made))
+            return answer(asked.id, answer_of(asked.router, made))
         if not isinstance(made, ServiceError):
             _log.error("internal error", exc_info=made)
             made = ServiceError("internal error; search the log for it")
@@ -254,7 +261,8 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                made: Decision | Result = await decided(self._learning.router, asked, caller)
+                router = self._learning.router_of(None, asked.tenant)
+                made: Decision | Result = await decided(router, asked, caller)
             elif op == "reward":
                 made = await self._learning.reward(body)
             else:

@@ -13,7 +13,7 @@ from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.sessions import group_of
 from bandit_service.core.world import World
 from bandit_service.http.auth import Caller
-from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
+from bandit_service.http.frame import CALLER, body_of, reply
 from bandit_service.http.outcomes import learning_of
 from bandit_service.http.responses.outcomes import FeedbackTaken
 from bandit_service.parsing.suggestions import did_you_mean
@@ -28,7 +28,8 @@ _TEXTS = {
 async def feedback(request: web.Request) -> web.Response:
     """POST /feedback."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.Feedback)
-    router, caller = request.app[ROUTER], request[CALLER]
+    caller = request[CALLER]
+    router = learning_of(request).router_of(asked.inference_id, "")
     value = _checked(router.world, asked)
     reward = wire.RewardRequest(
         decision_id=asked.inference_id,

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from bandit_service import logs
 from bandit_service.core.errors import Unknown
+from bandit_service.core.events import pack
 from bandit_service.http.frame import CALLER, ROUTER, reply
 from bandit_service.http.responses.texts import DecisionText, NeighbourText
 from bandit_service.runtime.text_store import OtherKey
@@ -31,16 +32,25 @@ async def text(request: web.Request) -> web.Response:
         )
     near = {} if caller.tenant is not None else await texts.of_neighbours(decided.neighbours)
     until, said = kept
+    items = router.world.history.items
+    vectors = [pack(router.world.history.vector(each)) if each in items else b"" for each in near]
+    of, *of_near = (
+        [None] * (1 + len(near))
+        if router.topics is None
+        else router.topics.of([decided.embedding, *vectors])
+    )
+    topics = dict(zip(near, of_near, strict=True))
     return reply(
         DecisionText(
             decision_id=id,
+            topic=of if caller.tenant is None else None,
             question=said.question,
             answer=said.answer,
             redacted=said.redacted,
             cut=said.cut,
             until=until,
             neighbours=[
-                NeighbourText(id=each, question=near[each].question)
+                NeighbourText(id=each, question=near[each].question, topic=topics[each])
                 for each in decided.neighbours
                 if each in near
             ],

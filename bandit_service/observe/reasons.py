@@ -60,7 +60,7 @@ def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
     gaps: dict[ArmId, list[float]] = {}
     for ids, events in alike.items():
         p = np.array([event.propensities for event in events]).sum(axis=0)
-        scores = np.array([e.scores for e in events if (e.policy, e.key) == usual])
+        scores = np.array([e.scores for e in events if e.scores and (e.policy, e.key) == usual])
         for k, id in enumerate(ids):
             one = found.setdefault(id, Chances())
             one.offered += len(events)

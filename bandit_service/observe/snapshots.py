@@ -131,18 +131,18 @@ class Shown:
     def _replicas(self) -> list[dict[str, Any]]:
         """Those that are there, or left a moment ago."""
         writer = self.router.writer
-        newest = max((each.durable for each in writer.known), default=0)
+        newest = max((each.durable for each in writer.membership.known), default=0)
         return [
             {
                 "slot": each.slot,
-                "this": each.slot == writer.slot,
+                "this": each.slot == writer.membership.slot,
                 "open": not each.closed,
                 "unseen_s": each.unseen_s,
                 "behind": max(0, newest - each.applied),
                 "roles": list(each.roles),
-                "differs": writer.differs(each),
+                "differs": writer.membership.differs(each),
             }
-            for each in writer.known
+            for each in writer.membership.known
             if not each.closed or each.unseen_s < _LEFT_S
         ]
 

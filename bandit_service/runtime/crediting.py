@@ -104,7 +104,7 @@ class Crediting:
     async def _forever(self) -> None:
         writer = self._writer
         while True:
-            if writer.keeps:
+            if writer.membership.keeps:
                 for group in writer.world.sessions.unfinished():
                     await self.finish(group)
             writer.tasks.well(TASK)

@@ -21,6 +21,7 @@ from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, 
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.together import weigh_many
+from bandit_service.core.vector_bytes import FLOAT32, halves, of_halves
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
@@ -149,11 +150,11 @@ class Deciding:
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             return error
 
-    def recall(self, embedding: Vector) -> Recalled:
-        """The nearest past queries."""
+    def recall(self, embedding: Vector, coding: str = FLOAT32) -> Recalled:
+        """The nearest past queries. coding: that of the event which will have them."""
         if not self._neighbours or not len(self._index):
             return Recalled()
-        return _recalled(self._index.recall(embedding, self._neighbours))
+        return _recalled(self._index.recall(embedding, self._neighbours), coding)
 
     def _recall_each(self, asked: Sequence[Asked]) -> list[Recalled | Exception]:
         if not self._neighbours or not len(self._index):
@@ -161,19 +162,24 @@ class Deciding:
         if len(asked) > 1:
             try:
                 vectors = np.array([one.query.embedding for one in asked])
+                recalled = self._index.recall_many(vectors, self._neighbours)
                 return [
-                    _recalled(each) for each in self._index.recall_many(vectors, self._neighbours)
+                    _recalled(each, one.query.coding)
+                    for one, each in zip(asked, recalled, strict=True)
                 ]
             except Exception as error:  # noqa: BLE001 - whose fault it is shows one by one
                 _log.warning("recalled one by one", extra={"why": type(error).__name__})
         found: list[Recalled | Exception] = []
         for one in asked:
             try:
-                found.append(self.recall(one.query.embedding))
+                found.append(self.recall(one.query.embedding, one.query.coding))
             except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
                 found.append(error)
         return found
 
 
-def _recalled(found: Neighbours) -> Recalled:
-    return Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
+def _recalled(found: Neighbours, coding: str) -> Recalled:
+    near: tuple[float, ...] = tuple(found.similarities.tolist())
+    if coding != FLOAT32:
+        near = of_halves(halves(near))
+    return Recalled(tuple(found.ids.tolist()), near)

@@ -28,7 +28,7 @@ class DriftAlarms:
 
     def start(self) -> None:
         """Catch up on the present world, and listen from now on."""
-        if self._writer.keeps:
+        if self._writer.membership.keeps:
             self._begin(self._writer.world)
         self._writer.listen(self.heard)
 
@@ -39,7 +39,7 @@ class DriftAlarms:
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied."""
-        if not self._writer.keeps:
+        if not self._writer.membership.keeps:
             if self._watches:
                 self._watches = False
                 self._watch.forget_all()

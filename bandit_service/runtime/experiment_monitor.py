@@ -99,14 +99,14 @@ class Background:
             self._begin_what_starts()
 
     def _begin_what_starts(self) -> None:
-        if self._writer.keeps:
+        if self._writer.membership.keeps:
             for id, trial in self._writer.world.experiments.trials.items():
                 if trial.status == "starting":
                     self.begin(id)
 
     async def begun(self, id: str, patience_s: float) -> None:
         """Wait until it runs, or could not be started; not for longer than this."""
-        if self._writer.keeps:
+        if self._writer.membership.keeps:
             await asyncio.wait((self.begin(id),), timeout=patience_s)
             return
         with suppress(TimeoutError, Unknown):
@@ -174,7 +174,7 @@ class Background:
 
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
         _, trial = find(self._writer, id)
-        if trial.status != "starting" or not self._writer.keeps:
+        if trial.status != "starting" or not self._writer.membership.keeps:
             raise Conflict(f"id: {id!r} is {trial.status} and starts no more")
         return event
 
@@ -198,7 +198,7 @@ class Background:
             await asyncio.sleep(self._steer_s)
             well = True
             self._begin_what_starts()
-            trials = self._writer.world.experiments.trials if self._writer.keeps else ()
+            trials = self._writer.world.experiments.trials if self._writer.membership.keeps else ()
             for id in list(trials):
                 try:
                     await self._steer(id)
@@ -217,7 +217,7 @@ class Background:
 
     def _steered(self, id: str, seen: Experiment, change: Change) -> ev.AnyEvent | None:
         spec, trial = find(self._writer, id)
-        if trial.status != "running" or not self._writer.keeps:
+        if trial.status != "running" or not self._writer.membership.keeps:
             return None
         if change.hold:
             until = self._writer.now() + max(1.0, spec.cool_down_s)

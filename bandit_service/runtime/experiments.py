@@ -194,7 +194,7 @@ class Experiments:
             kept = winner or best_of(spec, trial)
             wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
             if wanted != self._maintenance.serving:
-                self._writer.check_read_by_all(ev.PolicyAnnounced)
+                self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
                 if self._maintenance.wanted is not None:
                     name = self._maintenance.wanted.name
                     raise Conflict(f"ship: {name!r} is being folded; wait until it serves")

@@ -247,7 +247,7 @@ class LiveConfiguration:
         return event
 
     async def _write(self, prepare: Callable[[], ev.ConfigurationChanged | None]) -> None:
-        self._writer.check_read_by_all(ev.ConfigurationChanged)
+        self._writer.membership.check_read_by_all(ev.ConfigurationChanged)
         event = await self._writer.submit(prepare, key=TASK)
         if event is not None:
             try:

@@ -169,7 +169,7 @@ class Maintenance:
                 raise StoreError(f"the snapshot of offset {at} is not there any more")
             return bytes(found[1])
 
-        return await self._writer.share_snapshot(key, at, read)
+        return await self._writer.membership.share_snapshot(key, at, read)
 
     async def _snapshot(self, upto: Offset) -> Folded:
         """A snapshot of durable events: never of an event that a power cut may undo."""
@@ -195,7 +195,7 @@ class Maintenance:
             due = self._settings.snapshots
             new = self._writer.log.last - self._saved_at
             waited = time.monotonic() - self._saved_time
-            now = self.due and self._writer.keeps
+            now = self.due and self._writer.membership.keeps
             if new >= due.every_events or (new and (now or waited >= due.every_s)):
                 self.due = not await self.tried("snapshots", self.snapshot())
             await self._erase_left()
@@ -356,7 +356,7 @@ class Maintenance:
         if self.wanted is not None:
             raise Conflict(f"name: {self.wanted.name!r} is being folded; wait until it serves")
         if self.announce is not None:
-            self._writer.check_read_by_all(ev.PolicyAnnounced)
+            self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
         self.wanted, self.progress = wanted, (0, int(self._writer.log.last))
         change = self._change if self.announce is None else self._announced
         self._changing = self._writer.tasks.keep("policy", partial(change, wanted, source))

@@ -96,7 +96,7 @@ class Measuring:
         if self._are(specs):
             return
         try:
-            self._writer.check_read_by_all(ev.MetricsChanged)
+            self._writer.membership.check_read_by_all(ev.MetricsChanged)
         except Unavailable as error:
             self._configured = specs
             _log.warning("the named metrics wait", extra={"why": error.message})
@@ -150,7 +150,7 @@ class Measuring:
 
     async def _configure_late(self, specs: Sequence[NamedMetric]) -> None:
         with suppress(Unavailable):
-            self._writer.check_read_by_all(ev.MetricsChanged)
+            self._writer.membership.check_read_by_all(ev.MetricsChanged)
             await self.change(specs)
             self._configured = None
 
@@ -160,7 +160,7 @@ class Measuring:
             self._changed.set()
         elif (
             writer.shared
-            and writer.keeps
+            and writer.membership.keeps
             and isinstance(event, ev.Rewarded)
             and event.metrics
             and world.named.specs
@@ -184,7 +184,7 @@ class Measuring:
             self._changed.clear()
             if self._configured is not None:
                 await self._configure_late(self._configured)
-            if writer.world.named.stale and writer.keeps:
+            if writer.world.named.stale and writer.membership.keeps:
                 taught = await self.reweigh_all()
                 _log.info("decisions were taught by other weights", extra={"decisions": taught})
             for id in list(self._otherwise):

@@ -16,6 +16,7 @@ from bandit_service.core.query import Query, Recalled
 from bandit_service.core.sessions import groups_of
 from bandit_service.core.staying import turn_of
 from bandit_service.core.tags import tags_of
+from bandit_service.core.vector_bytes import rounded
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage, Overloaded, estimate_tokens
 from bandit_service.embedding import key_of as key_of_text
@@ -57,8 +58,10 @@ class Queries:
         arms = wire.arm_ids(request.arms)
         if request.route:
             arms = self._of_route(request, arms)
+        coding = self._rules.embeddings
         return Query(
-            embedding=of.embedding,
+            embedding=rounded(of.embedding, coding),
+            coding=coding,
             tokens=of.tokens,
             surface=of.surface,
             willingness_to_pay=self.worth_of(request),

@@ -47,6 +47,7 @@ from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.texts import Texts
+from bandit_service.runtime.topics import Topics
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
@@ -90,6 +91,7 @@ class Router:
         self._pending = self.pending.find
         self.catalogue = CatalogueChanges(writer, rules.max_arms)
         self.texts: Texts | None = None
+        self.topics: Topics | None = None
 
     @property
     def world(self) -> World:
@@ -100,6 +102,11 @@ class Router:
     def texts_waiting(self) -> int:
         """Texts that wait for the embedding model."""
         return self._embedder.waiting
+
+    @property
+    def embedder(self) -> EmbeddingStage:
+        """What embeds texts, which other logs of this process use, too."""
+        return self._embedder
 
     async def start(self) -> None:
         """Begin to commit and to sweep."""
@@ -464,10 +471,10 @@ class Router:
         owner = ev.owner_of(tenant, unit)
         if not owner:
             raise Refused("unit: must not be empty", param="unit")
-        if self.writer.cannot_erase:
-            raise NotThere(self.writer.cannot_erase)
+        if self.writer.membership.cannot_erase:
+            raise NotThere(self.writer.membership.cannot_erase)
         if self.writer.shared:
-            self.writer.check_read_by_all(ev.ErasureOrdered)
+            self.writer.membership.check_read_by_all(ev.ErasureOrdered)
         if not can_erase(self.writer.log):
             raise NotThere(str(Unsupported(self.writer.log, "erase the records of a unit")))
         await self.writer.submit(

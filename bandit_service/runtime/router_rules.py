@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.session_outcomes import CreditRule
+from bandit_service.core.vector_bytes import FLOAT32
 from bandit_service.settings import Settings, exploration
 
 
@@ -25,6 +26,7 @@ class RouterRules:
     max_in_flight: int
     embed_timeout_s: float
     credit: CreditRule = field(default_factory=CreditRule)
+    embeddings: str = FLOAT32
 
     @classmethod
     def of(cls, settings: Settings) -> RouterRules:
@@ -42,4 +44,5 @@ class RouterRules:
             max_query_chars=server.max_query_chars,
             max_in_flight=server.max_in_flight,
             embed_timeout_s=settings.embedding.timeout_s,
+            embeddings=settings.log.embeddings,
         )

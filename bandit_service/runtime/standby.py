@@ -96,7 +96,7 @@ class StandbyPolicies:
         while not self._is_there(wanted):
             awaited.add(wanted.name)
             try:
-                if self._writer.keeps:
+                if self._writer.membership.keeps:
                     built = await self._folded(wanted)
                     state = await asyncio.to_thread(codec.dump, built.state)
                     await self._writer.submit(self._joining_once(wanted, state), key=_KEY)
@@ -107,7 +107,7 @@ class StandbyPolicies:
 
     def _joining_once(self, wanted: PolicySettings, state: bytes) -> Prepare:
         def prepare() -> ev.AnyEvent | None:
-            if self._is_there(wanted) or not self._writer.keeps:
+            if self._is_there(wanted) or not self._writer.membership.keeps:
                 return None
             return self._event(wanted, state)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,17 @@ class Text(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None
     redacted: int = 0
     cut: bool = False
+
+
+class KeptQuestion(msgspec.Struct, frozen=True):
+    """One question that is kept. event: the number of that by which it was remembered, if it was.
+    owner: the hash of tenant and unit; empty without a unit.
+    """
+
+    id: str
+    owner: str
+    event: int | None
+    question: str
 
 
 class OtherKey(Exception):
@@ -96,6 +108,18 @@ class TextStore:
                 found[event] = self._opened(id, sealed)
             except OtherKey:
                 continue
+        return found
+
+    def questions(self, most: int, since: float) -> list[KeptQuestion]:
+        """The newest so many under a key that is there, oldest first."""
+        rows = self._file.execute(
+            "SELECT id, owner, event, sealed FROM texts WHERE ts >= ? ORDER BY ts DESC, id LIMIT ?",
+            (since, most),
+        ).fetchall()
+        found = []
+        for id, owner, event, sealed in reversed(rows):
+            with suppress(OtherKey):
+                found.append(KeptQuestion(id, owner, event, self._opened(id, sealed).question))
         return found
 
     def forget(self, owner: str) -> int:

@@ -24,7 +24,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.bounded_child import NoAnswer
 from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.text_store import OtherKey, Text, TextStore
+from bandit_service.runtime.text_store import KeptQuestion, OtherKey, Text, TextStore
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings.sections import TextsSettings
 from bandit_service.settings.texts import BOTH
@@ -43,7 +43,8 @@ class Texts:
     """`note` and `heard` where things happen, `of` and `of_neighbours` to read.
 
     counted: how each text ended: stored, dropped (too many waited), timeout or failed (it could not
-    be redacted or written), gone (the decision was forgotten before).
+    be redacted or written), gone (the decision was forgotten before). beside: what drops that
+    which was made of texts, where a unit is forgotten.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Texts:
         self._failing = False
         self._taught: OrderedDict[str, int] = OrderedDict()
         self._tasks: list[Kept] = []
+        self.beside: list[Callable[[], None]] = []
         writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
 
     async def start(self) -> None:
@@ -137,8 +139,15 @@ class Texts:
         )
         return {id: found[event] for id, event in events.items() if event in found}
 
+    async def questions(self, most: int) -> list[KeptQuestion]:
+        """The newest questions that are kept, oldest first."""
+        await self._caught_up(_READ_S)
+        return await self._run(partial(self._store.questions, most, self._since()))
+
     async def forget(self, owner: str) -> None:
-        """Delete all texts of a unit."""
+        """Delete all texts of a unit, and what was made of them."""
+        for drop in self.beside:
+            drop()
         await self._run(partial(self._store.forget, owner))
 
     def _queue(self, work: Callable[[], Awaitable[None]]) -> None:

@@ -32,10 +32,11 @@ from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Backlog, Booked
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
+from bandit_service.runtime.membership import Membership
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.runtime.turn import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Closed, EventLog, Full, Offset, Record, Replica, StoreError
+from store import Closed, EventLog, Full, Offset, Record, StoreError
 
 _log = logging.getLogger("bandit.writer")
 _TURNS, _ALONE = 16, 2
@@ -49,6 +50,8 @@ class Writer:
     """Appends and applies events, one order for all. Make one inside the running loop.
 
     before_outcome: called with a decision before another process' outcome of it is applied.
+    embeddings: how the log keeps those of decisions, of `vector_bytes.CODINGS`. id_code: what names
+    this log in ids, where a process serves several.
     """
 
     group_commit = GroupCommit
@@ -63,9 +66,13 @@ class Writer:
         *,
         sync_interval_s: float,
         max_backlog: int,
+        embeddings: str = ev.FLOAT32,
+        id_code: int | None = None,
     ) -> None:
         self.world = world
         self.log = log
+        self._embeddings = embeddings
+        self.membership = Membership()
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
@@ -75,7 +82,7 @@ class Writer:
         )
         self._backlog = Backlog(max_backlog, telemetry.metrics)
         self.before_outcome: Callable[[str], None] = lambda _: None
-        self._ids = clock.Ids(world.ts)
+        self._ids = clock.Ids(world.ts, id_code)
         self._commands: list[Command] = []
         self._patient = False
         self._committing: Kept | None = None
@@ -83,11 +90,6 @@ class Writer:
     def start(self) -> None:
         """Begin to commit."""
         self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
-
-    @property
-    def cannot_erase(self) -> str:
-        """Why the records of a unit cannot be erased; "" where it is up to the log alone."""
-        return ""
 
     def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
         """Call this listener with every event of these kinds, or of all without any, that is
@@ -131,11 +133,6 @@ class Writer:
         """Why nothing can be written now, "" when it can."""
         return "" if self._backlog.full is None else str(self._backlog.full)
 
-    @property
-    def barred(self) -> str:
-        """Why this process is not ready although it runs; "" if it is ready."""
-        return ""
-
     def in_backlog(self, decision_id: str, tenant: str | None = None) -> bool:
         """Whether this decision, of this tenant if one is given, waits for space on the disk."""
         return self._backlog.holds(decision_id, tenant)
@@ -169,36 +166,6 @@ class Writer:
         """Up to which offset the log is applied, if other processes append too."""
         return 0
 
-    @property
-    def keeps(self) -> bool:
-        """Whether this process is the keeper of a shared log."""
-        return True
-
-    @property
-    def slot(self) -> int:
-        """The number of this process among those that share the log; 0 if none does."""
-        return 0
-
-    @property
-    def known(self) -> list[Replica]:
-        """The processes that share the log, as of a moment ago."""
-        return []
-
-    def differs(self, row: Replica) -> bool | None:  # noqa: ARG002 - others can
-        """Whether a replica had another state at an offset that both know; None for not known."""
-        return None
-
-    async def replicas(self) -> list[Replica]:
-        """The processes that share the log."""
-        return []
-
-    async def share_snapshot(self, key: str, at: Offset, read: Callable[[], bytes]) -> bool:  # noqa: ARG002 - others can
-        """Let other processes begin from a snapshot; read: gives it, where it is wanted.
-
-        Whether they can.
-        """
-        return False
-
     def may_come(self, decision_id: str) -> bool:  # noqa: ARG002 - others can
         """Whether an unknown decision may still come from another process."""
         return False
@@ -223,19 +190,9 @@ class Writer:
         """Append and apply events of the keeper; they are dropped if they cannot be written."""
         self.append_now(*events)
 
-    def check_read_by_all(self, kind: type[ev.Event]) -> None:
-        """Raise Unavailable if another process on the log cannot read events of this kind."""
-
     def under_way(self, key: str) -> bool:  # noqa: ARG002 - others are not done at once
         """Whether something submitted under this key is not applied yet, and still may be."""
         return False
-
-    @property
-    def in_touch_since(self) -> float:
-        """Since when (time.monotonic) the others that share the log cannot have considered this
-        process lost; infinite while they may.
-        """
-        return 0.0
 
     def submit(
         self, prepare: Prepare, *, key: str = "", durable: bool = True, late: bool = False
@@ -415,7 +372,13 @@ class Writer:
 
     def _record(self, event: ev.AnyEvent) -> Record:
         eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
-        return Record(eid, ev.kind(event), event.ts, ev.encode(event), owner_of(self.world, event))
+        body = ev.encode(event, self._coding)
+        return Record(eid, ev.kind(event), event.ts, body, owner_of(self.world, event))
+
+    @property
+    def _coding(self) -> str:
+        """How an embedding is written now."""
+        return self._embeddings
 
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
         """Apply an event that is in the log; returns why it was not fully applied, "" if it was."""

@@ -16,6 +16,8 @@ from bandit_service.settings.derived import (
     policy_key,
 )
 from bandit_service.settings.pool import check_arm_among, pool_mistakes
+from bandit_service.settings.pool_logs import default_of, map_of, named, others_of
+from bandit_service.settings.pools import Pool, PoolSpec
 from bandit_service.settings.reading import (
     PREFIX,
     BadSettings,
@@ -67,6 +69,8 @@ __all__ = [
     "LogSettings",
     "MonitoringSettings",
     "PolicySettings",
+    "Pool",
+    "PoolSpec",
     "RetentionSettings",
     "RewardSettings",
     "Rule",
@@ -80,13 +84,17 @@ __all__ = [
     "check_arm_among",
     "check_served",
     "cut_off",
+    "default_of",
     "digest_of",
     "experiment_rules",
     "exploration",
     "exposure",
     "following",
     "load_policy",
+    "map_of",
+    "named",
     "not_configured",
+    "others_of",
     "policy_key",
     "pool_mistakes",
     "read",

@@ -22,6 +22,7 @@ from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import all_metrics, metrics_of
 from bandit_service.settings.pool import pool_mistakes
+from bandit_service.settings.pools import pools_of
 from bandit_service.settings.routes import (
     route_mistakes,
     routeless,
@@ -30,6 +31,7 @@ from bandit_service.settings.routes import (
     unknown_weights,
 )
 from bandit_service.settings.rule import Rule
+from bandit_service.settings.secret_sources import of_variable
 from bandit_service.settings.sections import ImplicitSettings
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
@@ -56,6 +58,7 @@ TABLES = (
     "budgets",
     "judges",
     "experiments",
+    "pools",
 )
 
 
@@ -136,6 +139,7 @@ def read(
         "budgets": listed("budgets", given["budgets"], BudgetSpec, check_stated, mistakes),
         "judges": listed("judges", given["judges"], JudgeSpec, check_judge, mistakes),
         "experiments": tables.experiments_of(given["experiments"], mistakes),
+        "pools": pools_of(given["pools"], values, environ, path, mistakes, secrets=secrets),
         "dsn": shared.dsn_of(values, environ, path, mistakes) if secrets else "",
         "feedback_secrets": _secrets(
             values["feedback.secret_env"] if secrets else "", environ, mistakes
@@ -170,9 +174,11 @@ def _secrets(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> 
     """The secrets of feedback tokens that a variable has; no message has any part of one."""
     if not variable:
         return ()
-    found = tuple(environ.get(variable, "").split())
-    if not found:
-        mistakes.append(f"feedback.secret_env: there is no {variable} in the environment")
+    try:
+        found = tuple(of_variable("feedback.secret_env", variable, environ).split())
+    except ValueError as error:
+        mistakes.append(str(error))
+        return ()
     for i, one in enumerate(found, 1):
         if len(one.encode(errors="surrogateescape")) < MIN_SECRET:
             mistakes.append(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.core.sessions import CREDITS
+from bandit_service.core.vector_bytes import CODINGS
 from bandit_service.settings.rule import Rule, setting
 from bandit_service.settings.texts import BOTH, OFF, QUESTIONS, RULES
 from store import DEFAULT, ENGINES
@@ -278,6 +279,13 @@ class TextsSettings:
         low=0.01,
         high=60,
     )
+    topic_people: int = setting(
+        5,
+        "how many units must have used a word in questions of a topic before it is shown; four "
+        "questions without a unit count as one",
+        low=2,
+        high=10_000,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +307,12 @@ class LogSettings:
         "a power cut loses at most the decisions of this long; acknowledged rewards are never lost",
         low=0.001,
         high=60,
+    )
+    embeddings: str = setting(
+        CODINGS[0],
+        "how a decision's embedding is kept; the others than float32 take a half or a quarter of "
+        "its bytes, round it before the decision, and leave out the scores (docs/scale.md)",
+        choices=CODINGS,
     )
     verify: str = setting(
         "background",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from bandit_service.parsing.inputs import text_of
+from bandit_service.settings.secret_sources import of_file, of_variable
+from store import parts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ _ENGINES = {
     ),
     "jetstream": _Address(("nats", "tls"), "nats://USER:PASSWORD@HOST:PORT,HOST:PORT"),
 }
+ENGINES = tuple(_ENGINES)
+"""Those that several processes share."""
 _MOST_OF_JETSTREAM = 1000
 
 
@@ -41,21 +43,15 @@ def dsn_of(
     if bool(name) == bool(file):
         mistakes.append(f'log.dsn_env: log.engine = "{engine}" needs this or log.dsn_file')
         return ""
-    if name:
-        key, found = "dsn_env", environ.get(name, "")
-        if not found:
-            mistakes.append(f"log.dsn_env: there is no {name} in the environment")
-            return ""
-    else:
-        key, path = "dsn_file", Path(file) if beside is None else beside.parent / file
-        try:
-            found = text_of(path)
-        except (OSError, ValueError):
-            mistakes.append(f"log.dsn_file: {path} cannot be read")
-            return ""
-    found, address = found.strip(), _ENGINES[engine]
+    key = "log.dsn_env" if name else "log.dsn_file"
+    try:
+        found = of_variable(key, name, environ) if name else of_file(key, file, beside)
+    except ValueError as error:
+        mistakes.append(str(error))
+        return ""
+    address = _ENGINES[engine]
     if _scheme(found) not in address.schemes:
-        mistakes.append(f"log.{key}: must be {address.form} (what it is, is not shown)")
+        mistakes.append(f"{key}: must be {address.form} (what it is, is not shown)")
     return found
 
 
@@ -78,10 +74,8 @@ def _either() -> str:
 
 
 def _scheme(address: str) -> str:
-    try:
-        return urlsplit(address).scheme
-    except ValueError:  # whose message has parts of it
-        return ""
+    parts = parts_of(address)
+    return "" if parts is None else parts.scheme
 
 
 def of_retention(values: Mapping[str, Any]) -> list[str]:

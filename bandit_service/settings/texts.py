@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.settings.secret_sources import of_file, of_variable
 
 OFF, QUESTIONS, BOTH = "off", "questions", "both"
 _ESCAPED = r"(?<=\\[nrtbf])|(?<=\\u[0-9a-fA-F]{4})|(?<=%[0-9a-fA-F]{2})"
@@ -54,22 +54,16 @@ def keys_of(
             "`bandit-service keys texts-key` makes a key"
         )
         return ()
-    if variable:
-        field, text = "key_env", environ.get(variable, "")
-        if not text.strip():
-            mistakes.append(f"texts.key_env: there is no {variable} in the environment")
-            return ()
-    else:
-        field, path = "key_file", Path(file) if beside is None else beside.parent / file
-        try:
-            text = text_of(path)
-        except (OSError, ValueError):
-            mistakes.append(f"texts.key_file: {path} cannot be read")
-            return ()
+    field = "texts.key_env" if variable else "texts.key_file"
+    try:
+        text = of_variable(field, variable, environ) if variable else of_file(field, file, beside)
+    except ValueError as error:
+        mistakes.append(str(error))
+        return ()
     keys = [_key(each) for each in text.split()]
-    if None in keys or not keys:
+    if None in keys:
         mistakes.append(
-            f"texts.{field}: must be keys of {_KEY_BYTES} bytes in base64, separated by white "
+            f"{field}: must be keys of {_KEY_BYTES} bytes in base64, separated by white "
             "space; `bandit-service keys texts-key` makes one"
         )
         return ()

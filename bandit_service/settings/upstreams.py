@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bandit_service.core.fields import Id, check_stated, doc
-from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.validation import Table, every_mistake
 from bandit_service.settings.proxies import Proxy, check_proxy, proxy_of
+from bandit_service.settings.secret_sources import of_file, of_variable
 
 KINDS = ("openai", "anthropic", "responses")
 LIMIT_FIELDS = ("max_completion_tokens", "max_tokens")
@@ -150,16 +150,9 @@ def _key(spec: UpstreamSpec, environ: Mapping[str, str], beside: Path | None) ->
     if spec.key_env and spec.key_file:
         raise ValueError("key_env: set this or key_file, not both")
     if spec.key_env:
-        if not environ.get(spec.key_env):
-            raise ValueError(f"key_env: there is no {spec.key_env} in the environment")
-        return _sendable("key_env", environ[spec.key_env])
+        return _sendable("key_env", of_variable("key_env", spec.key_env, environ))
     if spec.key_file:
-        path = Path(spec.key_file) if beside is None else beside.parent / spec.key_file
-        try:
-            text = text_of(path)
-        except (OSError, ValueError):
-            raise ValueError(f"key_file: {path} cannot be read") from None
-        return _sendable("key_file", text)
+        return _sendable("key_file", of_file("key_file", spec.key_file, beside))
     return ""
 
 

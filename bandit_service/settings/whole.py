@@ -17,6 +17,7 @@ from bandit_service.logs import FORMATS
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.keys import ApiKey
+from bandit_service.settings.pools import Pool
 from bandit_service.settings.rule import Rule, setting
 from bandit_service.settings.sections import (
     DriftSettings,
@@ -76,7 +77,8 @@ class Settings:
 
     feedback_secrets: what the environment variable `feedback.secret_env` has; in no log, no repr.
     texts_keys: what encrypts texts, the first one for new ones; in no log, no repr, either.
-    file: the one that was read. from_file: nothing that was changed at run time is kept.
+    file: the one that was read. from_file: nothing that was changed at run time is kept. pool,
+    id_code: which of the pools they are of, and what names it in ids; none where there is one log.
     """
 
     data_dir: str = setting("var", "directory of the log and of exported models")
@@ -90,6 +92,11 @@ class Settings:
     )
     log_format: str = setting(
         "auto", "format of the logs; auto is console on a terminal, else json", choices=FORMATS
+    )
+    cell: str = setting(
+        "",
+        "the cell of this process: it serves the [[pools]] of this cell, and answers 421 for "
+        "those of others; empty: there are no cells",
     )
     server: Server = field(default_factory=Server)
     embedding: Embedding = field(default_factory=Embedding)
@@ -118,6 +125,7 @@ class Settings:
     budgets: tuple[BudgetSpec, ...] = ()
     judges: tuple[JudgeSpec, ...] = ()
     experiments: tuple[Experiment, ...] = ()
+    pools: tuple[Pool, ...] = ()
     keys: tuple[ApiKey, ...] = ()
     dsn: str = field(default="", repr=False)
     feedback_secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -125,6 +133,8 @@ class Settings:
     origins: Mapping[str, str] = field(default_factory=dict)
     file: Path | None = field(default=None, repr=False)
     from_file: bool = field(default=False, repr=False)
+    pool: str = field(default="", repr=False)
+    id_code: int | None = field(default=None, repr=False)
 
 
 def rules() -> dict[str, tuple[Any, Rule]]:

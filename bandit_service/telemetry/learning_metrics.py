@@ -17,6 +17,7 @@ from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
 from bandit_service.telemetry.drift_metrics import DriftMetrics
 from bandit_service.telemetry.estimates import Estimates
+from bandit_service.telemetry.families.make import Children
 from bandit_service.telemetry.learning import LearningFold
 from bandit_service.telemetry.learning_health import Mean, changes
 from policies import ArmId
@@ -120,7 +121,7 @@ class LearningMetrics:
         for policy, told in world.calibrations.known().items():
             self._metrics.propensity_calibration(policy).set(told.p_value())
         values = self._by_label(health.corrected)
-        by_arm: dict[metrics.Children[Gauge], Mapping[str, float | None]] = {
+        by_arm: dict[Children[Gauge], Mapping[str, float | None]] = {
             made.arm_reward_mean: {arm: one.value for arm, one in by_label.items()},
             made.arm_reward_change: changes(by_label, self._by_label(health.lately)),
             made.arm_value: {arm: one.value for arm, one in values.items()},
@@ -152,7 +153,7 @@ class LearningMetrics:
         made = self._metrics
         routes = self.fold.all.routes if world.routes.specs else {}
         there = {id: routes[id] for id in (AUTO, *world.routes.specs) if id in routes}
-        shown: dict[metrics.Children[Gauge], dict[str, float | None]] = {
+        shown: dict[Children[Gauge], dict[str, float | None]] = {
             made.route_reward_mean: {id: seen.lately.value for id, seen in there.items()},
             made.route_quality_mean: {
                 id: seen.signals["quality"].said()["mean"] for id, seen in there.items()

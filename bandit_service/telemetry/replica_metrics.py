@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from bandit_service.telemetry.metrics import DISK_BUCKETS, Maker
+from bandit_service.telemetry.families.make import DISK_BUCKETS, Maker
 
 LAG_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 

@@ -4,7 +4,8 @@ import { byId, el, keyed, say } from "./dom.js";
 import { moment } from "./format.js";
 import { store } from "./store.js";
 
-function row() {
+/** A revision as an item of a list. */
+export function changeRow() {
   const [name, says, more] = [el("h4"), el("span"), el("small")];
   return {
     node: el("li", {}, name, says, more),
@@ -19,5 +20,5 @@ function row() {
 
 export function showChanges() {
   byId("changes-panel").hidden = store.changes.length === 0;
-  keyed(byId("changes"), store.changes, (of) => String(of.revision), row);
+  keyed(byId("changes"), store.changes, (of) => String(of.revision), changeRow);
 }

@@ -1,6 +1,7 @@
 // The sections that change while the service runs, and the API keys.
 
 import { ask, renewed } from "./api.js";
+import { changeRow } from "./changes.js";
 import { confirmed } from "./dialog.js";
 import { byId, copying, el, say, table } from "./dom.js";
 import { moment, words } from "./format.js";
@@ -51,9 +52,13 @@ function historyList({ revision, history }, then) {
     const send = ({ why }) => ask("POST", "v1/configuration/rollback", { to, why }, { "If-Match": `"${revision}"` });
     if (await confirmed(`Back to revision ${to}?`, "The sections become what they were after it. Keys stay as they are. This is a change as any other.", [WHY], send)) await then();
   };
-  const item = (one) => el("li", {}, `Revision ${one.revision} by ${one.by}, ${moment(one.ts)}: ${one.changed.join(", ") || "as the file"}${one.why ? `. ${one.why}` : ""} `,
-    one.revision === revision ? null : el("button", { type: "button", class: "quiet", onclick: () => back(one.revision) }, `Back to ${one.revision}`));
-  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions" }, history.map(item)));
+  const item = (one) => {
+    const { node, update } = changeRow();
+    update(one);
+    if (one.revision !== revision) node.append(el("button", { type: "button", class: "quiet", onclick: () => back(one.revision) }, `Back to ${one.revision}`));
+    return node;
+  };
+  return el("details", { open: true }, el("summary", {}, "Changes"), el("ul", { id: "revisions", class: "budgets" }, history.map(item)));
 }
 
 // --- the keys

@@ -6,6 +6,7 @@ import { clock, percent, signed } from "./format.js";
 import { rewardForm } from "./reward_form.js";
 import { routePicker } from "./routes.js";
 import { dotOf, store } from "./store.js";
+import { followTopics, topicDot, topicName, topicOf, topicPicker } from "./topics.js";
 import { decisionView, textBlock } from "./why.js";
 
 let list = null;
@@ -13,17 +14,25 @@ let open = "";
 let fixed = false;
 let held = [];
 let route = "";
+let topic = "";
+let topics = null;
 
 function item(decision) {
   const dot = el("i", { "aria-hidden": "true" });
+  const about = el("span", { class: "badge", hidden: true });
+  let shown;
   const chance = el("span", { class: "chance" });
   const reward = el("span");
   const link = el("a", { href: `#decisions=${decision.id}` },
-    el("time", {}, clock(decision.ts)), el("span", { class: "arm" }, dot, el("span", {}, decision.arm), notes(decision)), chance, reward);
+    el("time", {}, clock(decision.ts)), el("span", { class: "arm" }, dot, el("span", {}, decision.arm), notes(decision), about), chance, reward);
   return {
     node: el("li", {}, link),
     update(now) {
       dot.className = dotOf(now.arm);
+      const name = topicName(topicOf(now.id));
+      about.hidden = name === null;
+      if (name !== shown) about.replaceChildren(...(name === null ? [] : [topicDot(topicOf(now.id)), ` ${name}`]));
+      shown = name;
       say(chance, percent(now.propensity));
       say(reward, now.reward === null ? (now.signals ? "partly" : "no reward yet") : signed(now.reward, 2));
       reward.className = now.reward === null ? "muted" : "";
@@ -53,17 +62,21 @@ function build() {
     if (fixed) held = store.feed;
     showFeed();
   } }, "Hold");
+  topics = topicPicker("feed-topic", "Of the topic", (chosen) => { topic = chosen; showFeed(); });
   byId("feed").append(
     el("form", { class: "row", onsubmit(event) { event.preventDefault(); if (find.value.trim()) location.hash = `decisions=${encodeURIComponent(find.value.trim())}`; } },
       el("label", { for: "find" }, "Look up a decision"), find, el("button", { type: "submit", class: "quiet" }, "Look up"), hold),
     routePicker("feed-route", "Of the route", "all", (chosen) => { route = chosen; showFeed(); }),
-    list, el("p", { class: "muted none" }, "No decision yet. Make one in the view “Try”."));
+    topics.field,
+    list, el("p", { class: "muted none" }, "No decision to show. Make one in the view “Try”."));
   byId("why").append(el("p", { class: "muted" }, "Select a decision to see how it was made."));
 }
 
 export function showFeed() {
   if (!list) build();
-  const shown = (fixed ? held : store.feed).filter((one) => route === "" || (one.route || "auto") === route);
+  followTopics(showFeed);
+  topics.update();
+  const shown = (fixed ? held : store.feed).filter((one) => (route === "" || (one.route || "auto") === route) && (topic === "" || String(topicOf(one.id)) === topic));
   keyed(list, shown, (decision) => decision.id, item);
   list.nextSibling.hidden = shown.length > 0;
 }

@@ -5,6 +5,7 @@ import { css } from "./canvas.js";
 import { byId, el, say } from "./dom.js";
 import { count, percent, signed } from "./format.js";
 import { colourOf, dotOf, slotOf, store } from "./store.js";
+import { followTopics, topicDot, topicName, topicOf, TopicsPanel, topicsThere } from "./topics.js";
 
 const PAD = 18, EVERY_S = 10;
 
@@ -16,9 +17,13 @@ class Plane {
     this.spoken = el("p", { class: "unseen", "aria-live": "polite" });
     this.legend = el("ul", { class: "legend" });
     this.told = el("p", { class: "muted" });
+    this.by = el("select", { id: "map-colour", onchange: () => { this.legends(); this.draw(); } }, el("option", { value: "arm" }, "arm"), el("option", { value: "topic" }, "topic"));
+    this.choice = el("div", { class: "field", hidden: true }, el("label", { for: "map-colour" }, "Colour by"), this.by);
     parent.append(
       el("p", { class: "muted" }, "Each point is a query, placed by the two principal directions of the embeddings. A full point was rewarded well, a hollow one badly, a faint one not yet. Arrow keys go from query to query, Enter opens one."),
+      this.choice,
       el("div", { class: "chart big-map" }, this.canvas, this.none, this.tip, this.spoken), this.legend, this.told);
+    this.topics = new TopicsPanel(parent);
     this.points = [];
     this.at = null;
     this.canvas.addEventListener("pointermove", (event) => this.near(event));
@@ -35,12 +40,35 @@ class Plane {
     if (this.at === -1) this.at = null;
     this.none.hidden = body.state === "shown";
     say(this.none, body.state === "all alike" ? "All recent queries are the same" : `Not enough data: ${body.n} of ${body.needed ?? 10} queries`);
-    const counts = new Map();
-    for (const point of this.points) counts.set(point.arm, (counts.get(point.arm) ?? 0) + 1);
-    const rows = [...counts].sort((a, b) => b[1] - a[1]);
-    this.legend.replaceChildren(...rows.map(([arm, n]) => el("li", {}, el("i", { class: dotOf(arm) }), `${arm} ${count(n)}`)));
+    this.legends();
     say(this.told, body.state === "shown" ? `n = ${count(body.n)}; the two directions hold ${percent(body.share)} of the variance, so far apart on the map is not always far apart.` : "");
-    this.canvas.setAttribute("aria-label", `Map of ${body.n} recent queries: ${rows.map(([arm, n]) => `${arm} ${n}`).join(", ")}`);
+    this.draw();
+  }
+
+  get byTopic() {
+    return this.by.value === "topic" && topicsThere().length > 0;
+  }
+
+  /** What the colours mean, with the number of points of each. */
+  legends() {
+    this.choice.hidden = !topicsThere().length;
+    const name = (point) => (this.byTopic ? topicName(topicOf(point.id)) ?? "no topic" : point.arm);
+    const counts = new Map();
+    for (const point of this.points) {
+      const row = counts.get(name(point)) ?? { n: 0, point };
+      row.n += 1;
+      counts.set(name(point), row);
+    }
+    const rows = [...counts].sort((a, b) => b[1].n - a[1].n);
+    const dot = (point) => (this.byTopic ? topicDot(topicOf(point.id)) : el("i", { class: dotOf(point.arm) }));
+    this.legend.replaceChildren(...rows.map(([name, { n, point }]) => el("li", {}, dot(point), `${name} ${count(n)}`)));
+    this.canvas.setAttribute("aria-label", `Map of ${this.points.length} recent queries: ${rows.map(([name, { n }]) => `${name} ${n}`).join(", ")}`);
+  }
+
+  /** The topics came, or there are others. */
+  heardTopics() {
+    this.topics.draw();
+    this.legends();
     this.draw();
   }
 
@@ -66,7 +94,7 @@ class Plane {
   dot(pen, point, x, y) {
     pen.beginPath();
     pen.arc(x, y, 5, 0, 7);
-    pen.strokeStyle = pen.fillStyle = colourOf(slotOf(point.arm));
+    pen.strokeStyle = pen.fillStyle = colourOf(this.byTopic ? topicOf(point.id) : slotOf(point.arm));
     pen.globalAlpha = point.reward === null ? 0.35 : 0.9;
     pen.lineWidth = 1.75;
     if (point.reward === null || point.reward >= 0.5) pen.fill();
@@ -80,11 +108,16 @@ class Plane {
     pen.arc(x, y, 9, 0, 7);
     pen.strokeStyle = css("--ink");
     pen.stroke();
-    this.tip.replaceChildren(el("strong", {}, point.arm), el("div", {}, "reward", el("b", {}, point.reward === null ? "none yet" : signed(point.reward, 2))), el("div", { class: "id" }, point.id));
+    this.tip.replaceChildren(el("strong", {}, point.arm), this.aboutOf(point), el("div", {}, "reward", el("b", {}, point.reward === null ? "none yet" : signed(point.reward, 2))), el("div", { class: "id" }, point.id));
     this.tip.hidden = false;
     this.tip.style.top = `${Math.max(4, y - 30)}px`;
     this.tip.style.left = x > width / 2 ? "" : `${x + 14}px`;
     this.tip.style.right = x > width / 2 ? `${width - x + 14}px` : "";
+  }
+
+  aboutOf(point) {
+    const name = topicName(topicOf(point.id));
+    return name ? el("div", {}, name) : "";
   }
 
   choose(at) {
@@ -110,7 +143,8 @@ class Plane {
     event.preventDefault();
     this.choose(Math.max(0, Math.min(this.points.length - 1, (this.at ?? this.points.length) + move)));
     const point = this.points[this.at];
-    say(this.spoken, `${point.arm}, reward ${point.reward === null ? "none yet" : signed(point.reward, 2)}`);
+    const about = topicName(topicOf(point.id));
+    say(this.spoken, `${point.arm}${about ? `, ${about}` : ""}, reward ${point.reward === null ? "none yet" : signed(point.reward, 2)}`);
   }
 
   open() {
@@ -124,6 +158,8 @@ let asked = -Infinity;
 /** Draw, and ask for a new picture where there may be one. */
 export async function showMap() {
   plane ??= new Plane(byId("map"));
+  followTopics(() => plane.heardTopics());
+  plane.topics.draw();
   if (store.now - asked < EVERY_S) return;
   asked = store.now;
   try {

@@ -3,6 +3,7 @@
 import { el, table } from "./dom.js";
 import { clock, count, expectedOf, moment, NONE, number, percent, seconds, signed, usd } from "./format.js";
 import { dotOf, store } from "./store.js";
+import { topicDot, topicName, topicOf } from "./topics.js";
 
 const NEAR = 6;
 const STEPS = {
@@ -116,6 +117,11 @@ function path(decision) {
   return [...steps, decision.experiment ? `${decision.experiment}: ${decision.variant}` : "in no experiment"].join(" → ");
 }
 
+function topicBadge(topic) {
+  const name = topicName(topic);
+  return name && [" ", el("span", { class: "badge" }, topicDot(topic), ` ${name}`)];
+}
+
 /** What was asked and answered, of GET /v1/decisions/{id}/text, as far as it is kept. */
 export function textBlock(text) {
   const said = (label, value) => [el("h5", {}, label), el("pre", { class: "said", tabindex: "0", "aria-label": label }, value)];
@@ -123,7 +129,7 @@ export function textBlock(text) {
   return block("What was said",
     said("Question", text.question),
     text.answer === null ? null : said("Answer", text.answer),
-    text.neighbours.length ? el("details", {}, el("summary", {}, `Questions of ${text.neighbours.length} nearest past queries`), el("ol", { class: "said" }, text.neighbours.map((each) => el("li", {}, each.question)))) : null,
+    text.neighbours.length ? el("details", {}, el("summary", {}, `Questions of ${text.neighbours.length} nearest past queries`), el("ol", { class: "said" }, text.neighbours.map((each) => el("li", {}, each.question, topicBadge(each.topic))))) : null,
     el("p", { class: "muted" }, notes.filter(Boolean).join("; ")));
 }
 
@@ -131,7 +137,7 @@ export function textBlock(text) {
 export function decisionView(decision, form = null, weighed = null) {
   const { expected } = decision;
   const arms = weighed ?? Object.keys(decision.propensities).map((id) => ({
-    id, propensity: decision.propensities[id], score: decision.scores[id], untried: decision.untried.includes(id),
+    id, propensity: decision.propensities[id], score: decision.scores?.[id], untried: decision.untried.includes(id),
   }));
   const signals = Object.entries(decision.signals);
   return [
@@ -144,6 +150,7 @@ export function decisionView(decision, form = null, weighed = null) {
       ["Conversation", conversationOf(decision)],
       ["Deployment", decision.deployment ?? null],
       ["Route", decision.route ?? null],
+      ["Topic", topicName(topicOf(decision.decision_id))],
       ["Decided by", decision.policy],
       ["Time", clock(decision.ts)],
       ["Expected quality", expectedOf({ ...expected, value: expected.quality })],

@@ -23,6 +23,7 @@ from typing import Any
 
 from loadtest.bench.alone import bench_policies
 from loadtest.bench.durable import bench_durable
+from loadtest.bench.embeddings import bench_embeddings
 from loadtest.bench.evaluate import bench_evaluate
 from loadtest.bench.experiments import bench_experiments
 from loadtest.bench.fold import bench_fold
@@ -71,6 +72,10 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "snapshot": ("decisions, 100 a second, metallm, 11 arms, 10,000 events", bench_beside),
     "durable": ("rewards acknowledged as durable, uniform, the router without HTTP", bench_durable),
     "log": ("the log: an event appended, and read with its checksums, CPU time", bench_log),
+    "embeddings": (
+        "log.embeddings: bytes of the log, CPU time, and what nested earns with rounded vectors",
+        bench_embeddings,
+    ),
     "metrics": (
         "what the metrics cost: the router without HTTP, 11 arms; a scrape at 50 arms x 5 policies",
         lambda directory: bench_metrics(directory, filled_world, vectors(100, seed=3)),

@@ -12,7 +12,7 @@ import pytest
 
 import bandit_client
 from bandit_client import AsyncClient, Client, _calls, answers, fields
-from bandit_client.answers import catalogue, decisions, experiments, operating, results
+from bandit_client.answers import catalogue, decisions, experiments, operating, results, texts
 from bandit_service.http import openapi
 from bandit_service.http.routes import ROUTES
 
@@ -20,7 +20,7 @@ DOCUMENT = openapi.document("0")
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 STRUCTS = {
     name: kind
-    for module in (catalogue, decisions, experiments, operating, results)
+    for module in (catalogue, decisions, experiments, operating, results, texts)
     for name, kind in vars(module).items()
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 }
@@ -31,8 +31,7 @@ LEFT_OUT = {
     "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{id}",
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
     "/v1/live", "/v1/live/map", "/v1/drift", "/v1/demo",  # the page's
-    "/v1/decisions/{id}/text",  # the page's
-    "/v1/replicas",  # who operates them
+    "/v1/replicas", "/v1/pools",  # who operates them
     "/v1/events",  # `bandit-service export`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`

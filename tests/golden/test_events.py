@@ -33,7 +33,8 @@ def test_a_recorded_event_is_still_read_as_it_was_meant(sample: dict[str, Any]) 
 
 @pytest.mark.parametrize("kind", ["decided", "rewarded", "compared"])
 def test_a_record_without_a_surface_is_written_as_it_was(kind: str) -> None:
-    was = [bytes.fromhex(each["hex"]) for each in SAMPLES if each["event"]["kind"] == kind]
+    written = [bytes.fromhex(each["hex"]) for each in SAMPLES]
+    was = [body for body in written if msgspec.msgpack.decode(body)["kind"] == kind]
     assert was
     for body in was:
         event = ev.decode(body)
@@ -54,7 +55,7 @@ def test_the_samples_fold() -> None:
     world = new_world({"eagle": policies.load("eagle")}, "eagle", 10)
     for sample in SAMPLES:
         world = apply(world, ev.decode(bytes.fromhex(sample["hex"])))
-    assert (world.decisions, world.rewards, world.comparisons) == (1, 2, 2)
+    assert (world.decisions, world.rewards, world.comparisons) == (3, 2, 2)
     assert world.learners["eagle"].failures == 0
     assert world.arms[policies.ArmId("a")].retired
 

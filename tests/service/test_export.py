@@ -245,3 +245,18 @@ async def test_usage_is_checked_before_anything_is_read(tmp_path: Path) -> None:
         assert said in told
     status, out, told = await _export("--url", "http://127.0.0.1:1")
     assert (status, "does not answer" in told, "Traceback" in told) == (1, True, False)
+
+
+async def test_a_reader_of_smaller_decisions_gets_whole_ones(tmp_path: Path, models: Path) -> None:
+    async with serving(tmp_path / "var", models, BANDIT_LOG_EMBEDDINGS="int8") as client:
+        await _used(client)
+        decided = await client.decide(embedding=a_vector(1), explain=True)
+        assert "scores" not in decided
+        assert decided["arms"][0]["score"] is not None
+        _, frames = await _frames(client, "")
+        lean = [event for _, event in frames if event["kind"] == "decided_lean"]
+        assert [(each["coding"], len(each["embedding"])) for each in lean] == [("int8", 384)] * 13
+        source = await asyncio.to_thread(ServiceSource, client.url)
+        stored = await asyncio.to_thread(lambda: [event for _, event in source.events(0)])
+        whole = [event for event in stored if isinstance(event, ev.Decided)]
+        assert {len(each.embedding) for each in whole} == {4 * 384}

@@ -10,8 +10,10 @@ from pathlib import Path
 import openai
 import pytest
 
+from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams, retry_after_s
+from bandit_service.settings import GatewaySettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 from tests.service.provider import HELLO, signals_of
 from tests.service.running import Client
@@ -124,11 +126,12 @@ async def test_no_connection_is_tried_again_and_what_was_begun_is_not() -> None:
 
     servers: list[asyncio.Future[asyncio.Server]] = []
     upstreams = Upstreams({"p": Upstream(spec)}, opened)
+    allowance = Allowance(GatewaySettings())
     with pytest.raises(Failed, match="ClientConnectorError"):
-        async with upstreams.send("p", "/chat/completions", {}, {}):
+        async with upstreams.send("p", "/chat/completions", {}, {}, allowance):
             raise AssertionError("nobody listens")
     assert seen == ["p"]
-    async with upstreams.send("p", "/chat/completions", {}, {}) as response:
+    async with upstreams.send("p", "/chat/completions", {}, {}, allowance) as response:
         assert await response.content.read() == an_answer()
     assert seen == ["p", "p"]
     await upstreams.close()

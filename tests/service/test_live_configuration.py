@@ -16,6 +16,7 @@ import pytest
 
 from bandit_service import settings
 from bandit_service.app import service
+from bandit_service.app.pools import RELOADING
 from bandit_service.core import events as ev
 from bandit_service.http import frame
 from bandit_service.runtime.live_configuration import LiveConfiguration
@@ -702,7 +703,7 @@ async def test_a_file_that_is_cut_off_opens_the_service_to_nobody(
         aiohttp.ClientSession() as session,
     ):
         file.write_text(head)
-        assert not await running[service.RELOADING].reload()
+        assert not await running[RELOADING].reload()
         assert (await Client(session, url).get("/v1/keys"))[0] == 401
         assert (await Client(session, url, secret).get("/v1/keys"))[0] == 200
     async with (
@@ -733,7 +734,7 @@ async def test_what_is_changed_while_the_file_is_read_stays(
 
         monkeypatch.setattr(router.catalogue, "put_arm", meanwhile)
         file.write_text(head + arm + arm.replace('"m"', '"n"'))
-        assert await running[service.RELOADING].reload()
+        assert await running[RELOADING].reload()
         assert "bot" in router.world.routes.specs
 
 
@@ -912,7 +913,7 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         configuration = running[frame.CONFIGURATION]
         assert not configuration.settings.upstreams
         assert [each.usd for each in configuration.settings.budgets] == [DAY["usd"]]
-        assert not await running[service.RELOADING].reload()
+        assert not await running[RELOADING].reload()
         assert await _in_force(client) == state, "its own file undoes nothing"
         assert writer.append_now(anothers(3))
         assert [each.spec.id for each in configuration.settings.upstreams] == ["q"]
@@ -922,7 +923,7 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         assert writer.append_now(anothers(4, key_file=str(secret)))
         assert (await client.get("/readyz"))[1]["status"] != "ready"
         secret.write_text("sk-1")
-        assert await running[service.RELOADING].reload()
+        assert await running[RELOADING].reload()
         assert [each.key for each in configuration.settings.upstreams] == ["sk-1"]
         assert (await client.get("/readyz"))[1]["status"] == "ready"
         assert (await _in_force(client))["revision"] == 4

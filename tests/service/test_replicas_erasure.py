@@ -340,7 +340,7 @@ async def test_nothing_is_erased_while_a_policy_is_built(
 
     async def looks(self: SharedErasure) -> None:
         await look(self)
-        if self._writer.keeps:
+        if self._writer.membership.keeps:
             rounds.append(set(self._writer.world.erasures.owners))
 
     monkeypatch.setattr(PolicyTurn, "_switch_all", waits)

@@ -111,3 +111,42 @@ async def test_the_gateway_keeps_the_question_with_the_answer(tmp_path: Path, mo
             assert told["answer"] == "[redacted] alpha"
         async with client.session.get(f"{client.url}/metrics") as answer:
             assert 'bandit_texts_total{result="stored"} 2.0' in await answer.text()
+
+
+async def test_topics_are_for_who_may_read_all_texts_and_lose_a_unit_at_once(
+    tmp_path: Path, models: Path
+) -> None:
+    ring = Keyring(
+        app={},
+        reader={"scopes": ["read", "texts"]},
+        acme={"tenant": "acme", "scopes": ["decide", "texts"]},
+        ops={"scopes": ["admin"]},
+    )
+    async with serving(tmp_path / "var", models, **_environ("questions") | ring.environ) as anybody:
+        app, reader, acme, ops = (anybody.by(ring[id]) for id in ("app", "reader", "acme", "ops"))
+        asked = ("Refund the invoice {}", "Sort a list in Python {}")
+        decided = [await app.decide(query=asked[i % 2].format(i), unit=f"u{i}") for i in range(40)]
+        last = decided[-1]["decision_id"]
+        await _kept(reader, last)
+        status, told = await reader.get("/v1/topics")
+        assert (status, told["questions"], len(told["decisions"])) == (200, 40, 40)
+        assert {tuple(each["words"]) for each in told["topics"]} == {
+            ("invoice", "refund"),
+            ("list", "python", "sort"),
+        }
+        assert all(
+            sum(arm["decisions"] for arm in each["arms"]) == each["questions"] == each["units"]
+            for each in told["topics"]
+        )
+        of = {each["decision_id"]: each["topic"] for each in told["decisions"]}
+        assert (await _text(reader, last))[1]["topic"] == of[last]
+        for other, why in ((app, "the scope"), (ops, "the scope"), (acme, "all tenants")):
+            status, refused = await other.get("/v1/topics")
+            assert (status, why in refused["error"]["message"]) == (403, True)
+        assert (await ops.call("DELETE", "/v1/units/u39", None))[0] == 200
+        assert (await _text(reader, decided[0]["decision_id"]))[1]["topic"] is None
+        status, told = await reader.get("/v1/topics")
+        assert (status, told["questions"], told["needed"], told["topics"]) == (200, 39, 40, [])
+    async with serving(tmp_path / "none", models, **ring.environ) as anybody:
+        status, told = await anybody.by(ring["reader"]).get("/v1/topics")
+        assert (status, "texts.keep is off" in told["error"]["message"]) == (404, True)

@@ -66,7 +66,7 @@ def test_a_reader_that_leaves_an_answer_of_the_service_is_no_error_of_it(
 ) -> None:
     """Seen on 0e17ee51: "http://127.0.0.1:8080 broke off: [Errno 32] Broken pipe", exit 1."""
     row = {"revision": 1, "ts": 0.0, "by": "admin", "changed": ["arms"], "why": "new"}
-    monkeypatch.setattr(config, "asked", lambda *_: {"history": [row] * 9})
+    monkeypatch.setattr(config, "asked", lambda *_, **__: {"history": [row] * 9})
     reads, writes = os.pipe()
     os.close(reads)
     with os.fdopen(writes, "wb", buffering=0) as pipe, monkeypatch.context() as patched:

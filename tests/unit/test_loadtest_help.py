@@ -11,10 +11,12 @@ import pytest
 import loadtest
 
 ROOT = Path(loadtest.__file__).parent
+
+
 PROGRAMS = sorted(
     ".".join(("loadtest", *each.relative_to(ROOT).with_suffix("").parts))
     for each in ROOT.rglob("*.py")
-    if "ArgumentParser(" in each.read_text(encoding="utf-8")
+    if all(mark in each.read_text(encoding="utf-8") for mark in ("def main(", "arser("))
 )
 
 

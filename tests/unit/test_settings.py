@@ -271,7 +271,8 @@ def test_a_shared_log_has_its_address_from_the_environment_and_shows_it_nowhere(
 @pytest.mark.parametrize(
     ("environ", "why"),
     [
-        ({"THE_DSN": ""}, "log.dsn_env: there is no THE_DSN in the environment"),
+        ({"THE_DSN": ""}, "log.dsn_env: THE_DSN is empty in the environment"),
+        ({"BANDIT_LOG_DSN_ENV": "ELSE"}, "log.dsn_env: there is no ELSE in the environment"),
         ({"THE_DSN": "topsecret"}, "log.dsn_env: must be postgresql://USER:PASSWORD@HOST:PORT/"),
         ({"THE_DSN": "postgresql://u:p[topsecret]x@h/d"}, "log.dsn_env: must be postgresql://USER"),
         (
@@ -316,3 +317,37 @@ def test_of_very_many_unknown_fields_some_are_told() -> None:
     assert len(told.value.each) == 51
     assert "did you mean usd_per_mtok_in?" in told.value.each[0]
     assert "unknown field, as 10001 in all" in told.value.each[-1]
+
+
+@pytest.mark.parametrize(
+    ("toml", "said"),
+    [
+        (
+            '[[upstreams]]\nid = "p"\nbase_url = "http://h/v1"\nkey_env = "BLANK"',
+            "upstreams[0].key_env: BLANK is empty in the environment",
+        ),
+        ('[[upstreams]]\nid = "p"\nbase_url = "http://h/v1"\nkey_file = "blank"', "blank is empty"),
+        (
+            '[log]\nengine = "postgres"\ndsn_env = "BLANK"',
+            "log.dsn_env: BLANK is empty in the environment",
+        ),
+        ('[log]\nengine = "postgres"\ndsn_file = "blank"', "blank is empty"),
+        (
+            '[texts]\nkeep = "both"\nkey_env = "BLANK"',
+            "texts.key_env: BLANK is empty in the environment",
+        ),
+        ('[texts]\nkeep = "both"\nkey_file = "blank"', "blank is empty"),
+        (
+            '[feedback]\nsecret_env = "BLANK"',
+            "feedback.secret_env: BLANK is empty in the environment",
+        ),
+    ],
+)
+def test_a_secret_of_white_space_alone_is_none(tmp_path: Path, toml: str, said: str) -> None:
+    file = tmp_path / "bandit.toml"
+    file.write_text(toml)
+    (tmp_path / "blank").write_text(" \n")
+    with pytest.raises(settings.BadSettings) as refused:
+        settings.read(file, {"BLANK": " \n"})
+    (mistake,) = refused.value.mistakes
+    assert said in mistake

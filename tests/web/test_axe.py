@@ -19,7 +19,7 @@ axe = pytest.importorskip("axe_playwright_python.async_playwright")
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
-async def _violations(page: Page) -> list[tuple[str, list[str]]]:
+async def violations(page: Page) -> list[tuple[str, list[str]]]:
     found: dict[str, Any] = (await axe.Axe().run(page)).response
     return [
         (each["id"], [node["html"][:150] for node in each["nodes"]]) for each in found["violations"]
@@ -34,9 +34,9 @@ async def test_every_view_is_clean(
     await page.wait_for_selector("#arms tbody tr")
     for view in VIEWS:
         await _open(page, view)
-        assert await _violations(page) == [], view
+        assert await violations(page) == [], view
     await page.click("#key")
-    assert await _violations(page) == []
+    assert await violations(page) == []
 
 
 async def test_the_reference_the_vote_and_a_start_without_data_are_clean(
@@ -44,14 +44,14 @@ async def test_the_reference_the_vote_and_a_start_without_data_are_clean(
 ) -> None:
     page = await opened(f"{service.url}/docs")
     await page.wait_for_selector(".path")
-    assert await _violations(page) == []
+    assert await violations(page) == []
     made = service.call("POST", "/v1/decide", {"embedding": a_vector(77)})
     page = await opened(f"{service.url}/v1/feedback/{made['feedback_token']}")
-    assert await _violations(page) == []
+    assert await violations(page) == []
     process = Process(tmp_path / "var", models)
     page = await opened(await process.url())
     await page.wait_for_selector("#start:not([hidden])")
-    assert await _violations(page) == []
+    assert await violations(page) == []
     await page.close()
     assert process.stop() == 0
 
@@ -60,4 +60,4 @@ async def test_it_does_find_what_is_wrong(service: Service, opened: Opened) -> N
     page = await opened(service.url)
     await page.wait_for_selector("#arms tbody tr")
     await page.evaluate("document.querySelector('main').append(document.createElement('button'))")
-    assert [rule for rule, _ in await _violations(page)] == ["button-name"]
+    assert [rule for rule, _ in await violations(page)] == ["button-name"]

@@ -148,7 +148,7 @@ def _config_show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     lines = _differences(running, shown(file))
     if args.json:
         print(json.dumps({"revision": running["revision"], "differences": lines}))
@@ -158,25 +158,27 @@ def _diff(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH)
+    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     told = shown(file)
     changed = {name: file[name] for name in _NAMES if told[name] != running[name]}
     match = args.if_match or str(running["revision"])
     body = {**changed, "why": args.why, "forget": args.forget}
-    found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match})
+    found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match}, pool=args.pool)
     return _told(args, found, _differences(running, told))
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    running = asked(args.url, args.key, "GET", _PATH)
+    running = asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     match = args.if_match or str(running["revision"])
     body = {"to": args.revision, "why": args.why, "forget": args.forget}
-    found = asked(args.url, args.key, "POST", f"{_PATH}/rollback", body, {"If-Match": match})
+    found = asked(
+        args.url, args.key, "POST", f"{_PATH}/rollback", body, {"If-Match": match}, pool=args.pool
+    )
     return _told(args, found, _differences(running, found))
 
 
 def _history(args: argparse.Namespace) -> int:
-    found = asked(args.url, args.key, "GET", _PATH)
+    found = asked(args.url, args.key, "GET", _PATH, pool=args.pool)
     if args.json:
         print(json.dumps(found["history"]))
         return 0

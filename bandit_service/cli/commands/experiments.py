@@ -210,4 +210,4 @@ def _rules(args: argparse.Namespace, why: dict[str, Any]) -> Any:
 def _call(
     args: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None
 ) -> Any:
-    return asked(args.url, args.key, method, path, body)
+    return asked(args.url, args.key, method, path, body, pool=args.pool)

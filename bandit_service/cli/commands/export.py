@@ -16,7 +16,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR, key_for
@@ -57,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--format", choices=tuple(_EMBEDDINGS), default="jsonl", help="default: jsonl")
     add("--config", type=Path, metavar="FILE", help="TOML configuration file of a stopped service")
+    options.pool(parser)
     add("--url", metavar="URL", help="read from the running service at this URL instead")
     add(
         "--key",
@@ -128,9 +128,9 @@ def _is_table(args: argparse.Namespace) -> bool:
 @contextlib.contextmanager
 def _source(args: argparse.Namespace) -> Iterator[Source]:
     if args.url:
-        yield ServiceSource(args.url, key_for(args.url, args.key or ""), args.ca)
+        yield ServiceSource(args.url, key_for(args.url, args.key or ""), args.ca, pool=args.pool)
         return
-    log = assembly.open_log(settings.read(args.config), to_read=True)
+    log = assembly.open_log(options.settings_of(args), to_read=True)
     try:
         yield LogSource(log)
     finally:

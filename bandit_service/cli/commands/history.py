@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from bandit_service import clock, settings
+from bandit_service import clock
 from bandit_service.cli import options
 from bandit_service.cli.options import Usage, key_for
 from bandit_service.cli.reading import events_of
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     options.log_key(parser)
     options.config(parser)
+    options.pool(parser)
     add("--json", action="store_true", help="print JSON")
 
 
@@ -91,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _read(args: argparse.Namespace, asked: Asked) -> History:
-    fold, chosen = HistoryFold(asked), settings.read(args.config)
+    fold, chosen = HistoryFold(asked), options.settings_of(args, args.from_log)
     key = key_for(args.from_log, args.key)
-    with opened(args.from_log, chosen, key, args.ca) as (source, _):
+    with opened(args.from_log, chosen, key, args.ca, args.pool) as (source, _):
         for event in events_of(source, source.first - 1, "reading"):
             fold.take(event)
     return fold.history()

@@ -16,6 +16,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import settings
+from bandit_service.cli import options
 from bandit_service.cli.options import Usage
 from bandit_service.core import events as ev
 from bandit_service.core.history import ITEMS_PER_EVENT
@@ -49,11 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="TOML configuration file (optional)"
     )
+    options.pool(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Import; 0 done, 1 the file cannot be read, 2 it cannot be used here."""
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args)
     source = _read(args, chosen)
     _check(source, chosen)
     events = [*source.all, *_end(source, chosen)]

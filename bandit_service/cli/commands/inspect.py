@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.cli import options
 from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
 from store import Corrupt, EventLog, Offset, can_trim, first_of, open_log
@@ -40,13 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--config", type=Path, metavar="FILE", help="TOML configuration file (optional)")
+    options.pool(parser)
     add("--repair", action="store_true", help="save what can be saved of a damaged log")
     add("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect, and repair if asked to; 0 the log is whole, 1 it is not."""
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args)
     path = Path(chosen.data_dir) / chosen.log.path
     try:
         found = _whole(chosen)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 
-from bandit_service import settings
 from bandit_service.cli import options
 from bandit_service.cli.options import USAGE_ERROR
 from bandit_service.runtime import feedback
@@ -32,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sign feedback tokens with a new secret; tokens of the old one stay good",
     )
     options.config(rotate)
+    options.pool(rotate)
     actions.add_parser("texts-key", help="print a new key that encrypts texts, for [texts]")
 
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rotate(args: argparse.Namespace) -> int:
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args)
     path = Path(chosen.data_dir) / feedback.NAME
     if chosen.feedback.secret_env:
         print(

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     options.config(parser)
+    options.pool(parser)
     options.data(parser, more="RouterBench's .pkl or .csv, ", required=True)
     add(
         "--add-arms",
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         recorded = recorded.first(args.limit)
     try:
         taught = asyncio.run(
-            _learn(settings.read(args.config), recorded, args.add_arms, args.strength)
+            _learn(options.settings_of(args), recorded, args.add_arms, args.strength)
         )
     except Usage as error:
         print(f"bandit-service: {error}", file=sys.stderr)

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"bandit-service: mcp needs a package: {install('mcp')}", file=sys.stderr)
         return USAGE_ERROR
     try:
-        asked = service(args.url, options.key_for(None, args.key))
+        asked = service(args.url, options.key_for(None, args.key), args.pool)
     except ValueError as error:
         print(f"bandit-service: {error}", file=sys.stderr)
         return USAGE_ERROR

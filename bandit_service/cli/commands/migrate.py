@@ -21,11 +21,12 @@ from bandit_service.cli import options
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `bandit-service migrate`."""
     options.config(parser)
+    options.pool(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Copy what is missing; 0."""
-    chosen = settings.read(args.config)
+    chosen = options.settings_of(args)
     shared = sharing.open_shared(chosen)
     if shared is None:
         raise settings.BadSettings(

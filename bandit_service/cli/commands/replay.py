@@ -71,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "and write a snapshot for each other policy (default: the serving policy)",
     )
     options.config(parser)
+    options.pool(parser)
     options.data(source)
     parser.add_argument(
         "--policy",

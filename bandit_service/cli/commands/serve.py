@@ -17,10 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import logs, settings
-from bandit_service.app import service
+from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
 from bandit_service.http import frame
+from bandit_service.http.pools import names_and_pools
 
 _LEAST_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
@@ -88,7 +89,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         reloads: set[asyncio.Task[bool]] = set()
 
         def reload() -> None:
-            task = loop.create_task(running[service.RELOADING].reload())
+            task = loop.create_task(pools.reload(running))
             reloads.add(task)
             task.add_done_callback(reloads.discard)
 
@@ -103,11 +104,12 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        broken = running[frame.ROUTER].writer.broken
-        await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
+        apps = names_and_pools(running).values()
+        broken = [app[frame.ROUTER].writer.broken for app in apps]
+        ends: list[asyncio.Future[Any]] = [stopping, *broken]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        if broken.done():
-            why = broken.result()
+        why = next((each.result() for each in broken if each.done()), "")
         for number in _ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once

@@ -13,6 +13,7 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
+from bandit_service.cli.asking import POOL
 from bandit_service.core.arm_kinds import CHAT
 from bandit_service.core.errors import Refused, ServiceError
 from bandit_service.gateway.request import is_auto, of_chat
@@ -87,6 +88,8 @@ def _sent(args: argparse.Namespace, path: str, body: Any = None) -> tuple[Any, A
     headers = {"Content-Type": "application/json"}
     if args.key:
         headers["Authorization"] = f"Bearer {args.key}"
+    if args.pool:
+        headers[POOL] = args.pool
     request = urllib.request.Request(  # noqa: S310 - the address is the caller's own
         args.url.rstrip("/") + path, None if body is None else json.dumps(body).encode(), headers
     )

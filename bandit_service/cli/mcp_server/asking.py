@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.cli import refusals
+from bandit_service.cli.asking import POOL
 
 _TIMEOUT_S = 30.0
 _MAX_BYTES = 16_000_000
@@ -29,10 +30,11 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A running service, and the key to read with."""
+    """A running service, the key to read with, and the pool that is asked."""
 
     url: str
     key: str = field(default="", repr=False)
+    pool: str = ""
 
     def get(self, path: str, **query: str | int) -> Any:
         """GET of a path. Raises NotAnswered if it is refused."""
@@ -46,6 +48,8 @@ class Service:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
+        if self.pool:
+            headers[POOL] = self.pool
         request = urllib.request.Request(self.url + path, body, headers)  # noqa: S310 - checked
         try:
             with urllib.request.build_opener(_Stay).open(request, timeout=_TIMEOUT_S) as answer:
@@ -57,7 +61,7 @@ class Service:
             raise NotAnswered(refusals.said(error, self.url)) from None
 
 
-def service(url: str, key: str) -> Service:
+def service(url: str, key: str, pool: str = "") -> Service:
     """The service at this address. Raises ValueError without showing the key.
 
     >>> service("http://127.0.0.1:8080/", "").url
@@ -78,7 +82,9 @@ def service(url: str, key: str) -> Service:
         raise ValueError("--url: must be like http://HOST:PORT")
     if not (key.isascii() and key.isprintable()):
         raise ValueError("--key: must be printable ASCII")
-    return Service(url.rstrip("/"), key)
+    if not (pool.isascii() and pool.isprintable()):
+        raise ValueError("--pool: must be printable ASCII")
+    return Service(url.rstrip("/"), key, pool)
 
 
 def at(id: str) -> str:

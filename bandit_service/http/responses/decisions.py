@@ -133,7 +133,10 @@ class Decision(msgspec.Struct, kw_only=True):
     ] = UNSET
     scores: Annotated[
         Mapping[str, float] | UnsetType,
-        doc("The policy's score of each eligible arm.", {"gpt-5-mini": 0.83}),
+        doc(
+            "The policy's score of each eligible arm. Absent if `log.embeddings` is not `float32`.",
+            {"gpt-5-mini": 0.83},
+        ),
     ] = UNSET
     propensities: Annotated[
         Mapping[str, float] | UnsetType,

@@ -59,6 +59,36 @@ class Replicas(msgspec.Struct, kw_only=True, frozen=True):
     replicas: Annotated[list[ReplicaRow], doc("Every replica that joined, by slot.")]
 
 
+class PoolRow(msgspec.Struct, kw_only=True, frozen=True):
+    """One pool of tenants, with its log."""
+
+    name: Annotated[str, doc("Its name.", "acme")]
+    default: Annotated[bool, doc("Whether it has all that no other pool has.", False)]
+    cell: Annotated[str, doc("The cell that serves it; empty without cells.", "eu")]
+    tenants: Annotated[
+        list[str], doc("Its tenants by name, or by how their names begin.", ["acme", "acme-*"])
+    ]
+    share: Annotated[int, doc("Its weight for tenants that no pool names; 0: none.", 0)]
+    state: Annotated[
+        Literal["ready", "degraded", "not ready", "elsewhere"],
+        doc("Whether it works here, or is served in another cell.", "ready"),
+    ]
+    why: Annotated[str, doc("What does not work now.", "")] = ""
+    engine: Annotated[str, doc("What keeps its log.", "postgres")] = ""
+    log: Annotated[str, doc("The name of its log.", "acme")] = ""
+    events: Annotated[int, doc("Events that were applied here.", 12_043)] = 0
+    pending: Annotated[int, doc("Decisions that may still be rewarded.", 512)] = 0
+    first: Annotated[int, doc("Offset of the first event in the log.", 1)] = 0
+    last: Annotated[int, doc("Offset of the last event in the log.", 12_043)] = 0
+
+
+class Pools(msgspec.Struct, kw_only=True, frozen=True):
+    """Every pool; one where none is configured."""
+
+    cell: Annotated[str, doc("The cell of the process that answers; empty without cells.", "eu")]
+    pools: Annotated[list[PoolRow], doc("The pools of this process, then those of other cells.")]
+
+
 class BudgetRow(msgspec.Struct, kw_only=True, frozen=True):
     """One budget of one account in its present window."""
 

@@ -14,6 +14,9 @@ class NeighbourText(msgspec.Struct, kw_only=True, frozen=True):
 
     id: Annotated[int, doc("Number of the past query in the history.", 4182)]
     question: Annotated[str, doc("What was asked.", "What is 17 * 24?")]
+    topic: Annotated[
+        int | None, doc("Its topic of the last `GET /v1/topics`; null if there was none.", 3)
+    ]
 
 
 class DecisionText(msgspec.Struct, kw_only=True, frozen=True):
@@ -21,6 +24,10 @@ class DecisionText(msgspec.Struct, kw_only=True, frozen=True):
 
     decision_id: Annotated[
         str, doc("Id of the decision.", "019ad8a2-2f3c-7000-9c52-2f5e0c6b1a77", format="uuid")
+    ]
+    topic: Annotated[
+        int | None,
+        doc("Its topic of the last `GET /v1/topics`; null without one and to a tenant's key.", 3),
     ]
     question: Annotated[str, doc("What was asked.", "What is 17 * 23?")]
     answer: Annotated[

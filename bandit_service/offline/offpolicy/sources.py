@@ -57,15 +57,15 @@ class LinesSource:
 
 @contextlib.contextmanager
 def opened(
-    where: str, chosen: Settings, key: str = "", ca: Path | None = None
+    where: str, chosen: Settings, key: str = "", ca: Path | None = None, pool: str = ""
 ) -> Iterator[tuple[Source, Path | None]]:
     """The source that `where` names, and the directory of its snapshots, if there is one.
 
     where: a URL of a running service, a data directory, a log, JSON lines, or "" for the configured
-    log. Raises Unreadable or StoreError.
+    log. pool: the one that a running service is asked for. Raises Unreadable or StoreError.
     """
     if where.startswith(("http://", "https://")):
-        yield ServiceSource(where, key, ca), None
+        yield ServiceSource(where, key, ca, pool=pool), None
         return
     path = Path(where or chosen.data_dir)
     snapshots = None

@@ -75,9 +75,9 @@ class SharedErasure:
         """Carry out what was ordered; as the keeper, begin what nobody has ended."""
         await self.carry_out()
         owners = list(self._writer.world.erasures.owners)
-        if owners and self._writer.keeps:
+        if owners and self._writer.membership.keeps:
             await self._everywhere(owners)
-        if self._writer.keeps and time.monotonic() - self._swept >= _SWEEP_S:
+        if self._writer.membership.keeps and time.monotonic() - self._swept >= _SWEEP_S:
             await self._sweep()
             self._swept = time.monotonic()
 
@@ -150,7 +150,7 @@ class SharedErasure:
         def order() -> ev.AnyEvent | None:
             if writer.world.building:
                 raise Conflict("a policy is being folded")
-            if not writer.keeps or owner not in writer.world.erasures.owners:
+            if not writer.membership.keeps or owner not in writer.world.erasures.owners:
                 return None
             return ev.ErasureOrdered(ts=writer.now(), owner=owner, upto=int(upto))
 
@@ -161,7 +161,7 @@ class SharedErasure:
         writer = self._writer
 
         def erased() -> ev.AnyEvent | None:
-            if not writer.keeps or self._forgotten.get(owner, 0) > upto:
+            if not writer.membership.keeps or self._forgotten.get(owner, 0) > upto:
                 return None
             return ev.Erased(ts=writer.now(), owner=owner)
 

@@ -50,7 +50,7 @@ class SharedRetention:
     async def look(self) -> None:
         """Carry out what was ordered; as the keeper, delete it everywhere, and order more."""
         await self.carry_out()
-        if self._writer.keeps and time.monotonic() >= self._not_before:
+        if self._writer.membership.keeps and time.monotonic() >= self._not_before:
             self._not_before = time.monotonic() + _EVERY_S
             await self._everywhere()
             await self._order()
@@ -95,7 +95,7 @@ class SharedRetention:
         def order() -> ev.AnyEvent | None:
             if writer.world.building:
                 raise Conflict("a policy is being folded")
-            if not writer.keeps or upto <= writer.world.retention.upto:
+            if not writer.membership.keeps or upto <= writer.world.retention.upto:
                 return None
             return ev.TrimOrdered(ts=writer.now(), upto=upto)
 

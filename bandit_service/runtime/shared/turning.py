@@ -182,7 +182,7 @@ class PolicyTurn:
             at = Offset(writer.world.building.at if writer.world.building.key == key else 0)
             if at:
                 return await maintenance.folded_on(wanted, at, await self._shared_state(wanted, at))
-            if writer.keeps:
+            if writer.membership.keeps:
                 built, at = await maintenance.folded_for_all(wanted)
                 if await self._say_built(key, at):
                     return built
@@ -206,7 +206,7 @@ class PolicyTurn:
                 return None
             epoch = writer.link.epoch
             return ev.PolicyBuilt(
-                ts=writer.now(), key=key, replica=writer.slot, epoch=epoch, at=int(at)
+                ts=writer.now(), key=key, replica=writer.membership.slot, epoch=epoch, at=int(at)
             )
 
         return await writer.submit(prepare, key=_KEY) is not None
@@ -217,7 +217,9 @@ class PolicyTurn:
         def prepare() -> ev.AnyEvent | None:
             if writer.world.building.key != key:
                 return None
-            return ev.PolicyGivenUp(ts=writer.now(), key=key, replica=writer.slot, why=why)
+            return ev.PolicyGivenUp(
+                ts=writer.now(), key=key, replica=writer.membership.slot, why=why
+            )
 
         await writer.submit(prepare, key=_KEY)
 
@@ -257,25 +259,25 @@ class PolicyTurn:
         building, epoch = writer.world.building, writer.link.epoch
         if beside is None or building.key != beside.key:
             return
-        if building.ready.get(writer.slot) != epoch:
+        if building.ready.get(writer.membership.slot) != epoch:
             event = ev.PolicyBuilt(
-                ts=writer.now(), key=beside.key, replica=writer.slot, epoch=epoch
+                ts=writer.now(), key=beside.key, replica=writer.membership.slot, epoch=epoch
             )
             await writer.submit(lambda: event)
 
     async def _switch_all(self) -> None:
         """As the keeper: append the event once every open replica has the policy."""
         writer, building = self._writer, self._writer.world.building
-        if not building or not writer.keeps:
+        if not building or not writer.membership.keeps:
             return
-        rows = await writer.replicas()
+        rows = await writer.membership.replicas()
         if any(building.ready.get(row.slot) != row.epoch for row in rows if not row.closed):
             return
         key = building.key
 
         def prepare() -> ev.AnyEvent | None:
             now = writer.world.building
-            if now.key != key or not writer.keeps:
+            if now.key != key or not writer.membership.keeps:
                 return None
             return ev.PolicyChanged(
                 ts=writer.now(),

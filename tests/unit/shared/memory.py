@@ -20,8 +20,9 @@ from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.shared.checkpoint import Checkpoint, Place
 from bandit_service.runtime.shared.link import Link, LinkRules
+from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
-from bandit_service.runtime.shared.writer import SharedRules, SharedWriter
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 from store import (
@@ -262,11 +263,13 @@ class _Embedder:
 class Running:
     """One replica: `decide` and `reward` as a client would, `die` as by kill -9."""
 
-    def __init__(self, engine: Engine, path: Path, ttl_s: float = 1000.0) -> None:
+    def __init__(
+        self, engine: Engine, path: Path, ttl_s: float = 1000.0, embeddings: str = ev.FLOAT32
+    ) -> None:
         self.shared = MemoryShared(engine)
         self.dead = False
         self.begins_ts = 0.0
-        self._path, self._ttl_s = path, ttl_s
+        self._path, self._ttl_s, self._embeddings = path, ttl_s, embeddings
 
     async def put_an_arm(self) -> None:
         """The one that all decisions draw."""
@@ -303,6 +306,7 @@ class Running:
             self.spool,
             SharedRules(**chosen),
             sync_interval_s=60.0,
+            embeddings=self._embeddings,
         )
         link.forgotten, link.begins_ts = forgotten or {}, self.begins_ts
         link.place = Place()  # its copy is in memory, and begins anew
@@ -312,7 +316,17 @@ class Running:
             embedder=_Embedder(),  # type: ignore[arg-type]  # every query brings its embedding
             telemetry=telemetry,
             rules=RouterRules(
-                Exploration(), RewardRule(), 0, self._ttl_s, None, 1000, 10, 100, 1000, 1.0
+                Exploration(),
+                RewardRule(),
+                0,
+                self._ttl_s,
+                None,
+                1000,
+                10,
+                100,
+                1000,
+                1.0,
+                embeddings=self._embeddings,
             ),
         )
         await link.join()

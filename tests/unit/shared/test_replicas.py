@@ -408,7 +408,7 @@ async def test_only_the_keeper_lets_decisions_expire(start: Start) -> None:
     one, other = await start("one"), await start("other")
     id = await one.decide()
     async with asyncio.timeout(HANG_S):
-        while not (one.writer.keeps and id in one.world.pending.decisions):
+        while not (one.writer.membership.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
     await same(one, other)
     later = clock.now() + 5000.0
@@ -428,7 +428,7 @@ async def test_an_outcome_whose_decision_left_meanwhile_is_gone(start: Start) ->
     one, other = await start("one"), await start("other")
     id = await other.decide()
     async with asyncio.timeout(HANG_S):
-        while not (one.writer.keeps and id in one.world.pending.decisions):
+        while not (one.writer.membership.keeps and id in one.world.pending.decisions):
             await asyncio.sleep(0.01)
     await same(one, other)
     one.shared.engine.unsure[other.name] = False  # so that the other appends after the keeper
@@ -501,7 +501,7 @@ async def test_a_cost_that_a_full_spool_has_no_room_for_waits_and_is_in_the_log_
     await _until(lambda: not one.writer.owed_usd)
     assert told == ["0", "1", "2", "3"]
     assert len(_events(one, ev.Spent)) == 3
-    assert (lost.get(), one.writer._led, one.writer._owed) == (0.25, 0, {})
+    assert (lost.get(), one.writer._under_way.led, one.writer._under_way._owed) == (0.25, 0, set())
     one.writer._end("planted")
     assert not one.writer.owe(cost, partial(told.append, "4"))
     assert (told[-1], lost.get()) == ("4", 0.5)
@@ -608,7 +608,7 @@ async def test_the_spool_is_bounded_where_nothing_can_be_applied(
         ids += [await one.decide(i) for i in range(3)]
         await _until(lambda: len(_events(one, ev.Decided)) == 6)
         assert len(one.spool) == 3
-        assert len(one.writer._own) == 3
+        assert len(one.writer._under_way) == 3
         assert one.writer._telemetry.metrics.unlogged._value.get() == 0
     await same(one)
     assert one.world.decisions == 6
@@ -661,7 +661,9 @@ async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: 
         assert each.writer.digests.newest.offset > 0
         await each.writer.link._upkeep()
         assert "digest" not in each.writer.tasks.failing
-        assert [each.writer.differs(row) for row in await each.writer.replicas()] == [False] * 2
+        assert [
+            each.writer.membership.differs(row) for row in await each.writer.membership.replicas()
+        ] == [False] * 2
     other.world.counts.rewards += 1  # a bit of its memory turned round
     await live()
     for each, theirs in ((one, other), (other, one)):
@@ -670,14 +672,17 @@ async def test_states_that_differ_are_told_once_and_until_they_are_equal(start: 
             await each.writer.link._upkeep()
             counted.append(each.writer._metrics.mismatches._value.get())
             assert (
-                f"replica {theirs.writer.slot} and this one" in each.writer.tasks.failing["digest"]
+                f"replica {theirs.writer.membership.slot} and this one"
+                in each.writer.tasks.failing["digest"]
             )
             assert each.writer._metrics.differing._value.get() == 1
         # once for an offset; the upkeep of this second may have seen one before the newest
         assert counted[0] == counted[1] >= 1
-        assert [row.slot for row in await each.writer.replicas() if each.writer.differs(row)] == [
-            theirs.writer.slot
-        ]
+        assert [
+            row.slot
+            for row in await each.writer.membership.replicas()
+            if each.writer.membership.differs(row)
+        ] == [theirs.writer.membership.slot]
     other.world.counts.rewards -= 1
     await live()
     for each in (one, other):
@@ -692,7 +697,7 @@ async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
 ) -> None:
     one = await start("one", digest_every=4, keep_snapshots=2)
     other = await start("other", digest_every=4)
-    await _until(lambda: one.writer.keeps)
+    await _until(lambda: one.writer.membership.keeps)
     saved: list[int] = []
 
     async def save(key: str, at: int, state: bytes, keep: int) -> None:
@@ -702,7 +707,7 @@ async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
 
     async def shared() -> bool:
         saved.clear()
-        await one.writer.share_snapshot("key", Offset(1), lambda: b"")
+        await one.writer.membership.share_snapshot("key", Offset(1), lambda: b"")
         return bool(saved)
 
     other.world.counts.rewards += 1
@@ -719,9 +724,9 @@ async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
         del members[name]
     elif how == "joined anew":  # what it said before is there until it says something else
         row[1] += 1
-    rows = await one.writer.replicas()
+    rows = await one.writer.membership.replicas()
     for _ in range(2):
-        one.writer.digests.compare(rows, one.writer.slot)
+        one.writer.digests.compare(rows, one.writer.membership.slot)
         assert "digest" not in one.writer.tasks.failing
         assert one.writer._metrics.differing._value.get() == 0
     assert one.writer._metrics.mismatches._value.get() == mismatches
@@ -729,7 +734,7 @@ async def test_a_difference_is_over_when_its_replica_is_gone_or_joined_anew(
     members[name] = row
     if how == "joined anew":  # and is as wrong as before
         wrong = replace(rows[1], mark=Mark(one.writer.digests.newest.offset - 4, "other"))
-        one.writer.digests.compare([rows[0], wrong], one.writer.slot)
+        one.writer.digests.compare([rows[0], wrong], one.writer.membership.slot)
         assert "digest" in one.writer.tasks.failing
 
 
@@ -776,14 +781,17 @@ async def test_an_event_that_this_version_cannot_read_stops_the_fold(start: Star
     record = Record("new", "unheard_of", clock.now(), b"\x81\xa4kind\xaaunheard_of")
     one.shared.engine.records.append((record, b"", b"chain"))
     async with asyncio.timeout(HANG_S):
-        while not one.writer.barred:
+        while not one.writer.membership.barred:
             await asyncio.sleep(0.001)
-    assert f"the event at offset {events + 1} is not known to this version" in one.writer.barred
+    assert (
+        f"the event at offset {events + 1} is not known to this version"
+        in one.writer.membership.barred
+    )
     id = await one.decide()  # what it knows is enough to decide by
     with pytest.raises(Unavailable, match="is not known to this version"):
         await one.reward(id)
     async with asyncio.timeout(HANG_S):
-        while one.writer.keeps:  # its lease is not taken again
+        while one.writer.membership.keeps:  # its lease is not taken again
             await asyncio.sleep(0.01)
     assert one.world.events == events  # it is never skipped
     await one.die()
@@ -799,9 +807,9 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
             await asyncio.sleep(0.001)
     engine.down, engine.other_key = False, "knn"
     async with asyncio.timeout(HANG_S):
-        while not one.writer.barred:
+        while not one.writer.membership.barred:
             await asyncio.sleep(0.001)
-    assert "another replica of this log folds by 'knn'" in one.writer.barred
+    assert "another replica of this log folds by 'knn'" in one.writer.membership.barred
     assert "another replica of this log folds by 'knn'" in one.writer.degraded
     assert not one.writer.broken.done()
     id = await one.decide()
@@ -809,7 +817,7 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
         await one.reward(id)
     engine.other_key = ""
     async with asyncio.timeout(HANG_S):
-        while one.writer.barred:
+        while one.writer.membership.barred:
             await asyncio.sleep(0.001)
     assert await one.reward(id) == "accepted"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -35,7 +36,8 @@ class _Keeper:
     """As much of a writer as is asked; an event is applied at once."""
 
     def __init__(self, log: MemoryLog) -> None:
-        self.log, self.keeps, self.world = log, True, _World()
+        self.log, self.world = log, _World()
+        self.membership = SimpleNamespace(keeps=True)
 
     def now(self) -> float:
         return 5.0
@@ -117,9 +119,9 @@ async def test_what_must_not_be_ordered_is_not(
 ) -> None:
     made, writer, maintenance = parts
     maintenance.limit, engine.kept = 500, {("key", Offset(700)): b"x"}
-    writer.keeps = False
+    writer.membership.keeps = False
     await made.look()
-    writer.keeps, writer.world.building = True, True
+    writer.membership.keeps, writer.world.building = True, True
     await made.look()
     writer.world.building = False
     made._keep_s = LATER  # all records are younger

@@ -239,10 +239,10 @@ async def test_the_keeper_gives_back_for_one_that_is_long_gone_and_for_no_other(
     monkeypatch.setattr(slices, "_LOOK_S", 0.01)
     one, other = await start("one"), await start("other")
     async with asyncio.timeout(HANG_S):
-        while not one.running.writer.keeps:
+        while not one.running.writer.membership.keeps:
             await asyncio.sleep(0.001)
     await other.begin(1.0)
-    slot = other.running.writer.slot
+    slot = other.running.writer.membership.slot
     await same(one.running, other.running)
 
     def row(unseen_s: float, closed: bool) -> Replica:
@@ -251,7 +251,7 @@ async def test_the_keeper_gives_back_for_one_that_is_long_gone_and_for_no_other(
     for unseen_s, closed in ((1000.0, False), (599.0, True)):
         one.running.writer.link.rows = [row(unseen_s, closed)]
         assert one.budgets._slices._gone() == []
-    monkeypatch.setattr(type(one.running.writer), "known", [row(601.0, True)])
+    monkeypatch.setattr(type(one.running.writer.membership), "known", [row(601.0, True)])
     one.budgets.start()
     async with asyncio.timeout(HANG_S):
         while one.world.leases:

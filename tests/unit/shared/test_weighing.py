@@ -33,7 +33,7 @@ async def start(engine: Engine, tmp_path: Path) -> AsyncIterator[Start]:
         started.append(one)
         if len(started) == 1:
             await one.put_an_arm()
-            await _until(lambda: one.writer.keeps)
+            await _until(lambda: one.writer.membership.keeps)
         return one
 
     yield starting
@@ -92,7 +92,7 @@ async def test_changed_weights_are_taught_once_and_crowd_out_nothing(
     append, waiting = one.shared.append, list[int]()
 
     async def slow(*what: Any) -> Any:
-        waiting.append(len(one.writer._own))
+        waiting.append(len(one.writer._under_way))
         for _ in range(100):
             await asyncio.sleep(0)
         return await append(*what)

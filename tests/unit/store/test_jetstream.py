@@ -38,7 +38,7 @@ from store import (
 from store import _jetstream_snapshots as shared_snapshots
 from store._jetstream_record import pack, shard_of
 from store._jetstream_stream import Stream
-from store._nats_wire import Refused, Wire, address_of
+from store._nats_wire import Late, Refused, Wire, address_of
 from store.jetstream import MOST, JetStreamLog
 from tests import shared_log
 from tests.shared_log import Synchronous
@@ -147,6 +147,11 @@ def test_an_address_names_servers_and_how_to_be_let_in() -> None:
     assert (found.user, found.password, found.tls) == ("u@", "p/", True)
     assert found.files == {"creds": "/run/c", "tls_ca": "/run/ca"}
     assert address_of("nats://[::1]").servers == ("[::1]:4222",)
+    for hosts in ("[::1]:1,[fe80::2%25eth0]:2", "a:1,[::1]:2,b:3", "[::1]:1,a:2"):  # any Python
+        assert address_of(f"TLS://t@{hosts}/").servers == tuple(hosts.split(","))
+    for odd in ("nats://a:1,[::1:2", "nats://::1]:1", "nats://[::1]x:1", "nats://", "nats:a:1"):
+        with pytest.raises(Unfit, match="cannot be read"):
+            address_of(odd)
 
 
 @asynccontextmanager
@@ -529,6 +534,35 @@ async def test_a_reader_that_is_slow_is_not_given_more_than_it_takes(
     assert [each.offset for each in await all_of(log)] == list(range(1, 2001))
 
 
+@pytest.mark.parametrize("lost", ["request", "answer"])
+async def test_a_reader_whose_beginning_was_lost_begins_again(
+    nats: NatsServers, joined: Joined, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """A stream without a leader forgets what it is asked."""
+    log = await joined("one")
+    assert isinstance(log, JetStreamLog)
+    await log.append(entries(1, 5), 0.0)
+    whole, asked = Wire._ask, list[str]()
+
+    async def losing(wire: Wire, what: str, given: Any, timeout_s: float) -> Any:
+        if not what.startswith("CONSUMER.CREATE"):
+            return await whole(wire, what, given, timeout_s)
+        asked.append(what)
+        if len(asked) == 1 and lost == "request":
+            raise Late("planted")
+        found = await whole(wire, what, given, timeout_s)
+        if len(asked) == 1:
+            raise Late("planted")
+        return found
+
+    monkeypatch.setattr(Wire, "_ask", losing)
+    async with wired(nats) as wire:
+        found = _jetstream_reading.ids_of(wire, log._names.stream, [log._names.subjects.all])
+        assert [offset async for _, offset in found] == [1, 2, 3, 4, 5]
+    assert len(asked) == 2
+    assert len(set(asked)) == 1
+
+
 async def test_a_record_that_is_larger_than_a_message_may_be_is_kept_beside(
     joined: Joined,
 ) -> None:
@@ -626,17 +660,18 @@ async def test_a_stream_that_denies_deletions_says_what_to_do(
     nats: NatsServers, tmp_path: Path
 ) -> None:
     log = JetStreamLog(nats.address, str(tmp_path), insecure_single=True)
+    config = {
+        "name": log._names.stream,
+        "subjects": [log._names.subjects.all],
+        "storage": "file",
+        "allow_direct": True,
+        "allow_atomic": True,
+        "metadata": {"bandit_log": log.name},
+    }
     async with wired(nats) as wire:
-        await wire.ask(
-            f"STREAM.CREATE.{log._names.stream}",
-            name=log._names.stream,
-            subjects=[log._names.subjects.all],
-            storage="file",
-            allow_direct=True,
-            allow_atomic=True,
-            deny_delete=True,
-            metadata={"bandit_log": log.name},
-        )
+        await wire.ask(f"STREAM.CREATE.{log._names.stream}", **config, deny_delete=True)
+        with pytest.raises(Refused, match="can not cancel deny message deletes"):  # so no setting
+            await wire.ask(f"STREAM.UPDATE.{log._names.stream}", **config, deny_delete=False)
     await log.connect()
     await log.join("one", "key")
     assert await log.append(entries(1, 1), 0.0) == 1

@@ -26,7 +26,7 @@ from store import (
 )
 from store import _postgres_sql as sql
 from store._postgres_hosts import Host, hosts_of
-from store._postgres_snapshots import newest
+from store._postgres_snapshots import newest, save
 from store.postgres import PostgresLog
 from tests.shared_log import Synchronous
 from tests.unit.store.shared_suite import SharedSuite, all_of, entries
@@ -381,6 +381,57 @@ async def test_an_owner_is_erased_up_to_an_offset_and_its_ids_stay(
     )
     with pytest.raises(Corrupt, match="its checksum in the database does not match"):
         await other.tail(Offset(0))
+
+
+async def test_a_snapshot_of_before_an_erasure_that_comes_late_is_never_there(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keeper that stood still has it; the next one erased a unit meanwhile."""
+    late, keeper = await joined("late"), await joined("keeper")
+    await keeper.save_snapshot("key", Offset(9), b"of 9", 3)
+    await keeper.forget_snapshots(Offset(8))
+    for key, at in (("key", 7), ("other", 3)):
+        await late.save_snapshot(key, Offset(at), b"of ann", 3)
+    assert await keeper.snapshots() == [("key", 9)]
+    parts = "SELECT count(*) FROM bandit_blob WHERE body = 'of ann'"
+    assert await keeper._writing.fetchval(parts) == 0
+    for at in (8, 10):
+        await late.save_snapshot("key", Offset(at), b"of %d" % at, 3)
+    assert await keeper.snapshots() == [("key", 10), ("key", 9), ("key", 8)]
+    await keeper._writing.execute(
+        "UPDATE bandit_snapshot SET made = made - interval '25 h' WHERE log = $1", keeper.name
+    )
+    await keeper.save_snapshot("another", Offset(11), b"of 11", 3)  # and deletes what is old
+    await late.save_snapshot("key", Offset(7), b"of ann", 3)
+    assert await keeper.snapshots() == [("another", 11)]
+
+
+@pytest.mark.parametrize("waits_for", ["an append of parts", "the lock"])
+async def test_an_erasure_while_an_older_snapshot_is_stored_leaves_nothing_of_it(
+    joined: Joined, waits_for: str
+) -> None:
+    late, keeper = await joined("late"), await joined("keeper")
+    await keeper.save_snapshot("key", Offset(9), b"of 9", 3)
+    erasing: list[asyncio.Task[None]] = []
+    waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    async with late._apart() as ask:
+
+        async def standing(statement: str, *given: Any) -> list[Any]:
+            rows = await ask(statement, *given)
+            if waits_for == "an append of parts" and "bandit_blob (hash" in statement:
+                await keeper.forget_snapshots(Offset(8))
+            elif waits_for == "the lock" and "RETURNING seq" in statement:
+                erasing.append(asyncio.create_task(keeper.forget_snapshots(Offset(8))))
+                while not erasing[0].done() and not await keeper._writing.fetchval(waiting):
+                    await asyncio.sleep(0)
+            return rows
+
+        stored = await save(standing, late.name, "key", Offset(7), b"of ann and bob", 3)
+    assert stored is (waits_for == "the lock")
+    await asyncio.gather(*erasing)
+    assert await keeper.snapshots() == [("key", 9)]
+    parts = "SELECT count(*) FROM bandit_blob WHERE body = 'of ann and bob'"
+    assert await keeper._writing.fetchval(parts) == 0
 
 
 async def test_snapshots_of_before_an_offset_are_deleted_whatever_their_key(

@@ -1,0 +1,1 @@
+"""The metrics by what they measure; `telemetry.metrics` has all of them."""
