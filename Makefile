@@ -26,7 +26,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check first-minutes clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale fault-table bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check first-minutes clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -137,6 +137,9 @@ chaos-scale: $(VENV)/.$(ENGINE) $(VENV)/.test var/models/.exported ## kill -9 an
 ifeq ($(ENGINE),jetstream)
 	@$(BIN)/python -m pytest -q -n 0 tests/service/killed_on_jetstream.py
 endif
+
+fault-table: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.test var/models/.exported ## named faults of replicas and their servers, and what is left after each; into docs/scale.md
+	@$(BIN)/python -m loadtest.scale_faults --markdown docs/scale.md
 
 bench-scale: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.demo var/models/.exported ## replicas on PostgreSQL and JetStream beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md

@@ -412,9 +412,12 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
             ("sum(bandit_log_up)", "reach the log"),
             ("sum(bandit_keeper)", "keeper"),
             ("sum(bandit_replica_barred)", "run and may not take part"),
+            ("max(abs(bandit_clock_skew_seconds))", "clock off by, s"),
             ("max by (instance) (bandit_replica_epoch)", "joined {{instance}}")), low=0),
         _one("Share of a core that applying events takes", "percentunit",
              "max by (instance) (bandit_fold_busy_ratio)", "{{instance}}", low=0, alarm=0.5),
+        _one("Share of log.max_spool that waits", "percentunit",
+             "max by (instance) (bandit_spool_full_ratio)", "{{instance}}", low=0, alarm=0.5),
         Panel("What waits", "short", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),

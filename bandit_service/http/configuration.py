@@ -18,12 +18,13 @@ from bandit_service.http.responses.configuration import (
     KeyRow,
     Keys,
     NewKey,
+    Others,
     RevisionRow,
 )
 from bandit_service.runtime import live_keys
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.settings.keys import ApiKey
-from bandit_service.settings.live import sections_of, shown
+from bandit_service.settings.live import beside_sections, sections_of, shown
 
 _REVISION = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 
@@ -37,7 +38,7 @@ async def put_configuration(request: web.Request) -> web.Response:
     """PUT /v1/configuration: other sections in the place of those in force, all or none."""
     raw = wire.decode_request(await body_of(request))
     if isinstance(raw, dict) and KEYS in raw:
-        raise Refused("keys: are made and revoked one by one, by /v1/keys", param=KEYS)
+        raise Refused("keys: cannot be set here; use /v1/keys, one key at a time", param=KEYS)
     asked = wire.convert(raw, wire.ConfigurationRequest)
     given = {name: getattr(asked, name) for name in SECTIONS if name != KEYS}
     given = {name: each for name, each in given.items() if each is not None}
@@ -118,8 +119,12 @@ def _told(configuration: LiveConfiguration) -> web.Response:
         )
         for each in reversed(known.revisions)
     ]
+    others = msgspec.convert(beside_sections(configuration.settings), Others)
     body = Configuration(
-        revision=known.revision, history=history, **shown(configuration.sections())
+        revision=known.revision,
+        history=history,
+        others=others,
+        **shown(configuration.sections()),
     )
     return reply(body, headers=_tag(known.revision))
 

@@ -69,7 +69,7 @@ class Background:
     def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float) -> None:
         self._writer = writer
         self._maintenance = maintenance
-        self._steer_s = steer_s
+        self.steer_s = steer_s
         self._beginning: dict[str, asyncio.Task[None]] = {}
         self._steering: Kept | None = None
 
@@ -144,7 +144,7 @@ class Background:
             for one in owned
         ]
         pairs = list(zip(owned, wanted, strict=True))
-        upto, states = await self._maintenance.seeds(
+        upto, states = await self._maintenance.training.seeds(
             [each for one, each in pairs if one.begin == "snapshot"], spec.route
         )
         remaining = iter(states)
@@ -175,7 +175,7 @@ class Background:
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
         _, trial = find(self._writer, id)
         if trial.status != "starting" or not self._writer.membership.keeps:
-            raise Conflict(f"id: {id!r} is {trial.status} and starts no more")
+            raise Conflict(f"id: {id!r} is {trial.status} and cannot be started")
         return event
 
     async def _started(self, id: str, status: str, why: str) -> None:
@@ -195,7 +195,7 @@ class Background:
 
     async def _steer_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._steer_s)
+            await asyncio.sleep(self.steer_s)
             well = True
             self._begin_what_starts()
             trials = self._writer.world.experiments.trials if self._writer.membership.keeps else ()

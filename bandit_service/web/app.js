@@ -14,6 +14,7 @@ import { showHistory } from "./history.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
 import { openPlayground } from "./playground.js";
+import { showPools } from "./pools.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
 import { showSettings } from "./settings.js";
@@ -100,6 +101,7 @@ async function askKey(why = "") {
   const fields = [{ name: "key", label: "API key", type: "password" }];
   const text = `${why ? `${why}. ` : ""}A key with the scope read. It stays in this tab until it is closed; nothing given forgets it.`;
   if (await confirmed("API key", text, fields, (given) => setKey(given.key.trim()) ?? true)) {
+    await showPools();
     follower.restart();
     go();
   }
@@ -133,5 +135,6 @@ byId("key").setAttribute("aria-label", key() ? "Change the API key" : "Give an A
 onKeyNeeded(askKey);
 addEventListener("hashchange", go);
 theme(localStorage.getItem("theme"));
+await showPools();
 go();
 follower.start();

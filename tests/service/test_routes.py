@@ -392,7 +392,7 @@ async def test_a_policy_that_is_folded_beside_learns_nothing_of_a_route_meanwhil
                 await client.reward(by_none["decision_id"], quality=1.0)
             return folded
 
-        monkeypatch.setattr("bandit_service.runtime.maintenance.fold_elsewhere", slowly)
+        monkeypatch.setattr("bandit_service.runtime.snapshot_making.fold_elsewhere", slowly)
         assert (await client.call("PUT", "/v1/policy", {"name": "epsilon_greedy"}))[0] == 202
 
         async def serves() -> bool:

@@ -153,7 +153,9 @@ def _writer(now: float = 100.0) -> Any:
     """What texts need of a writer, of a world with the decisions a and b."""
     world = SimpleNamespace(pending=SimpleNamespace(decisions={"a": None, "b": None}))
     tasks = Supervisor(lambda _: None, lambda *_: None)
-    return SimpleNamespace(world=world, tasks=tasks, now=lambda: now, listen=lambda *_: None)
+    return SimpleNamespace(
+        world=world, tasks=tasks, now=lambda: now, listen=lambda *_: None, shared=False
+    )
 
 
 def _decided(id: str) -> Any:
@@ -328,7 +330,7 @@ async def test_a_start_says_which_file_cannot_be_written(
         ('keep = "both"\nkey_file = "none"', "none cannot be read"),
         ('keep = "all"', "texts.keep: "),
         ('redact = ["mail"]', "texts.redact: no rule 'mail'"),
-        ('patterns = ["("]', "texts.patterns[0]: is no regular expression"),
+        ('patterns = ["("]', "texts.patterns[0]: not a regular expression"),
         ('patterns = ["a*"]', "texts.patterns[0]: matches the empty text"),
     ],
 )

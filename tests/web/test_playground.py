@@ -88,7 +88,7 @@ async def test_a_failure_is_said_where_the_answer_would_be(
         page = await _playground(opened, client.url, failures=True)
         provider.behaviour |= {"alpha": "broken", "beta": "rejected"}
         answers = await _asked(page, "alpha", "beta")
-        await page.get_by_text("Not every answer came whole.").wait_for()
+        await page.get_by_text("An answer is incomplete.").wait_for()
         assert "I am" in await answers.first.locator(".said").inner_text()
         assert await answers.first.locator(".bad").inner_text() != ""
         assert "bad tool" in await answers.nth(1).locator(".bad").inner_text()
@@ -107,7 +107,7 @@ async def test_an_answer_that_ends_early_is_not_whole(
             lambda route: route.fulfill(body=piece, content_type="text/event-stream"),
         )
         answers = await _asked(page, "alpha")
-        await page.get_by_text("Not every answer came whole.").wait_for()
+        await page.get_by_text("An answer is incomplete.").wait_for()
         assert await answers.first.locator(".said").inner_text() == "I am"
         assert await answers.first.locator(".bad").inner_text() == "The answer broke off."
         await page.close()

@@ -7,7 +7,7 @@ from bandit_service.telemetry.families.make import Maker
 _FULLEST = "a budget's fullest account"
 
 
-class Money:
+class MoneyFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

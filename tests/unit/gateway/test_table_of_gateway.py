@@ -98,7 +98,7 @@ def _parts(parts: Mapping[str, Body]) -> dict[str, Body]:
 
 ASKED: dict[str, tuple[str, Mapping[str, Body]]] = {
     "text, system and developer messages": ("mark", {
-        "openai": {"model": "m", "messages": [
+        "openai": dict(_said("openai", _text("openai"))) | {"messages": [
             {"role": "developer", "content": "mark"}, {"role": "user", "content": "Hi"}]},
         "anthropic": _said("anthropic", _text("anthropic"), system="mark"),
         "responses": _said("responses", _text("responses"), instructions="mark"),
