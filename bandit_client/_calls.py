@@ -114,7 +114,7 @@ def decision(id: str) -> Call[Decision]:
 
 
 def text(id: str) -> Call[DecisionText]:
-    """What was asked and answered, if it is kept."""
+    """Question and answer of a decision, if they are kept."""
     return Call("GET", f"/v1/decisions/{_part('decision_id', id)}/text", _text)
 
 

@@ -33,7 +33,7 @@ class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
     """Whether one of an arm's deployments answers.
 
     id: Its name.
-    upstream: What serves it.
+    upstream: Its arm or policy.
     state: closed: available; open: masked after failures; half open: due for a probe.
     running: Running calls.
     failures: Failed calls since the last answer.
@@ -49,7 +49,7 @@ class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
 class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
     """Whether an arm answers, as the process that answered sees it.
 
-    state: As of a deployment; of several that of the best.
+    state: As for a deployment; with several, that of the best one.
     running: Running calls.
     deployments: Each deployment, if the arm has any; else empty.
     """
@@ -87,7 +87,7 @@ class Arm(msgspec.Struct, kw_only=True, frozen=True):
     kind: What it is for: chat, embedding or judge.
     routed: Whether it can be chosen; if not, only a request that names it gets it.
     dimensions: Of kind embedding: numbers in each of its vectors.
-    deployments: Upstreams that serve the same model, in the place of `upstream`.
+    deployments: Upstreams that serve the same model, instead of `upstream`.
     retired: Whether it is no longer offered.
     source: Where its configuration comes from.
     observed: What was measured of it.
@@ -135,9 +135,9 @@ class Calibrated(msgspec.Struct, kw_only=True, frozen=True):
     """How well recorded propensities agree with what was drawn.
 
     state: Whether there is enough data to show a number.
-    decisions: Decisions that were drawn by chance.
-    p_value: Valid at any time; small where they do not agree.
-    impossible: Draws of an arm whose probability was 0.
+    decisions: Decisions that were drawn at random.
+    p_value: Valid at any time; small if they disagree.
+    impossible: Draws of an arm with probability 0.
     """
 
     state: str

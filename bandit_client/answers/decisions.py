@@ -76,14 +76,14 @@ class Belief(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class WeighedArm(msgspec.Struct, kw_only=True, frozen=True):
-    """An arm that could be drawn: its chance, its score, and what is expected of it.
+    """An arm that could be drawn: its probability, its score, and what is expected of it.
 
     id: The arm.
     propensity: Its probability.
     score: value + bonus − cost, where those are given.
     value: The quality that the policy assumes.
     bonus: What is added to explore the arm, in quality.
-    cost: Cost / willingness_to_pay, in quality; a switch counts by turns to come.
+    cost: Cost / willingness_to_pay, in quality; a switch is spread over the later turns.
     switch_usd: Part of cost_usd: what a switch of the conversation to this arm costs.
     expected: The quality that is expected of it.
     quality: The same as `expected.value`.
@@ -130,8 +130,8 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     experiment: The experiment that the unit takes part in.
     variant: The unit's variant of that experiment.
     route: The route that decided; None for the default one.
-    feedback_token: Who has it may vote on the answer at /v1/feedback/{token}. Only in the answer.
-    fallback: Why the decision was made without context or by chance alone.
+    feedback_token: Its holder may vote on the answer at /v1/feedback/{token}. Only in this answer.
+    fallback: Why the decision was made without context or at random.
     reason: Why this arm; the same as the header x-bandit-reason.
     stayed: True if it is the arm that the conversation had before.
     before: The arm that the conversation had before.
@@ -155,7 +155,7 @@ class Decision(msgspec.Struct, kw_only=True, frozen=True):
     metrics: The named metrics among the signals. None if there is none.
     weighed: True if the quality is the weighted mean of the named metrics.
     deployment: The arm's deployment that answered; None if it has none, or none did.
-    answered_by: The arm whose model answered in the place of this one's; empty if none has it.
+    answered_by: The arm whose model answered instead; empty if no arm has that model.
     settled: Whether a reward was computed for this decision.
     unit: The unit of the request, or empty.
     tenant: The tenant of the request, or empty.
@@ -210,7 +210,7 @@ class Explanation(msgspec.Struct, kw_only=True, frozen=True):
     arms: Every arm that could be drawn, with its score.
     left_out: Arms that a constraint excludes, with the reason.
     neighbours: Similar past queries. Empty for a key that is limited to one tenant.
-    fallback: Why it would be decided without context or by chance alone, or empty.
+    fallback: Why it would be decided without context or at random, or empty.
     """
 
     policy: str
@@ -225,7 +225,7 @@ class ErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
 
     message: What was wrong and what is allowed.
     type: The class of the error.
-    param: The field that caused it, if one did.
+    param: The field that caused it, if any.
     code: A stable code; docs/errors.md lists all.
     """
 
@@ -236,7 +236,7 @@ class ErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Result(msgspec.Struct, kw_only=True, frozen=True):
-    """What became of one reward or comparison.
+    """The result of one reward or comparison.
 
     decision_id: The decision it was for; null for an outcome without one.
     status: `duplicate`: the same was reported before; nothing was changed.

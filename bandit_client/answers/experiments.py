@@ -54,7 +54,7 @@ class Metric(msgspec.Struct, kw_only=True, frozen=True):
     name: Its name, as sent in `metrics` of a reward.
     low: The least value.
     high: The greatest value.
-    lower_is_better: Whether less of it is wanted.
+    lower_is_better: Whether a lower value is better.
     """
 
     name: str
@@ -118,7 +118,7 @@ class ExperimentSpec(msgspec.Struct, kw_only=True, frozen=True):
     mode: `champion` moves weights towards the better variant.
     floor: In mode `champion`: no weight falls below this.
     alpha: Probability of reporting a difference where there is none.
-    min_units: Units of each variant before anything is said.
+    min_units: Units of each variant before there is a conclusion.
     inconclusive: What is kept if the end shows no difference.
     overrides: Units that always get a variant, and are not counted.
     why: The reason, recorded in the log; at most 1,000 characters.

@@ -88,9 +88,9 @@ class KeyRow(msgspec.Struct, kw_only=True, frozen=True):
     scopes: What it may do.
     tenant: The only tenant that it acts for; empty: any.
     expires: When it ends; empty: never.
-    old_expires: Until when the key before the last rotation is good; empty: no more.
+    old_expires: When the key before the last rotation expires; empty: it is no longer valid.
     rate_per_s: Requests per second; 0: no limit.
-    source: `file`, or `api` if no file has it as it is.
+    source: `file`, or `api` if the file does not have this key.
     """
 
     id: str
@@ -103,7 +103,7 @@ class KeyRow(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Keys(msgspec.Struct, kw_only=True, frozen=True):
-    """Every key that is good or will have ended.
+    """Every key, also those that have expired.
 
     revision: The number of the newest change of the configuration.
     keys: One row for each, in the order of their making.
@@ -114,12 +114,12 @@ class Keys(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class NewKey(msgspec.Struct, kw_only=True, frozen=True):
-    """A key that was made.
+    """A new key.
 
     id: Its id.
-    key: The key itself, told only now.
+    key: The key itself, shown only once.
     revision: The number of this change.
-    old_expires: Until when the key before it is good; empty: no more.
+    old_expires: When the old key expires; empty: it is no longer valid.
     """
 
     id: str
@@ -129,14 +129,14 @@ class NewKey(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Figures(msgspec.Struct, kw_only=True, frozen=True):
-    """What was decided in one period, and what came of it.
+    """The decisions of one period, and their outcomes.
 
     decisions: Decisions.
     rewarded: Decisions with a reward.
     mean_reward: Mean reward; None: none came.
     rated: Decisions with a quality.
     mean_quality: Mean quality; None: none came.
-    spent_usd: Costs, USD: reported, or estimated where none was, and of judges.
+    spent_usd: Costs, USD: as reported, or estimated if none was reported, plus those of judges.
     """
 
     decisions: int
@@ -153,7 +153,7 @@ class Period(msgspec.Struct, kw_only=True, frozen=True):
     begin: When it begins, UTC seconds.
     name: The same for people.
     total: All of it.
-    groups: By group; `none` has none, `others` are those that are not told apart.
+    groups: By group; `none` has none, `others` are all groups that are not listed.
     """
 
     begin: float
@@ -168,7 +168,7 @@ class History(msgspec.Struct, kw_only=True, frozen=True):
     per: The length of a period.
     by: What the groups are.
     since: Decisions from here on, UTC seconds.
-    until: And before here.
+    until: Only decisions before this time.
     periods: The periods, oldest first.
     uncounted: Outcomes of decisions that are too old or not in the log.
     """
@@ -197,7 +197,7 @@ class CurvePoint(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Agreed(msgspec.Struct, kw_only=True, frozen=True):
-    """A judge's scores beside people's grades of the same answers.
+    """A judge's scores compared with people's grades of the same answers.
 
     pairs: Answers that the judge scored and a person graded.
     mean_difference: Score less grade, in the mean; None without a pair.

@@ -24,7 +24,7 @@ class Bounds(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Difference(msgspec.Struct, kw_only=True, frozen=True):
-    """A variant less the control.
+    """The difference of a variant to the control.
 
     state: Whether there is enough data to show a number.
     units: Units of the variant behind it.
@@ -52,7 +52,7 @@ class Estimate(msgspec.Struct, kw_only=True, frozen=True):
     mean: The mean.
     low: Lower end of the confidence sequence. Null without enough data.
     high: Upper end of the confidence sequence. Null without enough data.
-    difference: This variant less the control.
+    difference: The difference of this variant to the control.
     """
 
     state: str
@@ -84,7 +84,7 @@ class Latency(msgspec.Struct, kw_only=True, frozen=True):
     state: Whether there is enough data to show a number.
     answers: Answers whose latency is known.
     p50: The median.
-    p95: What 95 % of the answers were below.
+    p95: 95 % of the answers were below this.
     """
 
     state: str
@@ -97,11 +97,11 @@ class OverTime(msgspec.Struct, kw_only=True, frozen=True):
     """The primary metric at one moment.
 
     ts: The moment, UTC seconds.
-    units: Units by then.
-    mean: The mean by then.
+    units: Units at that time.
+    mean: The mean at that time.
     low: Lower end of the confidence sequence.
     high: Upper end of the confidence sequence.
-    difference: Less the control; null for the control.
+    difference: Difference to the control; null for the control.
     """
 
     ts: float
@@ -130,7 +130,7 @@ class VariantResults(msgspec.Struct, kw_only=True, frozen=True):
     latency: How long its answers took.
     calibration: How well its propensities match its draws.
     over_time: The primary metric over time.
-    difference: The primary metric less the control's.
+    difference: The difference of the primary metric to the control's.
     """
 
     key: str
@@ -187,7 +187,7 @@ class ShadowResults(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Split(msgspec.Struct, kw_only=True, frozen=True):
-    """Whether units came to the variants as their weights say.
+    """Whether the split between variants matches their weights.
 
     state: `wrong`: sample-ratio mismatch; do not trust any result.
     sequential_p: A p-value that is valid at every look.
@@ -207,7 +207,7 @@ class GuardrailResults(msgspec.Struct, kw_only=True, frozen=True):
     max: The mean must not be above this.
     max_regression: How much worse than the control the mean may be.
     variant: The variant.
-    state: `open`: neither broken nor kept is shown yet.
+    state: `open`: not yet shown to be kept or broken.
     why: The state in words.
     held: Whether the variant's traffic is stopped.
     low: Lower end of the confidence sequence. Null before there is one.
@@ -299,14 +299,14 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     share: Share of the units that takes part.
     mode: `fixed` weights, or `champion`.
     alpha: Probability of reporting a difference where there is none.
-    min_units: Units of each variant before anything is said.
+    min_units: Units of each variant before there is a conclusion.
     estimator: How means are estimated.
     seeded_at_event: The event up to which the variants' policies learned at the start.
     mixed_units: Units that had more than one variant.
     uncounted_decisions: Decisions that count for no variant, such as overridden units'.
     variants: Each served variant, the control first.
     shadows: Each shadow.
-    split: Whether units came as the weights say.
+    split: Whether the split matches the weights.
     guardrails: Each guardrail of each variant.
     ramp: The present step of the ramp.
     cost: What the variants save.

@@ -25,8 +25,8 @@ class DecisionText(msgspec.Struct, kw_only=True, frozen=True):
     topic: Its topic of the last `topics()`; None without one, and to a tenant's key.
     question: What was asked.
     answer: What was answered; None if it is not kept, or not a text.
-    redacted: Places that a rule took something out of.
-    cut: Whether more was said than is kept.
+    redacted: Number of redacted places.
+    cut: Whether the text was longer than what is kept.
     until: When it is deleted, UTC seconds.
     neighbours: Those whose question is kept; none to a key that is limited to a tenant.
     """
@@ -64,10 +64,10 @@ class TopicRow(msgspec.Struct, kw_only=True, frozen=True):
     """One cluster of questions.
 
     topic: Its number, from 0.
-    words: The most telling ones first; none if no word was used by enough people.
+    words: The most characteristic ones first; none if no word was used by enough people.
     questions: Questions that it was made of.
     units: Units that asked them, as far as a unit was named.
-    arms: Those that were asked, by number of decisions.
+    arms: The requested ones, by number of decisions.
     """
 
     topic: int
@@ -78,7 +78,7 @@ class TopicRow(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class TopicOf(msgspec.Struct, kw_only=True, frozen=True):
-    """Of which topic a decision is.
+    """The topic of a decision.
 
     decision_id: Its id.
     topic: Number of the topic.

@@ -17,6 +17,7 @@ import numpy as np
 import policies
 import store
 from bandit_service import logs
+from bandit_service.app import moving
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -163,8 +164,10 @@ async def running_router(
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
-        link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
+        if shared is not None:
+            await moving.finish(log, snapshots, settings, progress)
+        link = None if shared is None else await open_link(shared, log, settings, progress)
         if shared is not None:
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
@@ -478,7 +481,7 @@ async def reconcile(
         if world.policy.key != key:
             await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
-        maintenance.change_policy(wanted, source)
+        maintenance.training.change_policy(wanted, source)
 
 
 def _leveled(level: str) -> Follow:

@@ -78,8 +78,10 @@ class Reloading:
         waiting = _waiting(self._started, fresh)
         if refused := exposure(dataclasses.replace(fresh, server=now.server)):
             raise BadSettings([refused])
-        if fresh.policy != now.policy and serving.wanted is not None:
-            raise Conflict(f"policy.name: {serving.wanted.name!r} is being folded; try again then")
+        if fresh.policy != now.policy and serving.training.wanted is not None:
+            raise Conflict(
+                f"policy.name: {serving.training.wanted.name!r} is being trained; try again later"
+            )
         wanted = dataclasses.replace(now, arms=fresh.arms, policy=fresh.policy)
         arms = arms_then(self._router.world, wanted)
         rules = experiment_rules(fresh.experiment_rules)

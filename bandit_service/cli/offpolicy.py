@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric",
         default="reward",
         metavar="NAME",
-        help=f"what is estimated: {', '.join(METRICS)}, or a metric of your own that came with "
-        "rewards (default: %(default)s)",
+        help=f"the metric to estimate: {', '.join(METRICS)}, or a metric of your own that came "
+        "with rewards (default: %(default)s)",
     )
     add(
         "--clip",

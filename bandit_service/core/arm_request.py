@@ -31,10 +31,10 @@ _MOST_BYTES, _DEPTH = 16_384, 16
 
 
 class ArmRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Parts of every request to an arm, in the place of the client's; null leaves the client's."""
+    """Parts of every request to an arm; they replace the client's, null keeps the client's."""
 
     reasoning_effort: Annotated[
-        str | None, doc("How much the model is to reason.", "high", enum=EFFORTS)
+        str | None, doc("How much the model should reason.", "high", enum=EFFORTS)
     ] = None
     thinking_budget: Annotated[
         int | None,
@@ -58,11 +58,11 @@ class ArmRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         float | None, doc("Temperature of the answer.", 0.2, minimum=0, maximum=2)
     ] = None
     service_tier: Annotated[
-        str | None, doc("How the provider is to treat the call.", "flex", maxLength=64)
+        str | None, doc("How the provider should treat the call.", "flex", maxLength=64)
     ] = None
     extra_body: Annotated[
         dict[str, Any],
-        doc("Further fields of the request, in the provider's words.", {"top_k": 20}),
+        doc("Further fields of the request, under the provider's names.", {"top_k": 20}),
     ] = {}
 
 
@@ -79,7 +79,7 @@ def check_request(request: ArmRequest) -> None:
         if own := _OWN.get(name):
             raise ValueError(f"extra_body.{name}: set `{own}` beside extra_body instead")
         if name in _OF_THE_REQUEST:
-            raise ValueError(f"extra_body.{name}: is the client's to say")
+            raise ValueError(f"extra_body.{name}: only the client may set it")
     if not _plain(request.extra_body, _DEPTH):
         raise ValueError(
             f"extra_body: must be made of texts, finite numbers, true, false, lists and tables, "

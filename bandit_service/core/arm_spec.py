@@ -55,7 +55,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model that may be chosen, as it is configured.
+    """One model that can be chosen, as it is configured.
 
     The log has it, so its bounds are stated here and checked when an arm is configured.
     """
@@ -160,7 +160,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ""
     request: Annotated[
         ArmRequest,
-        doc("Parts of every request to it, in the place of the client's.", {"temperature": 0.2}),
+        doc("Parts of every request to it; they replace the client's.", {"temperature": 0.2}),
     ] = NOTHING
     kind: Annotated[
         str,
@@ -186,7 +186,7 @@ class ArmSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     deployments: Annotated[
         tuple[Deployment, ...],
         doc(
-            "Upstreams that serve the same model, in the place of `upstream`.",
+            "Upstreams that serve the same model, instead of `upstream`.",
             [{"upstream": "azure-eu"}, {"upstream": "azure-us"}],
             maxItems=16,
         ),

@@ -36,7 +36,7 @@ class Belief(msgspec.Struct, kw_only=True):
 
 
 class WeighedArm(msgspec.Struct, kw_only=True):
-    """An arm that could be drawn: its chance, its score, and what is expected of it."""
+    """An arm that could be drawn: its probability, its score, and what is expected of it."""
 
     id: Annotated[str, doc("The arm.", "gpt-5-mini")]
     propensity: Annotated[float, doc("Its probability.", 0.92)]
@@ -47,7 +47,10 @@ class WeighedArm(msgspec.Struct, kw_only=True):
     ] = UNSET
     cost: Annotated[
         float | UnsetType,
-        doc("Cost / willingness_to_pay, in quality; a switch counts by turns to come.", 0.08),
+        doc(
+            "Cost / willingness_to_pay, in quality; a switch is spread over the later turns.",
+            0.08,
+        ),
     ] = UNSET
     switch_usd: Annotated[
         float | UnsetType,

@@ -153,7 +153,7 @@ def _parts(token: str) -> tuple[bytes, ...]:
             raw = b""
     # one token has one spelling, so that what is counted by token cannot be counted anew
     if len(raw) != _SIZE or raw[0] != _VERSION or _spelled(raw) != token:
-        raise Refused("token: is no feedback token", param="token")
+        raise Refused("token: not a valid feedback token", param="token")
     found, at = [], 0
     for length in (*_LENGTHS, _MAC):
         found.append(raw[at : at + length])

@@ -46,7 +46,7 @@ class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         float,
         doc("The greatest value of a number.", 1.0, minimum=-MOST_VALUE, maximum=MOST_VALUE),
     ] = 1.0
-    lower_is_better: Annotated[bool, doc("Whether less of it is wanted.", False)] = False
+    lower_is_better: Annotated[bool, doc("Whether a lower value is better.", False)] = False
     scope: Annotated[
         str, doc("What one value is of: a decision or a session.", enum=METRIC_SCOPES)
     ] = "decision"

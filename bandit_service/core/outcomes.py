@@ -330,7 +330,7 @@ def decision_voted(
     graded = "reward" if "reward" in pending.signals else "quality"
     own = graded in pending.signals and pending.own
     if before is None and own:
-        raise Conflict(f"vote: {graded} was already reported for this answer, by other means")
+        raise Conflict(f"vote: {graded} was already reported for this answer from another source")
     if vote is None:
         return None if before is None else _revoked(pending, decision_id, rule, ts, VOTE)
     quality = None if named.weighs((VOTE,)) else vote

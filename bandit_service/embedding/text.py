@@ -36,7 +36,7 @@ def text_of_messages(messages: Sequence[Mapping[str, Any]]) -> str:
         if role == "user" and text.strip():
             turns.append(text)
     if not turns:
-        raise ValueError("there is no text in a turn of role user")
+        raise ValueError("no turn of role user has a text")
     return "\n".join(reversed(turns))
 
 

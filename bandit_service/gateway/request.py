@@ -224,7 +224,9 @@ def of_completion(
         prompt = "\n".join(prompt)
     if _is_tokens(prompt):  # of one model's own vocabulary
         if is_auto(model_of(body), routes):
-            raise Refused("prompt: tokens are of one model; name an arm", param="prompt")
+            raise Refused(
+                "prompt: token ids belong to one model's tokenizer; name an arm", param="prompt"
+            )
         prompt = "a prompt of tokens"
     if not isinstance(prompt, str) or not prompt.strip():
         raise Refused("prompt: must be text, or a list of texts", param="prompt")

@@ -59,7 +59,7 @@ def configured(
 
 
 def _unsayable(error: Exception) -> Refused:
-    return Refused(f"the request cannot be put in this provider's words ({type(error).__name__})")
+    return Refused(f"the request cannot be translated for this provider ({type(error).__name__})")
 
 
 def heard_of(front: Front, own: dict[str, Any]) -> Heard:

@@ -147,7 +147,9 @@ async def list_policies(request: web.Request) -> web.Response:
 async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: train another policy on the past; it serves when that is done."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
-    request.app[KEEPER].change_policy(settings.PolicySettings(asked.name, asked.parameters))
+    request.app[KEEPER].training.change_policy(
+        settings.PolicySettings(asked.name, asked.parameters)
+    )
     return reply(policies_of(request), 202)
 
 
@@ -183,9 +185,9 @@ def policies_of(request: web.Request) -> Policies:
     told = world.calibrations.known() if of_all else {}
     serving = world.learners[world.serving]
     folding: Folding | UnsetType = UNSET
-    if of_all and keeper.wanted is not None and keeper.progress is not None:
-        done, total = keeper.progress
-        folding = Folding(name=keeper.wanted.name, events=done, of=total)
+    if of_all and keeper.training.wanted is not None and keeper.training.progress is not None:
+        done, total = keeper.training.progress
+        folding = Folding(name=keeper.training.wanted.name, events=done, of=total)
     return Policies(
         calibration={name: calibrated(one) for name, one in told.items()},
         policies=[*policies.names(), *policies.river_names()],

@@ -38,7 +38,7 @@ async def put_configuration(request: web.Request) -> web.Response:
     """PUT /v1/configuration: other sections in the place of those in force, all or none."""
     raw = wire.decode_request(await body_of(request))
     if isinstance(raw, dict) and KEYS in raw:
-        raise Refused("keys: are made and revoked one by one, by /v1/keys", param=KEYS)
+        raise Refused("keys: cannot be set here; use /v1/keys, one key at a time", param=KEYS)
     asked = wire.convert(raw, wire.ConfigurationRequest)
     given = {name: getattr(asked, name) for name in SECTIONS if name != KEYS}
     given = {name: each for name, each in given.items() if each is not None}

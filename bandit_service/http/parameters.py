@@ -20,6 +20,7 @@ DECISION = _named("id", "The id of the decision.", "0192f1b6-7c1e-7aaa-9c1e-5f0d
 EXPERIMENT = _named("id", "The id of the experiment.", "cheaper-models")
 MODEL = _named("id", "The id of the model.", "auto")
 POLICY = _named("name", "The name of the policy.", "metallm")
+POOL_NAME = _named("name", "The name of the pool.", "acme")
 UNIT = _named("unit", "The unit that is erased.", "user-17")
 TOKEN = _named("token", "As the answer's x-feedback-token.",
                "AdO2x3QAaSzfwAGS8bZ8Hnqqnb5fDWsaLD1eXmJcGq8v0pQyB2kQ6VtbXv9qkgqS1bU")  # fmt: skip
@@ -28,25 +29,25 @@ WHY = Parameter("why", "query", _STRING | {"maxLength": 1_000},
                 "The reason, recorded in the log.", "no longer needed")  # fmt: skip
 API_KEY = _named("id", "The id of the key.", "app")
 IF_MATCH = Parameter("If-Match", "header", _STRING,
-                     "The revision that is changed, as its ETag has it; * for whatever is there.",
+                     "The revision that you change, as its ETag; * for any.",
                      '"7"')  # fmt: skip
 TIMEOUT = Parameter(
     "X-Request-Timeout", "header", {"type": "number", "minimum": 0.001, "maximum": 3600},
-    "Seconds after which the answer is of no use.", 2,
+    "Time limit for the decision, in seconds.", 2,
 )  # fmt: skip
 KEY = Parameter("Idempotency-Key", "header", _STRING | {"maxLength": 256},
                 "A resend of the same body with the same key gets the same decision.",
                 "4f0c6d1e")  # fmt: skip
 POOL = Parameter("x-bandit-pool", "header", _STRING,
-                 "The pool that is asked, for keys without a tenant.", "main")  # fmt: skip
+                 "The pool to call, for keys without a tenant.", "main")  # fmt: skip
 AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip
 LEARNED = Parameter(
     "x-bandit-after", "header", {"type": "integer", "minimum": 0},
-    "Wait until this replica has learned up to here; an answer's x-bandit-offset.", 12_043,
+    "Wait until this replica has applied this offset: an answer's x-bandit-offset.", 12_043,
 )  # fmt: skip
 LIMIT = Parameter("limit", "query", {"type": "integer", "minimum": 1},
-                  "Most events of one answer.", 500)  # fmt: skip
+                  "Maximum number of events in one answer.", 500)  # fmt: skip
 TAG = Parameter("tag", "query", {"type": "array", "items": {"type": "string"}},
                 "Only decisions with this tag; of several, with all of them.",
                 ["checkout"])  # fmt: skip
@@ -59,22 +60,24 @@ OF_ROUTE = Parameter(
     "support-bot",
 )
 BEFORE = Parameter("before", "query", _STRING | {"format": "uuid"},
-                   "Only decisions older than this one, which may be forgotten.",
+                   "Only decisions older than this one, which may have expired.",
                    "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d")  # fmt: skip
 PER = Parameter("per", "query", _STRING | {"enum": list(PERIODS)},
-                "The length of a period; `day` if left out.", "day")  # fmt: skip
+                "The length of a period; default: `day`.", "day")  # fmt: skip
 BY = Parameter("by", "query", _STRING | {"enum": list(GROUPS_BY)},
-               "What is told apart; `arm` if left out.", "arm")  # fmt: skip
+               "What to group by; default: `arm`.", "arm")  # fmt: skip
 SINCE = Parameter(
     "since", "query", {"type": "number", "minimum": 0},
-    "Decisions from here on, UTC seconds; if left out, 48 hours, 31 days, 13 weeks or 12 months "
-    "before `until`.", 1730419200,
+    "Only decisions from this time on, UTC seconds; default: 48 hours, 31 days, 13 weeks or 12 "
+    "months before `until`.", 1730419200,
 )  # fmt: skip
 UNTIL = Parameter("until", "query", {"type": "number", "minimum": 0},
-                  "Decisions before here, UTC seconds; now if left out.", 1732924800)  # fmt: skip
+                  "Only decisions before this time, UTC seconds; default: now.",
+                  1732924800)  # fmt: skip
 GROUPS = Parameter(
     "groups", "query", {"type": "integer", "minimum": 1, "maximum": 100},
-    "So many groups are told apart, those that spent the most; 20 if left out.", 20,
+    "Show this many groups, those with the highest spend; default: 20.", 20,
 )  # fmt: skip
 MOST_DECISIONS = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500},
-                           "Most decisions of one answer; 50 if left out.", 50)  # fmt: skip
+                           "Maximum number of decisions in one answer; default: 50.",
+                           50)  # fmt: skip

@@ -45,7 +45,7 @@ Space: TypeAlias = Mapping[str, Sequence[Any] | Range]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class TuningWorld:
     """How candidates are run; `seeds` runs each, with seeds 0 … seeds − 1."""
 
     seeds: int = 3
@@ -57,7 +57,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class TuningTrial:
     """One set of parameters on one part, means over its runs.
 
     rewards: the mean reward of each seed. cost: USD per query. outcomes: shown, in all runs.
@@ -87,12 +87,12 @@ class Tuning:
     policy: str
     validation: int
     test: int
-    trials: tuple[Trial, ...]
-    default: Trial
-    chosen: Trial
+    trials: tuple[TuningTrial, ...]
+    default: TuningTrial
+    chosen: TuningTrial
     gain: Interval
-    test_default: Trial
-    test_chosen: Trial
+    test_default: TuningTrial
+    test_chosen: TuningTrial
     test_gain: Interval
     warnings: tuple[str, ...]
 
@@ -209,8 +209,8 @@ def tune(
     data: Labelled,
     policy: str,
     search: Search,
-    world: World,
-    watch: Callable[[Trial, bool], None] | None = None,
+    world: TuningWorld,
+    watch: Callable[[TuningTrial, bool], None] | None = None,
 ) -> Tuning:
     """The best of the search's candidates; the defaults are always among them.
 
@@ -268,7 +268,9 @@ def toml_of(policy: str, parameters: Parameters) -> str:
 
 
 class _Runner:
-    def __init__(self, world: World, watch: Callable[[Trial, bool], None] | None) -> None:
+    def __init__(
+        self, world: TuningWorld, watch: Callable[[TuningTrial, bool], None] | None
+    ) -> None:
         self._world, self._watch = world, watch
         self._recalls: dict[int, Recall] = {}
 
@@ -278,7 +280,7 @@ class _Runner:
 
     def __call__(
         self, data: Labelled, policy: str, parameters: Parameters, *, on_validation: bool
-    ) -> Trial:
+    ) -> TuningTrial:
         world = self._world
         rewards, quality, cost, outcomes = [], 0.0, 0.0, 0
         for seed in range(world.seeds):
@@ -297,7 +299,7 @@ class _Runner:
             quality += float(run.track.quality.mean()) / world.seeds
             cost += float(run.track.cost.mean()) / world.seeds
             outcomes += run.outcomes
-        trial = Trial(dict(parameters), tuple(rewards), quality, cost, outcomes)
+        trial = TuningTrial(dict(parameters), tuple(rewards), quality, cost, outcomes)
         if self._watch is not None:
             self._watch(trial, on_validation)
         return trial
@@ -318,7 +320,7 @@ def _parameters(policy: Policy[Any]) -> dict[str, Any]:
     return dataclasses.asdict(policy)  # type: ignore[call-overload, no-any-return]
 
 
-def _gain(chosen: Trial, default: Trial) -> Interval:
+def _gain(chosen: TuningTrial, default: TuningTrial) -> Interval:
     pairs = zip(chosen.rewards, default.rewards, strict=True)
     return interval(one - other for one, other in pairs)
 

@@ -93,7 +93,7 @@ def _untried(decisions: Sequence[Decided]) -> set[ArmId]:
 def unchosen(spec: ArmSpec) -> str:
     """Why no policy chooses an arm; "" if one may."""
     if is_named_only(spec):
-        return "Not routed: it answers only who names it."
+        return "Not routed: only requests that name it get it."
     return "" if is_routed(spec) else f"Of kind {spec.kind}: no request for chat gets it."
 
 

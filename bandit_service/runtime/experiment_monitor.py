@@ -144,7 +144,7 @@ class Background:
             for one in owned
         ]
         pairs = list(zip(owned, wanted, strict=True))
-        upto, states = await self._maintenance.seeds(
+        upto, states = await self._maintenance.training.seeds(
             [each for one, each in pairs if one.begin == "snapshot"], spec.route
         )
         remaining = iter(states)
@@ -175,7 +175,7 @@ class Background:
     def _while_starting(self, id: str, event: ev.AnyEvent) -> ev.AnyEvent:
         _, trial = find(self._writer, id)
         if trial.status != "starting" or not self._writer.membership.keeps:
-            raise Conflict(f"id: {id!r} is {trial.status} and starts no more")
+            raise Conflict(f"id: {id!r} is {trial.status} and cannot be started")
         return event
 
     async def _started(self, id: str, status: str, why: str) -> None:

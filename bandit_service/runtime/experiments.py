@@ -18,7 +18,7 @@ from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
 from bandit_service.core.experiments.records import ExperimentRecords
-from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, label_of
+from bandit_service.core.experiments.spec import Experiment, Rules, is_holdout, label_of
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
@@ -76,7 +76,7 @@ class Experiments:
         return {
             id: spec
             for id, spec in self.records.specs.items()
-            if id != HOLDOUT and self.records.trials[id].status != "stopped"
+            if not is_holdout(id) and self.records.trials[id].status != "stopped"
         }
 
     def check(
@@ -101,7 +101,7 @@ class Experiments:
             trial = self.records.trials[spec.id]
             checks.check_change(before, spec, trial.status, trial.traffic())
             checks.check_floor(spec, None if trial.status == "draft" else before)
-        elif len((self.records.specs.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
+        elif sum(not is_holdout(id) for id in {*self.records.specs, *others, spec.id}) > MOST:
             raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
         else:
             checks.check_floor(spec, None)
@@ -209,15 +209,15 @@ class Experiments:
             wanted = self._policy_of(spec, kept) if ship else self._maintenance.serving
             if wanted != self._maintenance.serving:
                 self._writer.membership.check_read_by_all(ev.PolicyAnnounced)
-                if self._maintenance.wanted is not None:
-                    name = self._maintenance.wanted.name
-                    raise Conflict(f"ship: {name!r} is being folded; wait until it serves")
+                if self._maintenance.training.wanted is not None:
+                    name = self._maintenance.training.wanted.name
+                    raise Conflict(f"ship: {name!r} is being trained; wait until it serves")
             may = ("running", "paused", "starting")
             return self._moved(id, "stopped", may, by, why, winner=kept)
 
         await self._writer.submit(prepare, key=KEY)
         if wanted != self._maintenance.serving:
-            self._maintenance.change_policy(wanted)
+            self._maintenance.training.change_policy(wanted)
         return kept
 
     async def delete(self, id: str, by: str, why: str) -> None:
@@ -254,11 +254,10 @@ class Experiments:
     # --- inside ---------------------------------------------------------------------------
 
     def _own(self, id: str) -> tuple[Experiment, Trial]:
-        if id == HOLDOUT:
-            raise Refused(
-                f"id: {HOLDOUT!r} is the global hold-out; PUT /v1/experiment-rules changes it",
-                param="id",
-            )
+        if is_holdout(id):
+            route = id.partition(":")[2]
+            where = f"holdout_share of the route {route!r}" if route else "PUT /v1/experiment-rules"
+            raise Refused(f"id: {id!r} is a hold-out; {where} changes it", param="id")
         return self.find(id)
 
     def _offered(self, route: str) -> set[str]:
@@ -285,7 +284,7 @@ class Experiments:
             raise Refused(f"release: {key!r} is not held", param="release")
         wait = until - self._writer.now()
         if wait > 0.0:
-            raise Conflict(f"release: {key!r} cools down for another {wait:.0f} s", param="release")
+            raise Conflict(f"release: {key!r} is cooling down; {wait:.0f} s left", param="release")
 
     def _changed(
         self, spec: Experiment, status: str, by: str, why: str, **more: Any

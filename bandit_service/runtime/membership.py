@@ -8,7 +8,7 @@ from bandit_service.core import events as ev
 from store import Offset, Replica
 
 
-class Membership:
+class LogMembership:
     """Of the only process: it is the keeper, and there is nobody to agree with."""
 
     @property

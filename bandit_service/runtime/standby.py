@@ -150,7 +150,7 @@ class StandbyPolicies:
         awaited = self._writer.world.learners.awaited
         awaited.add(wanted.name)
         try:
-            return await self._maintenance.folded(wanted)
+            return await self._maintenance.training.folded(wanted)
         finally:
             awaited.discard(wanted.name)
 

@@ -32,7 +32,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Backlog, Booked
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
-from bandit_service.runtime.membership import Membership
+from bandit_service.runtime.membership import LogMembership
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.runtime.turn import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.telemetry.telemetry import Telemetry
@@ -72,7 +72,7 @@ class Writer:
         self.world = world
         self.log = log
         self._embeddings = embeddings
-        self.membership = Membership()
+        self.membership = LogMembership()
         self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)

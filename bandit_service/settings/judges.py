@@ -67,10 +67,10 @@ def check_judge(spec: JudgeSpec) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
     check_stated(spec)
     if bool(spec.pattern) != (spec.kind == "regex"):
-        raise ValueError("pattern: is needed by the kind regex, and by no other")
+        raise ValueError("pattern: required for the kind regex, and not allowed for others")
     if bool(spec.arm) != (spec.kind == "llm"):
-        raise ValueError("arm: is needed by the kind llm, and by no other")
+        raise ValueError("arm: required for the kind llm, and not allowed for others")
     try:
         re.compile(spec.pattern)
     except re.error as error:
-        raise ValueError(f"pattern: is no regular expression: {error}") from None
+        raise ValueError(f"pattern: not a regular expression: {error}") from None

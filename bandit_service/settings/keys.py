@@ -58,7 +58,7 @@ def check_key(key: ApiKey) -> None:
     """ValueError "field: what was wrong, what is allowed"."""
     check_stated(key)
     if key.id in AUTHORS:
-        raise ValueError(f"id: {key.id!r} is how the log names the service itself; take another")
+        raise ValueError(f"id: {key.id!r} is reserved for the service itself; choose another")
     for name, given in (("hash", key.hash), ("old_hash", key.old_hash)):
         if (name == "hash" or given) and not _is_hash(given):
             raise ValueError(f"{name}: must be 64 hex digits; `bandit-service keys new` makes one")

@@ -71,8 +71,10 @@ def _check(table: MetricTable) -> None:
     if not table.low < table.high:
         raise ValueError(f"low: must be below high, got {table.low:g} and {table.high:g}")
     if table.name == VOTE and (table.kind, table.scope) != ("boolean", "decision"):
-        raise ValueError("kind: the metric vote is of users' votes: a boolean of a decision")
+        raise ValueError(
+            "kind: the metric vote has users' votes, so it must be a boolean of a decision"
+        )
     if table.name == VOTE and table.lower_is_better:
         raise ValueError("lower_is_better: the metric vote is 1 for up, which is better")
     if table.feedback and table.scope == "session":
-        raise ValueError("feedback: a token is of one decision, and this metric of a session")
+        raise ValueError("feedback: a token belongs to one decision, but this metric to a session")

@@ -162,13 +162,13 @@ class RewardSettings:
     ttl_s: float = setting(86_400.0, "how long a decision can be rewarded", low=1)
     session_credit: str = setting(
         "equal",
-        "how a reward for a session is credited to its decisions: to all of them, to the last one, "
-        "or to earlier ones the less (docs/rewards.md)",
+        "how a reward for a session is credited to its decisions: to all alike, to the last one, "
+        "or less to earlier ones (docs/rewards.md)",
         choices=CREDITS,
     )
     session_discount: float = setting(
         0.9,
-        "of discounted: the weight of a decision, as a share of the next one's",
+        "for discounted: the weight of a decision, as a share of the next one's",
         low=0.01,
         high=1,
     )
@@ -196,24 +196,24 @@ class ImplicitSettings:
 
     retry: float = setting(
         0.0,
-        "weight of asking the same again after an answer that did not come whole; 0 is off",
+        "weight of the signal: the same request again after an incomplete answer; 0 turns it off",
         low=0,
         high=100,
     )
     regenerate: float = setting(
         0.0,
-        "weight of asking the same again after a whole answer; 0 is off",
+        "weight of the signal: the same request again after a complete answer; 0 turns it off",
         low=0,
         high=100,
     )
     edit: float = setting(
         0.0,
-        "weight of asking something else in the place of the last question; 0 is off",
+        "weight of the signal: the last question replaced by another one; 0 turns it off",
         low=0,
         high=100,
     )
     window_s: float = setting(
-        300.0, "how long after a request the next one is taken for one of these", low=1, high=86_400
+        300.0, "how long after a request the next one can be such a signal", low=1, high=86_400
     )
 
 
@@ -223,15 +223,15 @@ class FeedbackSettings:
 
     ttl_s: float = setting(
         86_400.0,
-        "how long a feedback token is good; 0 makes none, and its paths answer 404",
+        "how long a feedback token is valid; 0 turns tokens off, and their paths answer 404",
         low=0,
         high=31_536_000,
     )
     secret_env: str = setting(
         "",
         "environment variable with the secrets that sign tokens, of at least 32 characters each, "
-        "separated by spaces: the first one signs, the others are still good; empty: the file "
-        "feedback.secret in data_dir, which is made",
+        "separated by spaces: the first one signs, the others are still valid; empty: the "
+        "service creates the file feedback.secret in data_dir",
     )
     rate_per_s: float = setting(
         50.0, "maximum votes per second of all tokens together; beyond it 429", low=0.1, high=1e5
@@ -244,38 +244,38 @@ class TextsSettings:
 
     keep: str = setting(
         OFF,
-        "what is kept, encrypted, for whoever may read it: nothing, questions, or both questions "
-        "and answers; off deletes at the start what was kept",
+        "which texts are kept, encrypted: none, questions, or both questions and answers; off "
+        "deletes all kept texts at startup",
         choices=(OFF, QUESTIONS, BOTH),
     )
     key_env: str = setting(
         "",
-        "environment variable with the keys that encrypt them, each 32 bytes in base64, separated "
-        "by spaces: the first one encrypts, all decrypt",
+        "environment variable with the keys that encrypt texts, each 32 bytes in base64, "
+        "separated by spaces: the first one encrypts, all decrypt",
     )
     key_file: str = setting(
-        "", "file with the same, relative to the configuration's, in place of key_env"
+        "", "file with these keys, relative to the configuration file, instead of key_env"
     )
     ttl_s: float = setting(
         604_800.0, "how long after its decision a text is kept", low=60, high=31_536_000
     )
     max_rows: int = setting(
-        100_000, "of how many decisions texts are kept, the newest", low=1, high=10_000_000
+        100_000, "keep the texts of this many newest decisions", low=1, high=10_000_000
     )
     max_chars: int = setting(
-        8_000, "characters of a question or an answer that are kept", low=1, high=100_000
+        8_000, "maximum length of a kept question or answer, in characters", low=1, high=100_000
     )
     redact: tuple[str, ...] = setting(
         tuple(RULES),
-        f"what is taken out of a text before it is kept, some of {', '.join(RULES)}",
+        f"what is removed from a text before it is kept: any of {', '.join(RULES)}",
     )
     patterns: tuple[str, ...] = setting(
-        (), "regular expressions of what else is taken out, at most 32"
+        (), "regular expressions for anything else to remove, at most 32"
     )
     redact_s: float = setting(
         1.0,
-        "maximum CPU seconds to take these out of one question with its answer; if it takes more, "
-        "they are not kept",
+        "maximum CPU seconds to redact one question with its answer; if it takes longer, neither "
+        "is kept",
         low=0.01,
         high=60,
     )
@@ -294,8 +294,8 @@ class LogSettings:
 
     engine: str = setting(
         DEFAULT,
-        "what orders and keeps the log: a file of one process, or a PostgreSQL or a NATS JetStream "
-        "that several processes share (docs/scale.md)",
+        "where the log is: in a file of one process, or in PostgreSQL or NATS JetStream, which "
+        "several processes share (docs/scale.md)",
         choices=(*ENGINES, "postgres", "jetstream"),
     )
     path: str = setting(
@@ -327,10 +327,9 @@ class LogSettings:
     )
     dsn_env: str = setting(
         "",
-        "environment variable that holds the address of what several processes share, "
-        "postgresql:// or nats://",
+        "environment variable with the address of the shared log, postgresql:// or nats://",
     )
-    dsn_file: str = setting("", "file that holds it, relative to the configuration file")
+    dsn_file: str = setting("", "file with that address, relative to the configuration file")
     name: str = setting(
         "main", "name of the log in the database; all replicas of one service share it"
     )
@@ -445,14 +444,14 @@ class GatewaySettings:
     attempts: int = setting(3, "maximum number of arms tried for one request", low=1, high=20)
     max_calls: int = setting(
         20,
-        "maximum number of calls of providers for one request, over all arms and deployments",
+        "maximum number of provider calls for one request, over all arms and deployments",
         low=1,
         high=1000,
     )
     request_s: float = setting(
         600.0,
-        "how long all of these calls of a request may take; the one that is under way then is cut "
-        "off",
+        "time limit for all provider calls of one request together; a call that still runs then is "
+        "cut off",
         low=0.1,
         high=86_400,
     )
@@ -466,7 +465,7 @@ class GatewaySettings:
         choices=("total", "first_token", "per_token"),
     )
     sticky: bool = setting(
-        True, "count what a switch costs, so that a conversation keeps its arm while that pays"
+        True, "include the cost of a switch, so that a conversation keeps its arm while that pays"
     )
     sticky_s: float = setting(
         3600.0, "a conversation without a request for this long starts over", low=1, high=86_400
@@ -536,7 +535,7 @@ class MonitoringSettings:
     """What the metrics are told."""
 
     baseline_arm: str = setting(
-        "", "arm that savings are compared with; empty: the dearest by list price"
+        "", "arm that savings are compared with; empty: the most expensive one by list price"
     )
     max_listeners: int = setting(
         32,

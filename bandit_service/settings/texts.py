@@ -99,5 +99,5 @@ def redaction_mistakes(values: Mapping[str, Any]) -> list[str]:
             if re.compile(pattern).match(""):
                 wrong.append(f"texts.patterns[{i}]: matches the empty text")
         except re.error as error:
-            wrong.append(f"texts.patterns[{i}]: is no regular expression: {error}")
+            wrong.append(f"texts.patterns[{i}]: not a regular expression: {error}")
     return wrong

@@ -1,25 +1,25 @@
 """Every metric of the service, as an attribute of `Metrics`; `families/` declares them.
 
-Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, experiments by
-MOST_EXPERIMENTS (`other` beyond), everything else by the code or the configuration. Never a user's
-text or id.
+Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, routes by
+MOST_LABELLED_ROUTES, experiments by MOST_EXPERIMENTS (`other` beyond), everything else by the code
+or the configuration. Never a user's text or id.
 """
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from bandit_service.telemetry.families.configuration import Configuration
-from bandit_service.telemetry.families.experiments import Experiments
-from bandit_service.telemetry.families.learning import Learning
+from bandit_service.telemetry.families.configuration import ConfigurationFamily
+from bandit_service.telemetry.families.experiments import ExperimentFamily
+from bandit_service.telemetry.families.learning import LearningFamily
 from bandit_service.telemetry.families.make import Maker
-from bandit_service.telemetry.families.money import Money
-from bandit_service.telemetry.families.process import Process
-from bandit_service.telemetry.families.requests import Requests
-from bandit_service.telemetry.families.upstreams import Upstreams
+from bandit_service.telemetry.families.money import MoneyFamily
+from bandit_service.telemetry.families.process import ProcessFamily
+from bandit_service.telemetry.families.requests import RequestFamily
+from bandit_service.telemetry.families.upstreams import UpstreamFamily
 
-MOST_ARMS = 50
-"""Arms with a label of their own."""
+MOST_ARMS, MOST_LABELLED_ROUTES = 50, 40
+"""Arms, and routes, with a label of their own."""
 
 MOST_ESTIMATED = 15
 """How many arms have estimates in addition to their mean reward: those with the most recent
@@ -37,17 +37,25 @@ MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
 OTHER = "other"
 
 
-class Metrics(Requests, Process, Learning, Money, Upstreams, Configuration, Experiments):
+class Metrics(
+    RequestFamily,
+    ProcessFamily,
+    LearningFamily,
+    MoneyFamily,
+    UpstreamFamily,
+    ConfigurationFamily,
+    ExperimentFamily,
+):
     """Every metric once, all made in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         make = Maker(registry)
         self.registry = registry
         self.declared = make.declared
-        Requests.__init__(self, make)
-        Process.__init__(self, make)
-        Learning.__init__(self, make)
-        Money.__init__(self, make)
-        Upstreams.__init__(self, make)
-        Configuration.__init__(self, make)
-        Experiments.__init__(self, make)
+        RequestFamily.__init__(self, make)
+        ProcessFamily.__init__(self, make)
+        LearningFamily.__init__(self, make)
+        MoneyFamily.__init__(self, make)
+        UpstreamFamily.__init__(self, make)
+        ConfigurationFamily.__init__(self, make)
+        ExperimentFamily.__init__(self, make)

@@ -26,13 +26,13 @@ export function sectionsPanel(now, then) {
     try {
       entries = JSON.parse(text.value);
     } catch (error) {
-      say(told, `This is no JSON: ${error.message}`);
+      say(told, `Not valid JSON: ${error.message}`);
       return;
     }
     const lost = words(forget.value);
     const note = lost.length ? ` What the policies of ${lost.join(", ")} have learned may be lost.` : "";
     const send = ({ why }) => ask("PUT", "v1/configuration", { [chosen]: entries, why, forget: lost }, { "If-Match": `"${now.revision}"` });
-    if (await confirmed(`Change ${chosen}?`, `All of it is checked first; a mistake changes nothing. It holds from the next request on, also after a restart.${note}`, [WHY], send)) await then();
+    if (await confirmed(`Change ${chosen}?`, `All of it is checked first; with a mistake nothing changes. It applies from the next request, also after a restart.${note}`, [WHY], send)) await then();
   };
   fill();
   return el("div", { class: "panel", id: "sections-panel" },
@@ -41,16 +41,16 @@ export function sectionsPanel(now, then) {
     el("form", { onsubmit: apply },
       el("div", { class: "field" }, el("label", { for: "section" }, "Section"), select),
       el("div", { class: "field" }, el("label", { for: "section-text" }, "Entries, JSON"), text),
-      el("div", { class: "field" }, el("label", { for: "section-forget" }, "Routes whose learning may be lost"), forget, el("p", { class: "muted", id: "section-forget-hint" }, "Only where a route is removed, or gets another policy.")),
+      el("div", { class: "field" }, el("label", { for: "section-forget" }, "Routes whose learning may be lost"), forget, el("p", { class: "muted", id: "section-forget-hint" }, "Only if a route is removed, or gets another policy.")),
       el("div", { class: "row" }, el("button", { type: "submit" }, "Apply"), el("button", { type: "button", class: "quiet", onclick: then }, "Read it again")), told),
     historyList(now, then));
 }
 
 function historyList({ revision, history }, then) {
-  if (!history.length) return el("p", { class: "muted" }, "Nothing was changed beside the file.");
+  if (!history.length) return el("p", { class: "muted" }, "Nothing was changed at run time.");
   const back = async (to) => {
     const send = ({ why }) => ask("POST", "v1/configuration/rollback", { to, why }, { "If-Match": `"${revision}"` });
-    if (await confirmed(`Back to revision ${to}?`, "The sections become what they were after it. Keys stay as they are. This is a change as any other.", [WHY], send)) await then();
+    if (await confirmed(`Back to revision ${to}?`, "This restores the sections of that revision, as a new revision. Keys stay as they are.", [WHY], send)) await then();
   };
   const item = (one) => {
     const { node, update } = changeRow();
@@ -70,14 +70,14 @@ export function keysPanel({ keys }, then) {
   const make = async () => {
     const fields = [
       { name: "id", label: "Name", type: "text", required: true },
-      { name: "scopes", label: "Scopes, of decide, reward, read, texts, admin", type: "text", required: true, value: "decide, reward" },
+      { name: "scopes", label: "Scopes: any of decide, reward, read, texts, admin", type: "text", required: true, value: "decide, reward" },
       { name: "tenant", label: "Only for this tenant", type: "text" }, WHY,
     ];
     const send = (given) => ask("POST", "v1/keys", { id: given.id.trim(), scopes: words(given.scopes), tenant: given.tenant.trim(), why: given.why });
     await made(await confirmed("Make an API key", "It is shown once, after this.", fields, send));
   };
   const rotate = async (key) => {
-    const fields = [{ name: "grace", label: "The key of now stays good for so many hours", type: "number", min: "0", step: "any", value: "1", required: true }, WHY];
+    const fields = [{ name: "grace", label: "Hours that the present key stays valid", type: "number", min: "0", step: "any", value: "1", required: true }, WHY];
     const send = async (given) => {
       const answer = await ask("POST", `v1/keys/${encodeURIComponent(key.id)}/rotate`, { grace_s: 3600 * Number(given.grace), why: given.why });
       await renewed(answer.key);
@@ -87,7 +87,7 @@ export function keysPanel({ keys }, then) {
   };
   const revoke = async (key) => {
     const send = ({ why }) => ask("DELETE", `v1/keys/${encodeURIComponent(key.id)}?why=${encodeURIComponent(why)}`);
-    if (await confirmed(`Revoke ${key.id}?`, "From now on whoever has it gets 401, on open streams too. A rollback does not bring it back.", [WHY], send)) await then();
+    if (await confirmed(`Revoke ${key.id}?`, "From now on requests with it get 401, on open streams too. A rollback does not restore it.", [WHY], send)) await then();
   };
   const made = async (answer) => {
     if (!answer) return;
@@ -107,7 +107,7 @@ export function keysPanel({ keys }, then) {
   return el("div", { class: "panel", id: "keys-panel" },
     el("div", { class: "row" }, el("h3", { id: "h-keys" }, "API keys"), keys.length ? el("button", { type: "button", onclick: make }, "Make a key") : null),
     shownOnce(),
-    keys.length ? table({ "aria-labelledby": "h-keys" }, heads, keys.map(row)) : el("p", { class: "muted" }, "No keys: whoever reaches this address may do nearly everything. The first key comes from the configuration file."));
+    keys.length ? table({ "aria-labelledby": "h-keys" }, heads, keys.map(row)) : el("p", { class: "muted" }, "No keys: anybody who reaches this address can do nearly everything. The first key comes from the configuration file."));
 }
 
 function shownOnce() {

@@ -85,7 +85,7 @@ async function ramp(result) {
 }
 
 async function create() {
-  const text = "Half of the units that take part get the policy that serves, half the other one. More kinds of experiments are made over the API.";
+  const text = "Half of the units that take part get the policy that serves, half the other one. Create other kinds of experiments with the API.";
   const fields = [
     { name: "id", label: "Name", type: "text", required: true, pattern: "[A-Za-z0-9_\\-]+" },
     { name: "policy", label: "The other policy", type: "text", required: true, value: "metallm" },

@@ -77,7 +77,7 @@ async function load() {
   const chosen = ["per", "by"].map((name) => byId(`history-${name}`));
   const [per, by] = chosen.map((select) => select.value);
   for (const select of chosen) select.disabled = true; // one log is added up at a time
-  say(byId("history-told"), "Adding up the log…");
+  say(byId("history-told"), "Reading the log…");
   try {
     told = await added(`v1/history?per=${per}&by=${by}`);
     say(byId("history-told"), told.uncounted ? `${count(told.uncounted)} outcomes of decisions that are no longer known are not counted.` : "");

@@ -5,7 +5,7 @@ import { count, number, signed } from "./format.js";
 
 const MEANING = {
   off: "its scores are not compared",
-  report: "its scores are taken as they are",
+  report: "its scores are not corrected",
   apply: "its scores are corrected by the curve",
 };
 

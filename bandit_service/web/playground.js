@@ -31,7 +31,7 @@ async function build() {
   const found = await names();
   const form = byId("question");
   if (!found.arms.length) {
-    form.replaceChildren(el("p", {}, "No arm has an upstream, so nobody can answer here. Give the arms an ", el("code", {}, "upstream"), " in the configuration; “Try” decides without one."));
+    form.replaceChildren(el("p", {}, "No arm has an upstream, so no model can answer here. Give the arms an ", el("code", {}, "upstream"), " in the configuration; “Try” decides without one."));
     return;
   }
   const text = el("textarea", { id: "message", rows: "4", required: true, placeholder: "Why is the sky blue?" });
@@ -70,7 +70,7 @@ async function answers(message, models, signal) {
   const whole = ended.filter((each) => each.whole);
   if (whole.length === 2) { vote.hidden = false; vote.replaceChildren(...voting(whole)); }
   if (signal.aborted) return "Stopped.";
-  return whole.length === ended.length ? "Done." : "Not every answer came whole.";
+  return whole.length === ended.length ? "Done." : "An answer is incomplete.";
 }
 
 /** One answer: `stream()` fills it, and tells whether it came whole, by which arm and decision. */

@@ -5,7 +5,7 @@ import { store } from "./store.js";
 
 function how(of) {
   if (!of.open) return "left, or was silent for too long";
-  if (of.differs) return "has another state than this one";
+  if (of.differs) return "its state differs from this one's";
   return of.behind === 0 ? "up to date" : `${of.behind.toLocaleString("en")} events behind`;
 }
 
@@ -17,7 +17,7 @@ function row() {
       say(name, `Replica ${of.slot}${of.this ? ", this one" : ""}`);
       say(says, how(of));
       const seen = of.open && of.unseen_s < 5 ? "" : `last heard of ${Math.round(of.unseen_s)} s ago`;
-      say(more, [of.roles.includes("keeper") ? "does what is done once for all" : "", seen].filter(Boolean).join("; "));
+      say(more, [of.roles.includes("keeper") ? "runs the shared background tasks" : "", seen].filter(Boolean).join("; "));
     },
   };
 }

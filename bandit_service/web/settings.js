@@ -21,10 +21,10 @@ function policyPanel({ serving, policies, folding }) {
     event.preventDefault();
     try {
       const body = { name: select.value, parameters: JSON.parse(parameters.value || "{}") };
-      const text = "It is trained on the whole log first, while the present policy goes on deciding. Then it decides, also after a restart.";
+      const text = "It is trained on the whole log first, while the present policy continues to decide. Then it decides, also after a restart.";
       if (await confirmed(`Let ${body.name} decide?`, text, [], () => ask("PUT", "v1/policy", body))) await showSettings();
     } catch (error) {
-      say(told, error instanceof SyntaxError ? "Parameters: this is no JSON object." : error.message);
+      say(told, error instanceof SyntaxError ? "Parameters: not a JSON object." : error.message);
     }
   };
   return el("div", { class: "panel", id: "policy-panel" },
@@ -34,7 +34,7 @@ function policyPanel({ serving, policies, folding }) {
     el("form", { onsubmit: change },
       el("div", { class: "pair" },
         el("div", { class: "field" }, el("label", { for: "next-policy" }, "Another policy"), select),
-        el("div", { class: "field" }, el("label", { for: "next-parameters" }, "Parameters, JSON"), parameters, el("p", { class: "muted", id: "next-parameters-hint" }, "Defaults where left out."))),
+        el("div", { class: "field" }, el("label", { for: "next-parameters" }, "Parameters, JSON"), parameters, el("p", { class: "muted", id: "next-parameters-hint" }, "Missing parameters keep their defaults."))),
       el("button", { type: "submit", disabled: Boolean(folding) }, "Train and switch"), told));
 }
 
@@ -48,7 +48,7 @@ function armFields(arm) {
     price("usd_per_mtok_out", "USD for a million answer tokens"),
     { name: "capabilities", label: "Capabilities, as vision, tools", type: "text", value: (arm?.capabilities ?? []).join(", ") },
     { name: "upstream", label: "Upstream, where the service calls it", type: "text", value: arm?.upstream ?? "" },
-    { name: "model", label: "Its name there, where it is another", type: "text", value: arm?.model ?? "" },
+    { name: "model", label: "Its name there, if it differs", type: "text", value: arm?.model ?? "" },
   ];
 }
 
@@ -69,18 +69,18 @@ const put = (id, arm) => ask("PUT", `v1/arms/${encodeURIComponent(id)}`, arm);
 
 async function edit(arm) {
   const title = arm ? `Change ${arm.id}` : "Add an arm";
-  const text = arm ? "New prices count from the next decision on. What was learned of the arm stays." : "It is offered from the next decision on.";
+  const text = arm ? "New prices apply from the next decision. What was learned about the arm stays." : "It can be chosen from the next decision.";
   const send = (given) => put(arm ? arm.id : given.id.trim(), { ...wanted(arm, given), id: arm ? arm.id : given.id.trim() });
   if (await confirmed(title, text, armFields(arm), send)) await showSettings();
 }
 
 async function retire(arm) {
   const send = () => ask("DELETE", `v1/arms/${encodeURIComponent(arm.id)}`);
-  if (await confirmed(`Retire ${arm.id}?`, "It is offered no more. What was learned of it stays, and it can come back.", [], send)) await showSettings();
+  if (await confirmed(`Retire ${arm.id}?`, "It is no longer chosen. What was learned about it stays, and you can offer it again.", [], send)) await showSettings();
 }
 
 async function back(arm) {
-  if (await confirmed(`Offer ${arm.id} again?`, "From the next decision on, with what was learned of it.", [], () => put(arm.id, configured(arm)))) await showSettings();
+  if (await confirmed(`Offer ${arm.id} again?`, "It can be chosen from the next decision, with what was learned about it.", [], () => put(arm.id, configured(arm)))) await showSettings();
 }
 
 function armRow(arm) {

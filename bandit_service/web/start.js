@@ -60,7 +60,7 @@ function demo() {
   };
   ask("GET", "v1/demo").then(({ available, why }) => {
     at.append(...(available
-      ? [el("p", {}, "Or let recorded traffic through this service, and watch it learn. Its policy then knows what the recording taught it: to begin anew, stop the service and delete its data directory."),
+      ? [el("p", {}, "Or let recorded traffic through this service, and watch it learn. Its policy then knows what the recording taught it: to start over, stop the service and delete its data directory."),
         el("div", { class: "row" }, el("button", { type: "button", onclick: begin }, "Run the demo here"), told)]
       : [el("p", { class: "muted" }, `The demo does not run here: ${why}.`)]));
   }).catch(() => {}); // the card says enough without it

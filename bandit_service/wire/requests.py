@@ -69,7 +69,10 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
     ] = ""
     idempotency_key: Annotated[
         Name,
-        doc("A resend with the same key gets the same decision; comes before the header.", "a-1"),
+        doc(
+            "A resend with the same key gets the same decision; takes precedence over the header.",
+            "a-1",
+        ),
     ] = ""
     explain: Annotated[bool, doc("Also say why: scores, propensities, neighbours.", True)] = False
     tags: Annotated[
@@ -96,10 +99,10 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
 
     decision_id: Annotated[str | None, doc("The decision that it is for.", _ID)] = None
     session: Annotated[
-        Name, doc("In the place of decision_id: the session of which it is.", "session-3")
+        Name, doc("Instead of decision_id: the session that is rewarded.", "session-3")
     ] = ""
     conversation: Annotated[
-        Name, doc("In the place of decision_id: the conversation of which it is.", "chat-9")
+        Name, doc("Instead of decision_id: the conversation that is rewarded.", "chat-9")
     ] = ""
     arm: Annotated[str | None, doc("Without a decision: the arm that answered.", "o3")] = None
     quality: Annotated[Share | None, doc("How good the answer was.", 0.9)] = None
@@ -144,7 +147,7 @@ class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     vote: Annotated[
         str | None,
-        doc("Neutral takes an earlier vote back.", "up", enum=["up", "down", "neutral"]),
+        doc("Neutral withdraws an earlier vote.", "up", enum=["up", "down", "neutral"]),
     ] = None
     metrics: Annotated[
         dict[str, float | bool],
@@ -170,7 +173,7 @@ class Feedback(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     episode_id: Annotated[
         Name | None, doc("The session that it is for: of a metric of a session.", "session-3")
     ] = None
-    tags: Annotated[dict[str, str], doc("Taken, and not kept.", {"author": "Ann"})] = {}
+    tags: Annotated[dict[str, str], doc("Accepted and ignored.", {"author": "Ann"})] = {}
     dryrun: Annotated[bool, doc("Check it, and change nothing.", False)] = False
 
 
@@ -237,7 +240,7 @@ _TABLES = list[dict[str, Any]]
 
 
 class ConfigurationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Sections that take the place of those in force; what is left out stays."""
+    """The new sections; sections that are left out stay."""
 
     upstreams: Annotated[
         _TABLES | None,
@@ -279,7 +282,7 @@ class ConfigurationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
 
 
 class RollbackRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Back to how the sections were after a revision."""
+    """Restore the sections of an earlier revision."""
 
     to: Annotated[int, doc("The revision; GET /v1/configuration lists those that are kept.", 6)]
     forget: Annotated[
@@ -289,7 +292,7 @@ class RollbackRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class KeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A key to be made; the fields are those of `[[keys]]`, without the hash."""
+    """A key to create; the fields are those of `[[keys]]`, without the hash."""
 
     id: Annotated[str, doc("A name for it, 1 to 64 characters.", "app")]
     scopes: Annotated[
@@ -309,12 +312,12 @@ class KeyRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class KeyRotation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """A new key in the place of one, under its id."""
+    """A new key with the same id."""
 
     grace_s: Annotated[
         float,
         msgspec.Meta(ge=0.0, le=MAX_GRACE_S),
-        doc("Seconds for which the key before it stays good.", 3600.0),
+        doc("Seconds for which the old key stays valid.", 3600.0),
     ] = 0.0
     why: Annotated[_Why, doc(_WHY, "the yearly rotation")] = ""
 
@@ -348,10 +351,10 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = "reward"
     alpha: Annotated[
         float,
-        doc("1 less the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
+        doc("1 minus the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
     ] = 0.05
     clip: Annotated[
         float,
         doc("The largest weight of clipped IPS and Switch-DR.", 10.0, minimum=1, maximum=1e9),
     ] = 10.0
-    anyway: Annotated[bool, doc("Give figures also where they are refused.", False)] = False
+    anyway: Annotated[bool, doc("Show figures even if they would be refused.", False)] = False

@@ -158,7 +158,7 @@ def first_choice(
     rows = split(stage, order)[:1]
     means = [follow(phases[:1], rows, Choice("", (k,)), rule).reward.mean() for k in stage.there(0)]
     best = stage.there(0)[int(np.argmax(means))]
-    return Choice("the best of act 1, for ever", (best,) * ACTS)
+    return Choice("the best model of act 1, kept", (best,) * ACTS)
 
 
 def follow(

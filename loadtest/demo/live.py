@@ -155,7 +155,7 @@ class _Beside:
         n = len(earned)
         return (
             f"mean reward: router {earned.mean():.3f}, best single model "
-            f"{self._best[n - 1] / n:.3f}, by chance {self._chance[n - 1] / n:.3f}"
+            f"{self._best[n - 1] / n:.3f}, a random one {self._chance[n - 1] / n:.3f}"
         )
 
 

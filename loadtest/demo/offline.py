@@ -29,7 +29,7 @@ from loadtest.demo.acts import (
 )
 from policies import Floats, Policy, Vector
 
-GREEDY, CHANCE, FIRST = "epsilon-greedy", "any model by chance", "the best of act 1, for ever"
+GREEDY, CHANCE, FIRST = "epsilon-greedy", "a random model", "the best model of act 1, kept"
 
 Watch = Callable[[str, int], None]
 """Told before each run which policy and seed it is of."""

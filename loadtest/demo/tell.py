@@ -49,12 +49,12 @@ class Acts:
         )
         lines = [
             f"  mean reward: router {earned.mean():.3f}; always {stage.name(best)}, the best "
-            f"single model of this act, {on.best.reward.mean():.3f}; any by chance "
+            f"single model of this act, {on.best.reward.mean():.3f}; a random one "
             f"{on.uniform.reward.mean():.3f}"
         ]
         if act == 0:
             lost = float((on.best.reward - earned).sum())
-            lines.append(f"  the price of not knowing: {lost:.1f} of reward in all")
+            lines.append(f"  the cost of learning: {lost:.1f} of reward in all")
         return "\n".join([*lines, f"  asked at the end of the act: {asked}"])
 
 
@@ -64,10 +64,9 @@ def _changes(stage: Stage, dear: int, worse: int) -> tuple[str, str, str]:
     if stage.newcomer is not None:
         joins = f"{stage.name(stage.newcomer)} joins (PUT /v1/arms); "
     return (
-        f"nothing is known of the {there} models that are there",
+        f"the router knows nothing about its {there} models",
         f"{stage.name(dear)}, the favourite, costs {DEARER:g} times as much (PUT /v1/arms)",
-        f"{joins}{stage.name(worse)}, the favourite by now, gives half its quality, and nobody "
-        "says so",
+        f"{joins}{stage.name(worse)}, the favourite by now, silently gives half its quality",
     )
 
 
@@ -138,9 +137,9 @@ def sentences(results: Results, rule: RewardRule) -> list[str]:
     return [
         f"{_compared(results, best, f'the best fixed choice in hindsight ({best})')} "
         f"{_value(difference(results, best), rule)}",
-        _compared(results, FIRST, "choosing the best of act 1 and forgetting about it"),
+        _compared(results, FIRST, "keeping the best model of act 1"),
         _compared(results, GREEDY, "epsilon-greedy"),
-        _compared(results, CHANCE, "asking any model by chance"),
+        _compared(results, CHANCE, "asking a random model"),
         not_knowing(results),
     ]
 
@@ -174,9 +173,9 @@ def not_knowing(results: Results) -> str:
     lost = (best - results.played[results.router].act(starts, 0).reward).sum(axis=1)
     found = interval(lost)
     return (
-        f"The price of not knowing, which act 1 shows: {found.mean:.1f}"
-        f"{_ends(found, '.1f')} of reward in {best.shape[1]} queries, beside the model that turned "
-        "out best there."
+        f"The cost of learning in act 1: {found.mean:.1f}"
+        f"{_ends(found, '.1f')} of reward in {best.shape[1]} queries, compared with the "
+        "model that turned out best there."
     )
 
 

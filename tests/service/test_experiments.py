@@ -279,7 +279,7 @@ async def test_a_broken_guardrail_holds_its_variant_until_it_is_released(
         assert decided["steps"] == ["split", "held"]
         status, body = await client.call("PATCH", PATH, {"release": "b"})
         if status == 409:  # not on a machine so slow that the cool-down is over
-            assert "cools down for another" in body["error"]["message"]
+            assert "is cooling down" in body["error"]["message"]
 
         async def released() -> bool:
             status, _ = await client.call("PATCH", PATH, {"release": "b", "why": "mended"})

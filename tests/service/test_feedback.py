@@ -136,7 +136,7 @@ async def test_a_wrong_expired_or_foreign_token_is_told_so_to_programs_and_to_br
     assert MINE.read(decided["feedback_token"], now).decision_id == id
     foreign = FeedbackTokens([SigningKey.of(b"f" * 32)], 60.0)
     for token, status, code, words in (
-        ("nonsense", 400, "invalid_value", "token: is no feedback token"),
+        ("nonsense", 400, "invalid_value", "token: not a valid feedback token"),
         (foreign.token(id, "", "", now), 403, "forbidden", "not made by this service"),
         (MINE.token(id, "", "", now - 7200.0), 410, "expired", "token: it expired at"),
         (MINE.token(id, "acme", "", now), 404, "unknown", "token: no such decision"),

@@ -150,7 +150,7 @@ async def test_kills_and_stops_of_replicas_and_of_a_server_lose_nothing_acknowle
 
 
 async def _keeper(url: str) -> int | None:
-    """The slot of whoever does what is done once for all."""
+    """The slot of whoever runs the shared background tasks."""
     rows = await _told(url, "replicas")
     return next((int(row["slot"]) for row in rows if "keeper" in row["roles"]), None)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service.core.world import World
-from bandit_service.runtime.shared.writer import SharedWriter
+from bandit_service.runtime.shared.membership import SharedMembership
 from loadtest.postgres import Postgres
 from store import Replica
 from tests.service.provider import until
@@ -107,11 +107,11 @@ async def test_a_replica_that_has_not_got_it_goes_no_further_until_it_has(
         clients, worlds = [one for one, _ in found], [world for _, world in found]
         await _lived(clients, 0, 8)
 
-        async def nobody(_: SharedWriter) -> list[Replica]:
+        async def nobody(_: SharedMembership) -> list[Replica]:
             return []
 
         # so that the keeper switches as soon as it is announced
-        monkeypatch.setattr(SharedWriter, "replicas", nobody)
+        monkeypatch.setattr(SharedMembership, "replicas", nobody)
         status, told = await clients[0].call("PUT", "/v1/policy", {"name": "eagle"})
         assert status == 202, told
         await _serve(worlds, "eagle")

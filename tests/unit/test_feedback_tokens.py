@@ -58,7 +58,7 @@ def test_no_bit_of_a_token_may_be_another() -> None:
     "text", ["", "x", "x" * 67, "é" * 67, "=" * 67, "\x00" * 67, "A" * 10_000, "-" * 68]
 )
 def test_what_is_no_token_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="token: is no feedback token"):
+    with pytest.raises(Refused, match="token: not a valid feedback token"):
         TOKENS.read(text, 0.0)
 
 
@@ -100,7 +100,10 @@ def test_no_text_of_a_secret_is_shown() -> None:
 
 
 def test_what_is_wrong_with_the_environments_secrets_is_told_without_them() -> None:
-    for value, wrong in (("", "no MINE in"), ("short", "secret 1 of MINE must have at least 32")):
+    for value, wrong in (
+        ("", "MINE is empty in"),
+        ("short", "secret 1 of MINE must have at least 32"),
+    ):
         with pytest.raises(BadSettings, match=wrong) as refused:
             settings.read(None, {"BANDIT_FEEDBACK_SECRET_ENV": "MINE", "MINE": value})
         assert "short" not in str(refused.value)

@@ -42,8 +42,8 @@ def test_metrics_are_checked_field_by_field() -> None:
         "metrics[2].low: must be below high, got 5 and 1",
         "metrics[3].weight: must be from 0 to 1000000, got -1",
         "metrics[4].low: is of the kind number; a boolean is true or false",
-        "metrics[5].kind: the metric vote is of users' votes: a boolean of a decision",
-        "metrics[8].feedback: a token is of one decision, and this metric of a session",
+        "metrics[5].kind: the metric vote has users' votes, so it must be a boolean of a decision",
+        "metrics[8].feedback: a token belongs to one decision, but this metric to a session",
         "metrics[3].name: duplicate name 'stars'",
         "metrics[7].name: duplicate name 'fine'",
     ]

@@ -330,7 +330,7 @@ async def test_a_start_says_which_file_cannot_be_written(
         ('keep = "both"\nkey_file = "none"', "none cannot be read"),
         ('keep = "all"', "texts.keep: "),
         ('redact = ["mail"]', "texts.redact: no rule 'mail'"),
-        ('patterns = ["("]', "texts.patterns[0]: is no regular expression"),
+        ('patterns = ["("]', "texts.patterns[0]: not a regular expression"),
         ('patterns = ["a*"]', "texts.patterns[0]: matches the empty text"),
     ],
 )

@@ -81,5 +81,5 @@ async def test_a_token_that_is_none_gets_a_page_that_says_so(
 ) -> None:
     page = await opened(f"{service.url}/v1/feedback/nonsense", failures=True)
     told = page.get_by_role("alert")
-    assert await told.inner_text() == "token: is no feedback token"
+    assert await told.inner_text() == "token: not a valid feedback token"
     assert await page.evaluate(DIM) == []

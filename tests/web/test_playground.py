@@ -88,7 +88,7 @@ async def test_a_failure_is_said_where_the_answer_would_be(
         page = await _playground(opened, client.url, failures=True)
         provider.behaviour |= {"alpha": "broken", "beta": "rejected"}
         answers = await _asked(page, "alpha", "beta")
-        await page.get_by_text("Not every answer came whole.").wait_for()
+        await page.get_by_text("An answer is incomplete.").wait_for()
         assert "I am" in await answers.first.locator(".said").inner_text()
         assert await answers.first.locator(".bad").inner_text() != ""
         assert "bad tool" in await answers.nth(1).locator(".bad").inner_text()
@@ -107,7 +107,7 @@ async def test_an_answer_that_ends_early_is_not_whole(
             lambda route: route.fulfill(body=piece, content_type="text/event-stream"),
         )
         answers = await _asked(page, "alpha")
-        await page.get_by_text("Not every answer came whole.").wait_for()
+        await page.get_by_text("An answer is incomplete.").wait_for()
         assert await answers.first.locator(".said").inner_text() == "I am"
         assert await answers.first.locator(".bad").inner_text() == "The answer broke off."
         await page.close()
@@ -155,6 +155,14 @@ async def test_a_route_is_chosen_for_a_query_and_in_the_list_of_decisions(
         assert "route bot" in await rows.first.inner_text()
         await page.select_option("#feed-route", "auto")
         assert "route bot" not in await rows.first.inner_text()
+        await client.reward(made["decision_id"], quality=0.5, cost_usd=0.002, latency_s=2.0)
+        await page.goto(f"{client.url}/#live")
+        of_bot = page.locator("#routes-rows tr", has_text="bot")
+        await of_bot.locator("td", has_text="$2.00").wait_for()
+        cells = [each.replace("\n", " ") for each in await of_bot.locator("td").all_inner_texts()]
+        assert cells == ["bot", "1", "0.480 n = 1", "0.500", "$2.00", "2.00 s"]
+        assert await page.locator("#routes-rows tr").count() == 2, "auto is the other one"
+        assert await page.evaluate(NAMELESS) == []
 
 
 async def test_a_decision_shows_what_was_said_if_it_is_kept(

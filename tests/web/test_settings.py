@@ -96,7 +96,7 @@ async def test_another_policy_is_trained_and_then_decides(changed: Service, open
     await page.select_option("#next-policy", "knn")
     await page.fill("#next-parameters", "no json")
     await page.click('#policy-panel button[type="submit"]')
-    await page.get_by_text("this is no JSON object").wait_for()
+    await page.get_by_text("not a JSON object").wait_for()
     await page.fill("#next-parameters", '{"neighbours": 5}')
     await page.click('#policy-panel button[type="submit"]')
     await page.click('#dialog button[type="submit"]')

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--known", action="store_true", help="list the models whose list prices are known"
     )
-    listing.add_argument("--json", action="store_true", help="for machines")
+    listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(run=_list)
     add = actions.add_parser("add", help="add a known model to a configuration file")
     add.add_argument("model", metavar="MODEL", help="MODEL or PROVIDER/MODEL")
@@ -49,13 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="reasoning effort; several add an arm for each, all of one family",
     )
-    add.add_argument("--family", help="what it shares its experience with")
-    add.add_argument("--thinking-budget", type=int, metavar="TOKENS", help="at Anthropic")
-    add.add_argument("--output-limit", type=int, metavar="TOKENS", help="of an answer")
-    add.add_argument("--temperature", type=float, help="in the place of the client's")
-    add.add_argument("--service-tier", help="in the place of the client's")
+    add.add_argument("--family", help="family of arms that share what is learned")
     add.add_argument(
-        "--unrouted", action="store_true", help="it answers only who names it (routed = false)"
+        "--thinking-budget",
+        type=int,
+        metavar="TOKENS",
+        help="maximum tokens of thinking (Anthropic)",
+    )
+    add.add_argument(
+        "--output-limit", type=int, metavar="TOKENS", help="maximum tokens of an answer"
+    )
+    add.add_argument("--temperature", type=float, help="replaces the client's")
+    add.add_argument("--service-tier", help="replaces the client's")
+    add.add_argument(
+        "--unrouted", action="store_true", help="only requests that name it get it (routed = false)"
     )
     add.set_defaults(run=_add)
 

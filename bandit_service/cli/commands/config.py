@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "show", help="print every key with its value, its origin and its meaning"
     )
     options.config(show)
-    show.add_argument("--json", action="store_true", help="for machines")
+    show.add_argument("--json", action="store_true", help="print JSON")
     show.set_defaults(run=_config_show)
     diff = actions.add_parser(
         "diff",
@@ -51,10 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _file(diff)
     _of_service(diff, _diff, options.USAGE_ERROR)
-    apply = actions.add_parser("apply", help="make a running service what the file says")
+    apply = actions.add_parser(
+        "apply", help="make the configuration of a running service match a file"
+    )
     _file(apply)
     _changes(apply, _apply)
-    rollback = actions.add_parser("rollback", help="go back to how it was after a revision")
+    rollback = actions.add_parser(
+        "rollback", help="restore the configuration of an earlier revision"
+    )
     rollback.add_argument("revision", type=int, help="its number; `config history` lists them")
     _changes(rollback, _rollback)
     history = actions.add_parser("history", help="list the newest changes of a running service")
@@ -74,7 +78,7 @@ def _of_service(
     failed: int = REFUSED,
 ) -> None:
     options.service(parser, "; needs scope admin")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
     def tried(args: argparse.Namespace) -> int:
         try:

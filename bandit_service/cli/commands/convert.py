@@ -83,7 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="another file of the same export or benchmark; repeatable",
     )
     parser.add_argument(
-        "--metric", default="", metavar="NAME", help="whose scores are the quality, in an export"
+        "--metric",
+        default="",
+        metavar="NAME",
+        help="the metric of an export whose scores are the quality",
     )
     parser.add_argument(
         "--scores",

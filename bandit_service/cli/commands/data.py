@@ -1,4 +1,4 @@
-"""List the recordings of docs/results.md, or check that a copy is one of them, to the byte."""
+"""List the recordings behind docs/results.md, or check that a file is an exact copy of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(required=True, metavar="list|check")
     listing = actions.add_parser("list", help="list the files, with size and SHA-256")
     listing.set_defaults(run=_list)
-    check = actions.add_parser("check", help="compare files with what the results were made of")
+    check = actions.add_parser(
+        "check", help="compare files with the recordings that the results were computed from"
+    )
     check.add_argument("files", type=Path, nargs="+", metavar="FILE")
     check.set_defaults(run=_check)
 

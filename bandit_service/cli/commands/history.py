@@ -31,8 +31,8 @@ from bandit_service.offline.offpolicy.sources import opened
 from store import Locked
 
 _EPILOG = """\
-Costs are those reported, or estimated where none was, and of judges. An outcome counts in the
-period of its decision. Times are UTC; weeks begin on Monday.
+Costs are as reported, or estimated if none was reported, plus those of judges. An outcome counts
+in the period of its decision. Times are UTC; weeks begin on Monday.
 
 examples:
   bandit-service history --from-log http://127.0.0.1:8080
@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     add = parser.add_argument
     add("--per", choices=PERIODS, default="day", help="length of a period (default: %(default)s)")
-    add("--by", choices=GROUPS, default="arm", help="what is told apart (default: %(default)s)")
+    add("--by", choices=GROUPS, default="arm", help="what to group by (default: %(default)s)")
     add("--since", type=options.moment, metavar="TIME", help="decisions from here on, ISO 8601")
     add("--until", type=options.moment, metavar="TIME", help="decisions before this time")
     add(
         "--groups",
         type=options.bounded(int, 1, MOST_GROUPS),
         metavar="N",
-        help="tell the N groups apart that spent the most (default: 20)",
+        help="show the N groups with the highest spend, and the rest as one (default: 20)",
     )
     add(
         "--from-log",

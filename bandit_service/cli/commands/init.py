@@ -1,6 +1,6 @@
 """Write a first configuration for the providers whose keys are in the environment.
 
-It names the variable of each key, never the key, and models with their list prices.
+The file names the variable of each key, never the key itself, and models with their list prices.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="FILE",
         default=Path("bandit.toml"),
-        help="the file to write, which must not be there (default: bandit.toml)",
+        help="the file to write; it must not exist yet (default: bandit.toml)",
     )
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--tenant", default="", help="limit the key to this tenant")
     rotate = actions.add_parser(
         "rotate-feedback",
-        help="sign feedback tokens with a new secret; tokens of the old one stay good",
+        help="sign feedback tokens with a new secret; tokens of the old one stay valid",
     )
     options.config(rotate)
     options.pool(rotate)

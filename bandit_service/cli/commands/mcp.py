@@ -1,7 +1,7 @@
 """Answer an assistant's questions about a running service, by the Model Context Protocol.
 
-A server over stdio that only reads: why a request went where it went, what routing saved, how arms,
-policies and experiments stand. docs/mcp.md has the lines for the assistants' configurations.
+A read-only server over stdio. It answers why a request went to its model, what routing saved, and
+how arms, policies and experiments are doing. docs/mcp.md shows how to configure assistants.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Copy the log of a stopped service into a database that several processes can share.
 
-The configuration names both: log.path in data_dir is copied into the PostgreSQL or the JetStream of
-log.dsn_env or log.dsn_file, as the log log.name. Cut off, it goes on where it was when it is run
-again. The directory is that of a replica from then on.
+The command copies log.path in data_dir into the PostgreSQL or JetStream of log.dsn_env or
+log.dsn_file, as the log log.name. If it is interrupted, run it again: it continues where it was.
+Afterwards the directory is that of a replica.
 """
 
 from __future__ import annotations

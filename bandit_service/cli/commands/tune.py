@@ -33,7 +33,7 @@ from bandit_service.lab.data import Labelled
 from bandit_service.parsing.extras import install
 
 if TYPE_CHECKING:
-    from bandit_service.lab.tune import Range, Trial, Tuning
+    from bandit_service.lab.tune import Range, Tuning, TuningTrial
 
 _SHOWN = 10
 _EPILOG = f"""\
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             recorded = recorded.first(args.limit)
         backend = open_backend(args.backend, args.model, args.data_dir / "models")
         vectors = embed_all(recorded.texts, backend, args.model, args.data_dir / "embeddings")
-        world = tune.World(
+        world = tune.TuningWorld(
             seeds=args.seeds,
             share=args.share,
             rule=RewardRule(args.willingness_to_pay),
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         with tqdm(total=candidates + 3, unit=" trials", disable=None, dynamic_ncols=True) as bar:
             best = [-1e9]
 
-            def watch(trial: Trial, on_validation: bool) -> None:
+            def watch(trial: TuningTrial, on_validation: bool) -> None:
                 best[0] = max(best[0], trial.reward) if on_validation else best[0]
                 bar.set_description("choosing" if on_validation else "testing", refresh=False)
                 bar.set_postfix_str(f"best reward {best[0]:.4f}", refresh=False)
@@ -193,7 +193,7 @@ def text_of(found: Tuning, seeds: int) -> str:
     """The tables, and their inputs."""
     from bandit_service.lab.tables import Table, number, with_half
 
-    def row(label: str, trial: Trial, gain: str) -> tuple[str, ...]:
+    def row(label: str, trial: TuningTrial, gain: str) -> tuple[str, ...]:
         return (label, number(trial.reward), gain, number(trial.quality), f"{1e3 * trial.cost:.4f}")
 
     headings = ("parameters", "reward", "gain ± 95 %", "quality", "USD/1000")
@@ -265,7 +265,7 @@ def as_json(found: Tuning, data: str, args: argparse.Namespace) -> dict[str, Any
     }
 
 
-def _shown(trial: Trial) -> str:
+def _shown(trial: TuningTrial) -> str:
     return (
         " ".join(f"{key}={_short(value)}" for key, value in trial.parameters.items()) or "default"
     )

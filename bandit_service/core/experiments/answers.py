@@ -21,13 +21,11 @@ class Calibrated(msgspec.Struct, kw_only=True, frozen=True):
     """How well recorded propensities agree with what was drawn."""
 
     state: Annotated[State, _STATE]
-    decisions: Annotated[int, doc("Decisions that were drawn by chance.", 2_400)]
+    decisions: Annotated[int, doc("Decisions that were drawn at random.", 2_400)]
     p_value: Annotated[
-        float | UnsetType, doc("Valid at any time; small where they do not agree.", 0.7)
+        float | UnsetType, doc("Valid at any time; small if they disagree.", 0.7)
     ] = UNSET
-    impossible: Annotated[int | UnsetType, doc("Draws of an arm whose probability was 0.", 0)] = (
-        UNSET
-    )
+    impossible: Annotated[int | UnsetType, doc("Draws of an arm with probability 0.", 0)] = UNSET
 
 
 class Bounds(msgspec.Struct, kw_only=True, frozen=True):
@@ -39,7 +37,7 @@ class Bounds(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Difference(msgspec.Struct, kw_only=True):
-    """A variant less the control."""
+    """The difference of a variant to the control."""
 
     state: Annotated[State, _STATE]
     units: Annotated[int, doc("Units of the variant behind it.", 310)]
@@ -62,7 +60,9 @@ class Estimate(msgspec.Struct, kw_only=True):
     high: Annotated[float | UnsetType | None, doc(_HIGH + " Null without enough data.", 0.85)] = (
         UNSET
     )
-    difference: Annotated[Difference | UnsetType, doc("This variant less the control.")] = UNSET
+    difference: Annotated[
+        Difference | UnsetType, doc("The difference of this variant to the control.")
+    ] = UNSET
 
 
 class Quantile(msgspec.Struct, kw_only=True):
@@ -82,18 +82,18 @@ class Latency(msgspec.Struct, kw_only=True):
     state: Annotated[State, _STATE]
     answers: Annotated[int, doc("Answers whose latency is known.", 900)]
     p50: Annotated[Quantile | UnsetType, doc("The median.")] = UNSET
-    p95: Annotated[Quantile | UnsetType, doc("What 95 % of the answers were below.")] = UNSET
+    p95: Annotated[Quantile | UnsetType, doc("95 % of the answers were below this.")] = UNSET
 
 
 class OverTime(msgspec.Struct, kw_only=True):
     """The primary metric as it stood at one moment."""
 
     ts: Annotated[float, doc("The moment, UTC seconds.", 1764345600.0)]
-    units: Annotated[int, doc("Units by then.", 120)]
-    mean: Annotated[float, doc("The mean by then.", 0.8)]
+    units: Annotated[int, doc("Units at that time.", 120)]
+    mean: Annotated[float, doc("The mean at that time.", 0.8)]
     low: Annotated[float, doc(_LOW, 0.74)]
     high: Annotated[float, doc(_HIGH, 0.86)]
-    difference: Annotated[Bounds | None, doc("Less the control; null for the control.")]
+    difference: Annotated[Bounds | None, doc("Difference to the control; null for the control.")]
 
 
 class VariantResults(msgspec.Struct, kw_only=True):
@@ -116,9 +116,9 @@ class VariantResults(msgspec.Struct, kw_only=True):
     latency: Annotated[Latency, doc("How long its answers took.")]
     calibration: Annotated[Calibrated, doc("How well its propensities match its draws.")]
     over_time: Annotated[list[OverTime], doc("The primary metric over time.")]
-    difference: Annotated[Difference | UnsetType, doc("The primary metric less the control's.")] = (
-        UNSET
-    )
+    difference: Annotated[
+        Difference | UnsetType, doc("The difference of the primary metric to the control's.")
+    ] = UNSET
 
 
 class ShadowResults(msgspec.Struct, kw_only=True):
@@ -154,7 +154,7 @@ class ShadowResults(msgspec.Struct, kw_only=True):
 
 
 class Split(msgspec.Struct, kw_only=True, frozen=True):
-    """Whether units came to the variants as their weights say."""
+    """Whether the split between variants matches their weights."""
 
     state: Annotated[
         str,
@@ -181,7 +181,7 @@ class GuardrailResults(msgspec.Struct, kw_only=True):
     state: Annotated[
         str,
         doc(
-            "`open`: neither broken nor kept is shown yet.",
+            "`open`: not yet shown to be kept or broken.",
             "kept",
             enum=["broken", "kept", "open", "not enough data"],
         ),
@@ -257,7 +257,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     share: Annotated[float, doc("Share of the units that takes part.", 1.0)]
     mode: Annotated[str, doc("`fixed` weights, or `champion`.", "fixed")]
     alpha: Annotated[float, doc("Probability of reporting a difference where there is none.", 0.05)]
-    min_units: Annotated[int, doc("Units of each variant before anything is said.", 100)]
+    min_units: Annotated[int, doc("Units of each variant before there is a conclusion.", 100)]
     estimator: Annotated[
         str, doc("How means are estimated.", "ratio means over units (delta method)")
     ]
@@ -270,7 +270,7 @@ class ExperimentResults(msgspec.Struct, kw_only=True, frozen=True):
     ]
     variants: Annotated[list[VariantResults], doc("Each served variant, the control first.")]
     shadows: Annotated[list[ShadowResults], doc("Each shadow.")]
-    split: Annotated[Split, doc("Whether units came as the weights say.")]
+    split: Annotated[Split, doc("Whether the split matches the weights.")]
     guardrails: Annotated[list[GuardrailResults], doc("Each guardrail of each variant.")]
     ramp: Annotated[Ramp, doc("The present step of the ramp.")]
     cost: Annotated[Cost, doc("What the variants save.")]

@@ -110,7 +110,7 @@ class Metric(
     name: Annotated[str, doc("Its name, as sent in `metrics` of a reward.", "thumbs")]
     low: Annotated[float, doc("The least value.", 0.0)] = 0.0
     high: Annotated[float, doc("The greatest value.", 1.0)] = 1.0
-    lower_is_better: Annotated[bool, doc("Whether less of it is wanted.", False)] = False
+    lower_is_better: Annotated[bool, doc("Whether a lower value is better.", False)] = False
 
 
 class Guardrail(
@@ -227,7 +227,10 @@ class Experiment(
         ),
     ] = 0.05
     min_units: Annotated[
-        int, doc("Units of each variant before anything is said.", 100, minimum=2, maximum=10000000)
+        int,
+        doc(
+            "Units of each variant before there is a conclusion.", 100, minimum=2, maximum=10000000
+        ),
     ] = 100
     inconclusive: Annotated[
         str,
@@ -276,7 +279,7 @@ class Experiment(
         return 0.0, 1.0 if metric == "quality" else high or 0.0
 
     def lower_is_better(self, metric: str) -> bool:
-        """Whether less of it is wanted."""
+        """Whether a lower value is better."""
         own = {one.name: one.lower_is_better for one in self.metrics}
         return own.get(metric, metric in ("cost_usd", "latency_s"))
 
@@ -284,7 +287,7 @@ class Experiment(
 class Rules(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True
 ):
-    """What stands over all experiments.
+    """Rules for all experiments.
 
     stopped: no unit is in any experiment. holdout_share, holdout_arm: of all units, the share that
     always gets this arm and is in no experiment; `unit` and `salt` say which.
@@ -300,11 +303,35 @@ class Rules(
     salt: Annotated[str, doc("Salt of the hash.", "holdout")] = "holdout"
 
 
-def holdout_of(rules: Rules) -> Experiment:
-    """The hold-out as an experiment, to be measured as one."""
+def holdout_id(route: str) -> str:
+    """The id under which a hold-out is measured, "" being the default route.
+
+    >>> holdout_id(""), holdout_id("bot")
+    ('holdout', 'holdout:bot')
+    """
+    return f"{HOLDOUT}:{route}" if route else HOLDOUT
+
+
+def is_holdout(experiment: str) -> bool:
+    """Whether an id is that of a hold-out; no other experiment's has a colon.
+
+    >>> is_holdout("holdout:bot"), is_holdout("holdouts")
+    (True, False)
+    """
+    return experiment.partition(":")[0] == HOLDOUT
+
+
+def holdout_of(rules: Rules, route: str = "") -> Experiment:
+    """A hold-out as an experiment, to be measured as one. rules: with the share and the arm."""
     held = Variant(key=HOLDOUT, weight=rules.holdout_share, arm=rules.holdout_arm)
     rest = Variant(key=ROUTED, weight=1.0 - rules.holdout_share, learning="shared")
-    return Experiment(id=HOLDOUT, variants=(held, rest), unit=rules.unit, salt=rules.salt)
+    return Experiment(
+        id=holdout_id(route),
+        variants=(held, rest),
+        route=route,
+        unit=rules.unit,
+        salt=rules.salt,
+    )
 
 
 def label_of(experiment: str, variant: str) -> str:

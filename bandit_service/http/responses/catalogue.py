@@ -35,7 +35,7 @@ class DeploymentHealth(msgspec.Struct, kw_only=True, frozen=True):
     """Whether one of an arm's deployments answers."""
 
     id: Annotated[str, doc("Its name.", "eu")]
-    upstream: Annotated[str, doc("What serves it.", "azure-eu")]
+    upstream: Annotated[str, doc("Its arm or policy.", "azure-eu")]
     state: Annotated[
         str,
         doc(
@@ -53,7 +53,7 @@ class ArmHealth(msgspec.Struct, kw_only=True, frozen=True):
 
     state: Annotated[
         str,
-        doc("As of a deployment; of several that of the best.", "closed", enum=STATES),
+        doc("As for a deployment; with several, that of the best one.", "closed", enum=STATES),
     ]
     running: Annotated[int, doc("Running calls.", 3)]
     deployments: Annotated[

@@ -97,23 +97,23 @@ class KeyRow(msgspec.Struct, kw_only=True, frozen=True):
     tenant: Annotated[str, doc("The only tenant that it acts for; empty: any.", "acme")]
     expires: Annotated[str, doc("When it ends; empty: never.", "2027-01-01")]
     old_expires: Annotated[
-        str, doc("Until when the key before the last rotation is good; empty: no more.", "")
+        str, doc("When the key before the last rotation expires; empty: it is no longer valid.", "")
     ]
     rate_per_s: Annotated[float, doc("Requests per second; 0: no limit.", 50.0)]
-    source: Annotated[str, doc("`file`, or `api` if no file has it as it is.", "api")]
+    source: Annotated[str, doc("`file`, or `api` if the file does not have this key.", "api")]
 
 
 class Keys(msgspec.Struct, kw_only=True, frozen=True):
-    """Every key that is good or will have ended."""
+    """Every key, also those that have expired."""
 
     revision: Annotated[int, doc("The number of the newest change of the configuration.", 7)]
     keys: Annotated[list[KeyRow], doc("One row for each, in the order of their making.")]
 
 
 class NewKey(msgspec.Struct, kw_only=True, frozen=True):
-    """A key that was made."""
+    """A new key."""
 
     id: Annotated[str, doc("Its id.", "app")]
-    key: Annotated[str, doc("The key itself, told only now.", "bs_Jx3…")]
+    key: Annotated[str, doc("The key itself, shown only once.", "bs_Jx3…")]
     revision: Annotated[int, doc("The number of this change.", 8)]
-    old_expires: Annotated[str, doc("Until when the key before it is good; empty: no more.", "")]
+    old_expires: Annotated[str, doc("When the old key expires; empty: it is no longer valid.", "")]

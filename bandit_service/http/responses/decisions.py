@@ -102,12 +102,12 @@ class Decision(msgspec.Struct, kw_only=True):
     feedback_token: Annotated[
         str | UnsetType,
         doc(
-            "Who has it may vote on the answer at /v1/feedback/{token}. Only in the answer.", _VOTE
+            "Its holder may vote on the answer at /v1/feedback/{token}. Only in this answer.", _VOTE
         ),
     ] = UNSET
     fallback: Annotated[
         str | UnsetType,
-        doc("Why the decision was made without context or by chance alone.", "no embedding"),
+        doc("Why the decision was made without context or at random.", "no embedding"),
     ] = UNSET
     reason: Annotated[
         str | UnsetType,
@@ -193,7 +193,7 @@ class Decision(msgspec.Struct, kw_only=True):
     ] = UNSET
     answered_by: Annotated[
         str | UnsetType,
-        doc("The arm whose model answered in the place of this one's; empty if none has it.", "o3"),
+        doc("The arm whose model answered instead; empty if no arm has that model.", "o3"),
     ] = UNSET
     settled: Annotated[
         bool | UnsetType, doc("Whether a reward was computed for this decision.", True)
@@ -202,9 +202,7 @@ class Decision(msgspec.Struct, kw_only=True):
     tenant: Annotated[str | UnsetType, doc("The tenant of the request, or empty.", "acme")] = UNSET
     text: Annotated[
         bool | UnsetType,
-        doc(
-            "True if what was said is kept, and this key may read it at the path with /text.", True
-        ),
+        doc("True if the texts are kept and this key may read them at the path with /text.", True),
     ] = UNSET
     arms: Annotated[
         list[WeighedArm] | UnsetType, doc("Every arm that could be drawn, with its score.")
@@ -225,7 +223,7 @@ class Explanation(msgspec.Struct, kw_only=True, frozen=True):
         doc("Similar past queries. Empty for a key that is limited to one tenant."),
     ]
     fallback: Annotated[
-        str, doc("Why it would be decided without context or by chance alone, or empty.", "")
+        str, doc("Why it would be decided without context or at random, or empty.", "")
     ]
 
 

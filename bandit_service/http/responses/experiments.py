@@ -14,7 +14,7 @@ from bandit_service.core.fields import doc
 
 
 class ExperimentStanding(msgspec.Struct, kw_only=True, frozen=True):
-    """An experiment: what it is, and how it stands."""
+    """An experiment: its description and its state."""
 
     id: Annotated[str, doc("The experiment.", "cheaper-models")]
     status: Annotated[str, doc("Its status.", "running", enum=[*STATUSES, HOLDOUT])]
@@ -60,7 +60,7 @@ class Estimated(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class BesideLog(msgspec.Struct, kw_only=True, frozen=True):
-    """A candidate less what the log earned."""
+    """The candidate's value minus what the log earned."""
 
     difference: Annotated[float, doc("The difference.", 0.03)]
     low: Annotated[float, doc("Lower end of the interval.", 0.01)]
@@ -114,7 +114,7 @@ class DoublyRobust(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Candidate(msgspec.Struct, kw_only=True, frozen=True):
-    """What one candidate would have earned, or why none can say."""
+    """What one candidate would have earned, or why that cannot be estimated."""
 
     policy: Annotated[str, doc("The policy.", "eagle")]
     parameters: Annotated[dict[str, Any], doc("Its parameters.", {"explore": 0.1})]
@@ -132,9 +132,9 @@ class Candidate(msgspec.Struct, kw_only=True, frozen=True):
     sequence: Annotated[
         Interval | UnsetType | None, doc("An interval that holds at every look.")
     ] = UNSET
-    beside_log: Annotated[BesideLog | UnsetType, doc("The candidate less what the log earned.")] = (
-        UNSET
-    )
+    beside_log: Annotated[
+        BesideLog | UnsetType, doc("The candidate's value minus what the log earned.")
+    ] = UNSET
 
 
 class WhatIf(msgspec.Struct, kw_only=True, frozen=True):
@@ -151,7 +151,7 @@ class WhatIf(msgspec.Struct, kw_only=True, frozen=True):
     since: Annotated[float | None, doc("Decisions from here on, UTC seconds.", None)]
     until: Annotated[float | None, doc("Decisions up to here.", None)]
     learning: Annotated[str, doc("How the candidates learn.", "along the log")]
-    alpha: Annotated[float, doc("1 less the confidence of the intervals.", 0.05)]
+    alpha: Annotated[float, doc("1 minus the confidence of the intervals.", 0.05)]
     clip: Annotated[float, doc("The largest weight of clipped estimators.", 10.0)]
     log: Annotated[Log, doc("The decisions they are judged on.")]
     exploration: Annotated[Exploration, doc("How much the log explores.")]

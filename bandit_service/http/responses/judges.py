@@ -22,11 +22,11 @@ class CurvePoint(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Agreed(msgspec.Struct, kw_only=True, frozen=True):
-    """A judge's scores beside people's grades of the same answers."""
+    """A judge's scores compared with people's grades of the same answers."""
 
     pairs: Annotated[int, doc("Answers that the judge scored and a person graded.", 120)]
     mean_difference: Annotated[
-        float | None, doc("Score less grade, in the mean; null without a pair.", 0.14)
+        float | None, doc("Mean of score minus grade; null without a pair.", 0.14)
     ]
     mean_absolute_difference: Annotated[
         float | None, doc("The same without its sign; null without a pair.", 0.22)

@@ -38,21 +38,21 @@ class ReplicaRow(msgspec.Struct, kw_only=True, frozen=True):
     epoch: Annotated[int, doc("How often it joined.", 3)]
     open: Annotated[bool, doc("Whether it may append; false once it left or was silent.", True)]
     unseen_s: Annotated[float, doc("Seconds since its last sign of life.", 0.12)]
-    applied: Annotated[int, doc("Up to which offset it said that it has learned.", 12_040)]
+    applied: Annotated[int, doc("The offset that it last reported as applied.", 12_040)]
     behind: Annotated[int, doc("How many events that is behind the log.", 3)]
     roles: Annotated[list[str], doc("What it does for all replicas.", ["keeper"])]
     digest_at: Annotated[int, doc("Offset of its newest published digest; 0: none yet.", 10_000)]
-    digest: Annotated[str, doc("That digest.", "5feceb66ffc86f38")]
+    digest: Annotated[str, doc("The digest.", "5feceb66ffc86f38")]
     differs: Annotated[
         bool | None,
-        doc("Whether that is another one than the digest here; null: not known here.", False),
+        doc("Whether it differs from this replica's digest; null: unknown.", False),
     ]
     folds_by: Annotated[str, doc("Its policy and history settings, hashed.", "5b2c9d-20000-32-12")]
     reads: Annotated[int, doc("The newest format of events that it reads.", 2)]
 
 
 class Replicas(msgspec.Struct, kw_only=True, frozen=True):
-    """Who shares the log; nobody where one process has it for itself."""
+    """The replicas that share the log; empty if one process has it alone."""
 
     this: Annotated[int, doc("The slot of the replica that answers; 0 for none.", 1)]
     newest: Annotated[int, doc("The newest durable offset.", 12_043)]
@@ -74,6 +74,9 @@ class PoolRow(msgspec.Struct, kw_only=True, frozen=True):
         doc("Whether it works here, or is served in another cell.", "ready"),
     ]
     why: Annotated[str, doc("What does not work now.", "")] = ""
+    moving: Annotated[
+        str, doc("How far the newest move of its log is, or why it ended.", "moved")
+    ] = ""
     engine: Annotated[str, doc("What keeps its log.", "postgres")] = ""
     log: Annotated[str, doc("The name of its log.", "acme")] = ""
     events: Annotated[int, doc("Events that were applied here.", 12_043)] = 0
@@ -142,7 +145,7 @@ class Track(msgspec.Struct, kw_only=True, frozen=True):
 
     outcomes: Annotated[int, doc("Outcomes watched.", 210)]
     residual: Annotated[
-        float | None, doc("Recent mean of reward less expectation; null before the first.", 0.02)
+        float | None, doc("Recent mean of reward minus expectation; null before the first.", 0.02)
     ]
 
 
@@ -159,7 +162,7 @@ class Allowance(msgspec.Struct, kw_only=True, frozen=True):
     """Exploration that an alarm granted."""
 
     arm: Annotated[str | None, doc("The arm; null for all.", "gpt-5-mini")]
-    floor: Annotated[float, doc("The least probability that it keeps.", 0.1)]
+    floor: Annotated[float, doc("Its minimum probability.", 0.1)]
     decisions_left: Annotated[int, doc("Number of decisions left.", 60)]
 
 
@@ -168,7 +171,9 @@ class Alarm(msgspec.Struct, kw_only=True, frozen=True):
 
     ts: Annotated[float, doc("When, UTC seconds.", 1764345600.0)]
     detector: Annotated[str, doc("The detector: adwin or page_hinkley.", "adwin")]
-    direction: Annotated[str, doc("Where the mean went.", "down", enum=["up", "down"])]
+    direction: Annotated[
+        str, doc("Direction of the change of the mean.", "down", enum=["up", "down"])
+    ]
     before: Annotated[float, doc("The mean before the change.", 0.02)]
     after: Annotated[float, doc("The mean after the change.", -0.3)]
     arm: Annotated[str | None, doc("The arm; null for the queries.", "gpt-5-mini")]
@@ -177,7 +182,7 @@ class Alarm(msgspec.Struct, kw_only=True, frozen=True):
     keep: Annotated[
         float, doc("Share of what was learned of the arm that stays; 1 forgets nothing.", 0.5)
     ]
-    explore: Annotated[float, doc("The least probability that the arm keeps.", 0.1)]
+    explore: Annotated[float, doc("The arm's minimum probability.", 0.1)]
     decisions: Annotated[int, doc("For how many decisions it keeps it.", 100)]
 
 

@@ -23,7 +23,7 @@ class ErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
         ),
     ]
     type: Annotated[str, doc("The class of the error.", "invalid_request_error")]
-    param: Annotated[str | None, doc("The field that caused it, if one did.", "quality")]
+    param: Annotated[str | None, doc("The field that caused it, if any.", "quality")]
     code: Annotated[str, doc("A stable code; docs/errors.md lists all.", "invalid_value")]
 
     @classmethod
@@ -52,7 +52,7 @@ class FeedbackTaken(msgspec.Struct, kw_only=True, frozen=True):
 
     feedback_id: Annotated[
         str,
-        doc("A new id; nothing is known by it.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"),
+        doc("A new id; no other path accepts it.", "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"),
     ]
 
 
@@ -63,7 +63,7 @@ class MessageErrorDetail(msgspec.Struct, kw_only=True, frozen=True):
     message: Annotated[
         str, doc("What was wrong and what is allowed.", "max_tokens: must be at least 1")
     ]
-    param: Annotated[str | None, doc("The field that caused it, if one did.", "max_tokens")] = None
+    param: Annotated[str | None, doc("The field that caused it, if any.", "max_tokens")] = None
     code: Annotated[
         str | None, doc("A stable code; docs/errors.md lists all.", "invalid_value")
     ] = None
@@ -80,7 +80,7 @@ class MessageError(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Result(msgspec.Struct, kw_only=True, frozen=True):
-    """What became of one reward or comparison."""
+    """The result of one reward or comparison."""
 
     decision_id: Annotated[
         str | None,

@@ -34,7 +34,7 @@ class _Asked(_Passed, kw_only=True):
     max_tokens: Annotated[float | None, doc("Most tokens of the answer.", 256)] = None
     max_completion_tokens: Annotated[float | None, doc("Most tokens of the answer.", 256)] = None
     temperature: Annotated[float | None, doc("As for OpenAI.", 0.7)] = None
-    stop: Annotated[str | list[str] | None, doc("Where the answer is to end.", ["\n\n"])] = None
+    stop: Annotated[str | list[str] | None, doc("Texts at which the answer ends.", ["\n\n"])] = None
 
 
 class Chat(_Asked, kw_only=True):
@@ -96,7 +96,9 @@ class Message(Counted, kw_only=True):
 
     max_tokens: Annotated[int, doc("Most tokens of the answer.", 256, minimum=1)]
     stream: Annotated[bool | None, doc("Answer with server-sent events.", False)] = None
-    stop_sequences: Annotated[list[str] | None, doc("Where the answer is to end.", ["END"])] = None
+    stop_sequences: Annotated[list[str] | None, doc("Texts at which the answer ends.", ["END"])] = (
+        None
+    )
     temperature: Annotated[float | None, doc("As for Anthropic.", 0.7)] = None
     top_p: Annotated[float | None, doc("As for Anthropic.", 0.9)] = None
     metadata: Annotated[

@@ -15,7 +15,7 @@ class NeighbourText(msgspec.Struct, kw_only=True, frozen=True):
     id: Annotated[int, doc("Number of the past query in the history.", 4182)]
     question: Annotated[str, doc("What was asked.", "What is 17 * 24?")]
     topic: Annotated[
-        int | None, doc("Its topic of the last `GET /v1/topics`; null if there was none.", 3)
+        int | None, doc("Its topic in the last `GET /v1/topics`; null if there was none.", 3)
     ]
 
 
@@ -33,8 +33,8 @@ class DecisionText(msgspec.Struct, kw_only=True, frozen=True):
     answer: Annotated[
         str | None, doc("What was answered; null if it is not kept, or not a text.", "391")
     ]
-    redacted: Annotated[int, doc("Places that a rule took something out of.", 0)]
-    cut: Annotated[bool, doc("Whether more was said than is kept.", False)]
+    redacted: Annotated[int, doc("Number of redacted places.", 0)]
+    cut: Annotated[bool, doc("Whether the text was longer than what is kept.", False)]
     until: Annotated[float, doc("When it is deleted, UTC seconds.", 1764950400.0)]
     neighbours: Annotated[
         list[NeighbourText],

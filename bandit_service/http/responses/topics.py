@@ -27,17 +27,17 @@ class TopicRow(msgspec.Struct, kw_only=True, frozen=True):
     words: Annotated[
         list[str],
         doc(
-            "The most telling ones first; none if no word was used by enough people.",
+            "The most characteristic ones first; none if no word was used by enough people.",
             ["invoice", "refund"],
         ),
     ]
     questions: Annotated[int, doc("Questions that it was made of.", 210)]
     units: Annotated[int, doc("Units that asked them, as far as a unit was named.", 66)]
-    arms: Annotated[list[TopicArm], doc("Those that were asked, by number of decisions.")]
+    arms: Annotated[list[TopicArm], doc("The requested ones, by number of decisions.")]
 
 
 class TopicOf(msgspec.Struct, kw_only=True, frozen=True):
-    """Of which topic a decision is."""
+    """The topic of a decision."""
 
     decision_id: Annotated[
         str, doc("Its id.", "019ad8a2-2f3c-7000-9c52-2f5e0c6b1a77", format="uuid")

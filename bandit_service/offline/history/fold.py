@@ -45,7 +45,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, kw_only=True, frozen=True):
-    """What was decided in one period, and what came of it."""
+    """The decisions of one period, and their outcomes."""
 
     decisions: Annotated[int, doc("Decisions.", 1_204)]
     rewarded: Annotated[int, doc("Decisions with a reward.", 830)]
@@ -53,7 +53,11 @@ class Figures(msgspec.Struct, kw_only=True, frozen=True):
     rated: Annotated[int, doc("Decisions with a quality.", 830)]
     mean_quality: Annotated[float | None, doc("Mean quality; null: none came.", 0.74)]
     spent_usd: Annotated[
-        float, doc("Costs, USD: reported, or estimated where none was, and of judges.", 3.42)
+        float,
+        doc(
+            "Costs, USD: as reported, or estimated if none was reported, plus those of judges.",
+            3.42,
+        ),
     ]
 
 
@@ -66,8 +70,8 @@ class Period(msgspec.Struct, kw_only=True, frozen=True):
     groups: Annotated[
         dict[str, Figures],
         doc(
-            "By group; with tags a decision counts in each of its own. `none` has none; `others` "
-            "are those that are not told apart."
+            "By group; with tags a decision counts for each of its tags. `none`: without any; "
+            "`others`: all groups that are not listed."
         ),
     ]
 
@@ -78,7 +82,7 @@ class History(msgspec.Struct, kw_only=True, frozen=True):
     per: Annotated[str, doc("The length of a period.", "day", enum=list(PERIODS))]
     by: Annotated[str, doc("What the groups are.", "arm", enum=list(GROUPS))]
     since: Annotated[float, doc("Decisions from here on, UTC seconds.", 1730419200.0)]
-    until: Annotated[float, doc("And before here.", 1732924800.0)]
+    until: Annotated[float, doc("Only decisions before this time.", 1732924800.0)]
     periods: Annotated[list[Period], doc("The periods, oldest first.")]
     uncounted: Annotated[
         int,

@@ -23,7 +23,7 @@ from store import SharedLog, StoreError
 _LOOK_S = 0.1
 
 
-class Replica(Protocol):
+class ReplicaState(Protocol):
     """What the writer tells about this replica."""
 
     @property
@@ -55,7 +55,7 @@ class Checking:
 
     def __init__(
         self,
-        replica: Replica,
+        replica: ReplicaState,
         log: SharedLog,
         under_way: UnderWay,
         parking: Parking,

@@ -149,7 +149,7 @@ class SharedErasure:
 
         def order() -> ev.AnyEvent | None:
             if writer.world.building:
-                raise Conflict("a policy is being folded")
+                raise Conflict("a policy is being trained")
             if not writer.membership.keeps or owner not in writer.world.erasures.owners:
                 return None
             return ev.ErasureOrdered(ts=writer.now(), owner=owner, upto=int(upto))

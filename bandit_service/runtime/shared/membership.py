@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Unavailable
-from bandit_service.runtime.membership import Membership
+from bandit_service.runtime.membership import LogMembership
 from bandit_service.runtime.shared.digests import Digests
 from bandit_service.runtime.shared.link import Link
 from store import Offset, Replica, StoreError, can_erase_shared
 
 
-class SharedMembership(Membership):
+class SharedMembership(LogMembership):
     """keep_snapshots: how many the shared log keeps; 0 for none."""
 
     def __init__(self, link: Link, digests: Digests, keep_snapshots: int) -> None:

@@ -94,7 +94,7 @@ class SharedRetention:
 
         def order() -> ev.AnyEvent | None:
             if writer.world.building:
-                raise Conflict("a policy is being folded")
+                raise Conflict("a policy is being trained")
             if not writer.membership.keeps or upto <= writer.world.retention.upto:
                 return None
             return ev.TrimOrdered(ts=writer.now(), upto=upto)

@@ -58,7 +58,7 @@ class PolicyTurn:
         self._ending: set[asyncio.Future[None]] = set()
         self._looking: Kept | None = None
         writer.turn = self
-        maintenance.announce = self._announce
+        maintenance.training.announce = self._announce
         writer.listen(self._heard)
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class PolicyTurn:
         def prepare() -> ev.AnyEvent:
             if writer.world.building:
                 name = writer.world.building.policy
-                raise Conflict(f"name: {name!r} is being folded; wait until it serves")
+                raise Conflict(f"name: {name!r} is being trained; wait until it serves")
             return ev.PolicyAnnounced(
                 ts=writer.now(),
                 policy=wanted.name,
@@ -136,8 +136,8 @@ class PolicyTurn:
         self._drop()
         self._key = key
         wanted = PolicySettings(name, json.loads(parameters))
-        self._maintenance.wanted = wanted
-        self._maintenance.progress = (0, int(self._writer.log.last))
+        self._maintenance.training.wanted = wanted
+        self._maintenance.training.progress = (0, int(self._writer.log.last))
         self._folding = self._writer.tasks.keep("policy", lambda: self._fold(wanted, key))
 
     def _drop(self) -> None:
@@ -150,7 +150,7 @@ class PolicyTurn:
         if self._beside is not None:
             self._beside.until_switched.close()
         self._beside, self._key = None, ""
-        self._maintenance.wanted = self._maintenance.progress = None
+        self._maintenance.training.wanted = self._maintenance.training.progress = None
 
     async def _fold(self, wanted: PolicySettings, key: str) -> None:
         """Tried several times, since the obstacle may be temporary."""
@@ -177,20 +177,22 @@ class PolicyTurn:
     async def _trained(self, wanted: PolicySettings, key: str) -> Learner | None:
         maintenance, writer = self._maintenance, self._writer
         if not await maintenance.carried_out():
-            return await maintenance.folded_to_serve(wanted)
+            return await maintenance.training.folded_to_serve(wanted)
         while self._key == key:
             at = Offset(writer.world.building.at if writer.world.building.key == key else 0)
             if at:
-                return await maintenance.folded_on(wanted, at, await self._shared_state(wanted, at))
+                return await maintenance.training.folded_on(
+                    wanted, at, await self._shared_state(wanted, at)
+                )
             if writer.membership.keeps:
-                built, at = await maintenance.folded_for_all(wanted)
+                built, at = await maintenance.training.folded_for_all(wanted)
                 if await self._say_built(key, at):
                     return built
             await asyncio.sleep(_LOOK_S)
         return None
 
     async def _shared_state(self, wanted: PolicySettings, at: Offset) -> bytes:
-        key, link = self._maintenance.key_of(wanted), self._writer.link
+        key, link = self._maintenance.making.key_of(wanted), self._writer.link
         found = await link.shared.newest_snapshot(key, Offset(at - 1), at)
         if found is None:  # newer ones have replaced it: the others serve the policy already
             link.behind(f"the policy {wanted.name!r} was built while this replica was away")
@@ -230,7 +232,9 @@ class PolicyTurn:
         beside.until_switched.close()
         self._beside = None
         self._writer.world.learners.serve(event.policy, event.key, beside.learner)
-        self._maintenance.serving = PolicySettings(event.policy, json.loads(event.parameters))
+        self._maintenance.making.serving = PolicySettings(
+            event.policy, json.loads(event.parameters)
+        )
         self._maintenance.due = True  # who joins begins from it, where records are erased
         _log.info("policy switched", extra={"policy": event.policy, "key": event.key})
 

@@ -12,7 +12,7 @@ from bandit_service.runtime.turn import Command
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class OwnEvent:
     """One of them. owed: its key in the backlog, if it is a cost that waited there."""
 
     event: ev.AnyEvent
@@ -27,7 +27,7 @@ class UnderWay:
     def __init__(self, appender: Appender, backlog: Backlog) -> None:
         self._appender = appender
         self._backlog = backlog
-        self._own: dict[str, Own] = {}
+        self._own: dict[str, OwnEvent] = {}
         self._owed: set[str] = set()
         self.led = 0
 
@@ -43,7 +43,7 @@ class UnderWay:
         """The ids of their records, as they are at each look."""
         return self._own.keys()
 
-    def get(self, eid: str) -> Own | None:
+    def get(self, eid: str) -> OwnEvent | None:
         """The one with this id."""
         return self._own.get(eid)
 
@@ -64,7 +64,7 @@ class UnderWay:
         for key, event in [each for each in waiting if each[0] not in self._owed][:room]:
             self.send(outgoing_of(event), owed=key)
 
-    def remove(self, eid: str) -> Own | None:
+    def remove(self, eid: str) -> OwnEvent | None:
         """It is applied, or it will not be: nothing waits for it any more."""
         own = self._own.pop(eid, None)
         if own is None:
@@ -73,7 +73,7 @@ class UnderWay:
         self._owed.discard(own.owed)
         return own
 
-    def applied(self, eid: str) -> Own | None:
+    def applied(self, eid: str) -> OwnEvent | None:
         """`remove` of one that the log has; a cost leaves the backlog."""
         own = self.remove(eid)
         if own is not None and own.owed:
@@ -86,7 +86,7 @@ class UnderWay:
         return (own.command for own in self._own.values() if own.command is not None)
 
     def _add(self, outgoing: Outgoing, command: Command | None, owed: str) -> None:
-        self._own[outgoing.entry.record.eid] = Own(outgoing.event, command, outgoing.led, owed)
+        self._own[outgoing.entry.record.eid] = OwnEvent(outgoing.event, command, outgoing.led, owed)
         self.led += outgoing.led
         if owed:
             self._owed.add(owed)

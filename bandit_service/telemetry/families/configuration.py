@@ -5,7 +5,7 @@ from __future__ import annotations
 from bandit_service.telemetry.families.make import Maker
 
 
-class Configuration:
+class ConfigurationFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

@@ -7,7 +7,7 @@ from bandit_service.telemetry.families.make import Maker
 _BY_VARIANT = ("experiment", "variant")
 
 
-class Experiments:
+class ExperimentFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

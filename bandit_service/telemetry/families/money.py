@@ -7,7 +7,7 @@ from bandit_service.telemetry.families.make import Maker
 _FULLEST = "a budget's fullest account"
 
 
-class Money:
+class MoneyFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:
@@ -15,6 +15,22 @@ class Money:
         self.route_decisions = make.counters(
             "bandit_route_decisions_total",
             "Decisions by route, except the default route.",
+            ("route",),
+        )
+        self.route_cost = make.counters(
+            "bandit_route_cost_usd_total",
+            "Reported cost by route, except the default route, USD.",
+            ("route",),
+        )
+        self.route_reward_mean = make.gauges(
+            "bandit_route_reward_mean",
+            "Moving mean reward of a route's decisions; `auto` is the default route.",
+            ("route",),
+        )
+        self.route_quality_mean = make.gauges(
+            "bandit_route_quality_mean",
+            "Mean quality of a route's decisions since the process started; `auto` is the default "
+            "route.",
             ("route",),
         )
         self.route_rewards = make.counters(

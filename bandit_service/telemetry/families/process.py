@@ -5,7 +5,7 @@ from __future__ import annotations
 from bandit_service.telemetry.families.make import BATCH_BUCKETS, DISK_BUCKETS, STAGE_BUCKETS, Maker
 
 
-class Process:
+class ProcessFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

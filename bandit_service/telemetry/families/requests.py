@@ -11,7 +11,7 @@ from bandit_service.telemetry.families.make import (
 )
 
 
-class Requests:
+class RequestFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bandit_service.telemetry.families.make import ANSWER_BUCKETS, RATE_BUCKETS, Maker
 
 
-class Upstreams:
+class UpstreamFamily:
     """An attribute for each of them."""
 
     def __init__(self, make: Maker) -> None:

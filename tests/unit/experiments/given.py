@@ -77,7 +77,7 @@ def run(world: World, spec: Experiment, ts: float = 1.0) -> None:
 
 
 def rules(world: World, ts: float = 1.0, **fields: Any) -> None:
-    """What stands over all experiments."""
+    """Rules for all experiments."""
     apply(world, ev.RulesChanged(ts=ts, rules=Rules(**fields)))
 
 

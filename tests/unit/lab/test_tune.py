@@ -27,8 +27,8 @@ from bandit_service.lab.tune import (
     Parameters,
     Range,
     Space,
-    Trial,
-    World,
+    TuningTrial,
+    TuningWorld,
     check_space,
     toml_of,
     tune,
@@ -39,7 +39,7 @@ from tests.unit.data.recordings import planted, recording
 needed("scipy")
 optuna = needed("optuna")
 
-WORLD = World(seeds=2)
+WORLD = TuningWorld(seeds=2)
 
 
 def _torn(n: int = 60, on_test: float = 0.2) -> Labelled:
@@ -105,7 +105,7 @@ def test_a_search_of_what_is_not_there_is_refused(policy: str, space: Space, why
 def test_the_choice_is_made_on_the_validation_part_alone() -> None:
     seen: list[tuple[Parameters, bool]] = []
 
-    def watch(trial: Trial, on_validation: bool) -> None:
+    def watch(trial: TuningTrial, on_validation: bool) -> None:
         seen.append((trial.parameters, on_validation))
 
     data = _torn()
@@ -126,7 +126,7 @@ def test_the_choice_is_made_on_the_validation_part_alone() -> None:
 
 
 def test_a_gain_that_is_clear_is_not_warned_of() -> None:
-    found = tune(_torn(on_test=1.0), "fixed", Grid({"arm": ["arm0"]}), World(seeds=4))
+    found = tune(_torn(on_test=1.0), "fixed", Grid({"arm": ["arm0"]}), TuningWorld(seeds=4))
     assert found.gain.mean > 0.1
     assert found.gain.half < found.gain.mean
     assert found.test_gain.mean > 0.1
@@ -141,17 +141,17 @@ def test_a_gain_within_noise_is_warned_of() -> None:
         recording(quality.tolist(), np.zeros((80, 2)).tolist()),
         np.eye(8, dtype=np.float32)[rng.integers(0, 8, 80)],
     )
-    found = tune(data, "epsilon_greedy", Grid({"epsilon": [0.1, 0.2, 0.3]}), World(seeds=3))
+    found = tune(data, "epsilon_greedy", Grid({"epsilon": [0.1, 0.2, 0.3]}), TuningWorld(seeds=3))
     assert found.chosen is not found.default
     assert "is within noise: its 95 % interval over seeds is ±" in found.warnings[0]
-    alone = tune(_torn(), "fixed", Grid({"arm": ["arm0"]}), World(seeds=1))
+    alone = tune(_torn(), "fixed", Grid({"arm": ["arm0"]}), TuningWorld(seeds=1))
     assert "one seed cannot tell the gain from noise" in alone.warnings[0]
 
 
 def test_defaults_that_are_best_stay_and_are_run_once() -> None:
     count = [0]
 
-    def watch(_trial: Trial, _on_validation: bool) -> None:
+    def watch(_trial: TuningTrial, _on_validation: bool) -> None:
         count[0] += 1
 
     data = Labelled(*planted(40))
