@@ -6,6 +6,7 @@ Each has a stable `code`, one HTTP status and OpenAI's error shape; docs/errors.
 from __future__ import annotations
 
 import math
+import re
 from typing import ClassVar
 
 import msgspec
@@ -241,13 +242,30 @@ def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
 
     >>> try: msgspec.json.decode(b'{"a": "x"}', type=dict[str, int])
     ... except msgspec.ValidationError as error: field_of(error)
-    ('[...]', 'Expected `int`, got `str`')
+    ('[...]', 'must be a whole number, got a text')
     """
     what, _, where = str(error).partition(" - at `$")
     param = where.strip("`.") or None
     if param is None and "field `" in what:
         param = what.split("field `")[1].split("`")[0]
+    if found := _TYPES.fullmatch(what):
+        allowed = " or ".join(_IN_WORDS.get(each, each) for each in found[1].split(" | "))
+        return param, f"must be {allowed}, got {_IN_WORDS.get(found[2], found[2])}"
+    if what.startswith("Object missing required field"):
+        return param, "is required"
     return param, what
+
+
+_TYPES = re.compile(r"Expected `([^`<>]+)`, got `([^`]+)`")
+_IN_WORDS = {
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+"""Types by the decoder's names for them."""
 
 
 def in_words(value: float) -> str:

@@ -97,7 +97,7 @@ def check_signals(signals: Signals) -> None:
     """Raise Refused naming the first signal that is not a number in its range."""
     said = signals.said()
     if not said:
-        raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}")
+        raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}, metrics")
     if len(signals.metrics) > MOST_METRICS:
         raise Refused(
             f"metrics: at most {MOST_METRICS}, got {len(signals.metrics)}", param="metrics"

@@ -71,7 +71,9 @@ async def vote(request: web.Request) -> web.Response:
     form = request.content_type == _FORM
     try:
         claim, pending = _claimed(request)
-        asked = await _voted(request, form=form)
+        body = await body_of(request)
+        form = form and not body.lstrip().startswith(b"{")  # which curl sends as a form
+        asked = _voted(body, form=form)
         decision_id, router = claim.decision_id, request.app[ROUTER]
         request.app[LIMITS].take(decision_id, time.monotonic())
         gate = request.app[GATE]
@@ -92,13 +94,13 @@ async def vote(request: web.Request) -> web.Response:
     return _shown(request, claim, _vote_of(pending) if asked.vote is None else asked.vote)
 
 
-async def _voted(request: web.Request, *, form: bool) -> wire.VoteRequest:
+def _voted(body: bytes, *, form: bool) -> wire.VoteRequest:
     """The content of the body: a vote, or metrics."""
-    body = await body_of(request)
     said = _of_form(body) if form else wire.decode_request(body)
     asked = wire.convert(said, wire.VoteRequest)
     if (asked.vote is None) == (not asked.metrics):
-        raise Refused("vote: send it or metrics, and not both", param="vote")
+        got = "neither" if asked.vote is None else "both"
+        raise Refused(f"vote: send it or metrics, and not both; got {got}", param="vote")
     if asked.vote is not None and asked.vote not in VOTES:
         raise Refused(f"vote: must be one of {', '.join(VOTES)}, got {asked.vote!r}", param="vote")
     return asked

@@ -191,7 +191,7 @@ def every_mistake(
                 mistakes.append(f"{name}{place}: {what}")
                 mend(name)
         elif each.required:
-            mistakes.append(f"{name}: Object missing required field `{name}`")
+            mistakes.append(f"{name}: is required")
             mend(name)
     while not mended.intersection(_DECIDING):
         try:

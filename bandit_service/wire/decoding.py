@@ -19,6 +19,8 @@ MAX_DEPTH = 32
 """Lists and maps in each other; a request needs five."""
 MAX_DEPTH_PASSED = 128
 """The same of what is passed on: the schemas of tools and answers."""
+_OF_A_MAP = "[...]"
+"""How the decoder writes any entry of a map."""
 _LONGEST = 100
 """Characters that are told of a field's name."""
 _VALUES = 10
@@ -45,7 +47,24 @@ def convert(value: Any, kind: type[R]) -> R:
         param, what = refused_for(error, kind)
         if param in bounds_of(kind) and _BOUND.search(what):
             param, what = first_outside(value, kind) or (param, what)
+        if param is not None and param.endswith(_OF_A_MAP):
+            param = param.removesuffix(_OF_A_MAP)
+            raise Refused(f"{_entry(value, kind, param)}: {what}", param=param) from None
         raise Refused(f"{param}: {what}" if param else what, param=param) from None
+
+
+def _entry(value: Any, kind: type[msgspec.Struct], field: str) -> str:
+    """The first entry of a field of names and values whose value is of another type."""
+    types = {each.encode_name: each.type for each in msgspec.structs.fields(kind)}
+    entries = value.get(field) if isinstance(value, dict) else None
+    if field not in types or not isinstance(entries, dict):
+        return field
+    for name, each in entries.items():
+        try:
+            msgspec.convert({name: each}, types[field])
+        except msgspec.ValidationError:
+            return f"{field}.{str(name)[:_LONGEST]}"
+    return field
 
 
 def decode_json(body: bytes) -> Any:

@@ -83,6 +83,9 @@ async def test_a_form_votes_without_a_script_and_a_get_never_does(client: Client
     assert "You voted: bad answer." in text
     assert 'value="down" aria-pressed="true"' in text
     assert (await _signals(client, decided["decision_id"]))[0]["quality"] == 0.0
+    # JSON that curl sends as a form, as it does where no header is given
+    assert (await _page(client, token, '{"vote": "up"}'))[0] == 200
+    assert (await _signals(client, decided["decision_id"]))[0]["quality"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,9 @@ async def test_a_form_votes_without_a_script_and_a_get_never_does(client: Client
         (b"{", "json", "JSON"),
         (b"", "json", "JSON"),
         (b"vote=yes", "x-www-form-urlencoded", "vote: must be one of up, down, neutral"),
-        (b"", "x-www-form-urlencoded", "vote"),
+        (b"", "x-www-form-urlencoded", "not both; got neither"),
+        (b' {"vote": "yes"}', "x-www-form-urlencoded", "vote: must be one of up, down, neutral"),
+        (b'{"vote": 1}', "x-www-form-urlencoded", "vote: must be a text or null, got a whole"),
         (b"vote=up&vote=down", "x-www-form-urlencoded", "vote: must be sent exactly once"),
         (b"vote=up&arm=o3", "x-www-form-urlencoded", "arm"),
         (b"\xff" * 9, "x-www-form-urlencoded", "not a form"),

@@ -441,7 +441,7 @@ async def test_a_routes_arm_that_fails_is_followed_by_another_of_the_route(
         ({"route": "nobody"}, "route", "no route 'nobody'; expected one of support-bot, plain"),
         ({"route": "support-bot", "arms": ["alpha"]}, "arms", "'alpha' is no arm of the route"),
         ({"route": "plain", "policy": "eagle"}, "policy", "has its own; leave it out"),
-        ({"route": 7}, "route", "Expected `str`"),
+        ({"route": 7}, "route", "must be a text"),
     ],
 )
 async def test_what_a_route_cannot_do_is_refused(

@@ -96,6 +96,8 @@ async def test_what_a_crash_left_is_finished_by_the_next_start(
         ({"session": "s1", "conversation": "c", "quality": 1.0}, "session", "session: send one of"),
         ({"session": "s1", "arm": "a", "quality": 1.0}, "arm", "arm: belongs to a self-contained"),
         ({"session": "s1"}, None, "nothing to learn"),
+        ({"session": "s1", "quality": "1"}, "quality", "quality: must be a number or null, got a"),
+        ({"session": "s1", "metrics": {"csat": 1, "x": "5"}}, "metrics", "metrics.x: must be true"),
         ({"session": "s1", "quality": 2.0}, "quality", "quality: must be a number from 0 to 1"),
         ({"session": "s1", "metrics": {"csta": 1}}, "metrics", "metrics.csta: no such metric; did"),
         ({"session": "s1" * 200, "quality": 1.0}, "session", "session: at most 256 characters"),

@@ -63,7 +63,7 @@ async def test_metrics_of_inferences_and_episodes(tmp_path: Path, models: Path) 
          "send it or episode_id, and not both"),
         ({"metric_name": "comment", "value": "so so"}, 501, "metric_name", "a comment is a text"),
         ({"metric_name": "demonstration", "value": ["x"]}, 501, "metric_name", "a demonstration"),
-        ({"metric_name": "stars"}, 400, "value", "missing"),
+        ({"metric_name": "stars"}, 400, "value", "is required"),
         ({"metric_name": "stars", "value": 2, "tag": {}}, 400, "tag", "did you mean tags?"),
         ({"metric_name": "stars", "value": 2, "inference_id": "never"}, 404, "decision_id", "no"),
         ({"metric_name": "stars", "value": 2, "inference_id": "never", "dryrun": True}, 404,

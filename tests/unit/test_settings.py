@@ -154,7 +154,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "exploration.floor: must be a number from 0 to 0.5, got 'much'",
         "policy.parameters.alpha: must be a number >= 0, got -1",
         "arms[0].usd_per_mtok_in: must be from 0 to 100000, got -1",
-        "arms[1].usd_per_mtok_in: Object missing required field",
+        "arms[1].usd_per_mtok_in: is required",
         "BANDIT_SERVER_PROT: no such setting",
     ):
         assert expected in mistakes, mistakes
