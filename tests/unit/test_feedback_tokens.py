@@ -100,7 +100,10 @@ def test_no_text_of_a_secret_is_shown() -> None:
 
 
 def test_what_is_wrong_with_the_environments_secrets_is_told_without_them() -> None:
-    for value, wrong in (("", "MINE is empty in"), ("short", "secret 1 of MINE must have at least 32")):
+    for value, wrong in (
+        ("", "MINE is empty in"),
+        ("short", "secret 1 of MINE must have at least 32"),
+    ):
         with pytest.raises(BadSettings, match=wrong) as refused:
             settings.read(None, {"BANDIT_FEEDBACK_SECRET_ENV": "MINE", "MINE": value})
         assert "short" not in str(refused.value)
