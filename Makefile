@@ -26,7 +26,7 @@ export OPENBLAS_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check first-minutes clean
+.PHONY: docs help setup run client-ts clients examples demo demo-gateway demo-full demo-readme test check format laws golden bench bench-ope bench-conversations bench-drift bench-hotstart bench-embed bench-gateway bench-growth replay evaluate results compare-peers monitor run-scale chaos-scale fault-table bench-scale dashboards dashboard-pictures screenshots chaos overload coverage-study soak model obd helm manifests fuzz lock sbom dist dist-check first-minutes clean
 
 help: ## explain every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -74,14 +74,24 @@ $(LITELLM)/.proxy: $(LITELLM)/.sdk
 	@$(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]==1.108.7' \
 	  && touch $@ || echo "LiteLLM's proxy could not be installed; its row of the bench is left out"
 
-# The clients of docs/clients.md that bring much, in an environment of their own.
-$(CLIENTS)/.installed: | $(VENV)/.base
-	@$(PYTHON) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check 'langchain-anthropic==1.7.10' \
-	  'langchain-openai==1.7.4' 'llama-index-llms-openai-like==0.8.1' 'openai-agents==0.24.0'
+# The clients of docs/clients.md that bring much, in an environment of their own; LlamaIndex in
+# another one, since it accepts no openai of version 3, as the Agents SDK wants it.
+$(CLIENTS)/.python: | $(VENV)/.base
+	@echo "installing LangChain and OpenAI's Agents SDK in an environment of their own"
+	@$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --only-binary :all: 'langchain-anthropic==1.7.10' 'langchain-openai==1.7.4' 'openai-agents==0.24.0' \
+	  && touch $@ || { rm -rf $(CLIENTS)/bin; echo "LangChain and the Agents SDK could not be installed; their tests are skipped"; }
+
+$(CLIENTS)/.node: | $(VENV)/.base
+	@mkdir -p $(CLIENTS)
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) \
-	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' \
-	  '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140' '@openai/codex@0.171.0'
+	  'openai@6.49.0' '@anthropic-ai/sdk@1.14.0' 'ai@6.0.326' '@ai-sdk/openai@3.0.141' '@ai-sdk/anthropic@3.0.140'
+	@touch $@
+
+$(CLIENTS)/.more: $(CLIENTS)/.node
+	@$(PYTHON) -m venv $(CLIENTS)/llamaindex
+	@$(CLIENTS)/llamaindex/bin/python -m pip install --quiet --disable-pip-version-check 'llama-index-llms-openai-like==0.8.1'
+	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) '@openai/codex@0.171.0'
 	@touch $@
 
 var/models/.exported: $(VENV)/.base
@@ -128,6 +138,9 @@ ifeq ($(ENGINE),jetstream)
 	@$(BIN)/python -m pytest -q -n 0 tests/service/killed_on_jetstream.py
 endif
 
+fault-table: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.test var/models/.exported ## named faults of replicas and their servers, and what is left after each; into docs/scale.md
+	@$(BIN)/python -m loadtest.scale_faults --markdown docs/scale.md
+
 bench-scale: $(VENV)/.postgres $(VENV)/.jetstream $(VENV)/.demo var/models/.exported ## replicas on PostgreSQL and JetStream beside one process on SQLite: pairs, CPU, lag, appends, joining, delay; into docs/performance.md
 	@$(BIN)/python -m loadtest.bench.replicas --markdown docs/performance.md
 
@@ -173,17 +186,18 @@ manifests: $(VENV)/.base $(HELM) ## deploy/kubernetes again from the chart in de
 
 # Each of the workers and of the many processes that they start would compile all its modules anew.
 test: export PYTHONDONTWRITEBYTECODE :=
-test: $(VENV)/.test $(LITELLM)/.sdk ## lint, types, import contracts and all tests
+test: $(VENV)/.test $(LITELLM)/.sdk $(CLIENTS)/.python ## lint, types, import contracts and all tests
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory obd || echo "without the Open Bandit sample: its tests are skipped"
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory client-ts || echo "without the TypeScript client: its tests are skipped"
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(CLIENTS)/.node || echo "without the clients for Node: their tests are skipped"
 	@$(BIN)/pytest --quiet --numprocesses 3 --dist worksteal
 
 client-ts: $(VENV)/.base ## build the TypeScript client of docs/client-ts.md from the OpenAPI document (needs Node 20)
 	@$(BIN)/python -c 'import json; from bandit_service import __version__; from bandit_service.http.openapi import document; print(json.dumps(document(__version__)))' > bandit_client_ts/openapi.json
 	@cd bandit_client_ts && npm install --silent --no-audit --no-fund && npm run --silent schema >/dev/null && npm run --silent build
 
-clients: $(VENV)/.test $(LITELLM)/.proxy $(CLIENTS)/.installed client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
+clients: $(VENV)/.test $(LITELLM)/.proxy $(CLIENTS)/.python $(CLIENTS)/.more client-ts ## every recipe of docs/clients.md, Node's too, as it stands there
 	@$(BIN)/pytest --quiet tests/service/test_clients.py tests/service/test_codex.py tests/service/test_litellm.py \
 	  tests/client/test_typescript.py
 

@@ -1,7 +1,8 @@
-"""Compiles the scan of remembered queries into the wheel, where there is a C compiler.
+"""Compiles the scan of remembered queries, and the proposals of `nested`, into the wheel.
 
-Without one the package is the same and recalls by numpy; docs/performance.md says how much slower.
-The library is plain C without Python's headers: it goes with every version of Python.
+Without a C compiler the package is the same and does both by numpy; docs/performance.md says how
+much slower. The libraries are plain C without Python's headers: they go with every version of
+Python.
 
     python hatch_build.py
 
@@ -24,35 +25,39 @@ try:
 except ImportError:  # compiled in place, where nothing is packed
     BuildHookInterface = object
 
-SOURCE, LIBRARY = "store/_scan.c", "store/_scan.so"
+LIBRARIES = {"store/_scan.c": "store/_scan.so", "policies/_nested.c": "policies/_nested.so"}
 # No contraction: a product that is added without being rounded first gives other bits.
 FLAGS = ("-O3", "-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-shared")
 
 
 def compiled(root: Path) -> str:
-    """Why the scan could not be compiled, "" where it was."""
-    made_here = f"{LIBRARY}.{os.getpid()}"
+    """Why not all libraries could be compiled, "" where they were."""
+    return next(filter(None, [_compiled(root, *each) for each in LIBRARIES.items()]), "")
+
+
+def _compiled(root: Path, source: str, library: str) -> str:
+    made_here = f"{library}.{os.getpid()}"
     for compiler in ("cc", "gcc", "clang", *shlex.split(sysconfig.get_config_var("CC") or "")[:1]):
         if shutil.which(compiler) is None:
             continue
         made = subprocess.run(  # noqa: S603 - the compiler of whoever installs
-            [compiler, *FLAGS, SOURCE, "-o", made_here, "-lm"],
+            [compiler, *FLAGS, source, "-o", made_here, "-lm"],
             cwd=root,
             capture_output=True,
             text=True,
             check=False,
         )
         if made.returncode == 0:  # in one step: another process may be loading the one before
-            (root / made_here).replace(root / LIBRARY)
+            (root / made_here).replace(root / library)
             return ""
-        (root / LIBRARY).unlink(missing_ok=True)  # one of other source must not be taken for it
+        (root / library).unlink(missing_ok=True)  # one of other source must not be taken for it
         return f"{compiler}: {made.stderr.strip()}"
-    (root / LIBRARY).unlink(missing_ok=True)
+    (root / library).unlink(missing_ok=True)
     return "there is no C compiler"
 
 
 class ScanBuildHook(BuildHookInterface):  # type: ignore[misc]
-    """Puts the library into the wheel, which is then one for this platform."""
+    """Puts the libraries into the wheel, which is then one for this platform."""
 
     PLUGIN_NAME = "custom"
 
@@ -62,12 +67,14 @@ class ScanBuildHook(BuildHookInterface):  # type: ignore[misc]
             return
         why = compiled(Path(self.root))
         if why:
-            self.app.display_warning(f"recall is not compiled and will be slower: {why}")
+            self.app.display_warning(f"not all is compiled, and it will be slower: {why}")
+        there = [each for each in LIBRARIES.values() if (Path(self.root) / each).exists()]
+        if not there:
             return
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
-        build_data["artifacts"].append(LIBRARY)
+        build_data["artifacts"] += there
 
 
 if __name__ == "__main__":

@@ -143,7 +143,8 @@ class ArmFields(TypedDict, total=False):
 class ConfigurationFields(TypedDict, total=False):
     """Sections of the configuration; each is the whole list, and what is left out stays.
 
-    upstreams, budgets, judges, routes, metrics: tables with the fields that they have in the file.
+    upstreams, budgets, judges, routes, metrics, policies: tables with the fields that they have in
+    the file. settings: tables with name and value.
     forget: routes whose policies may lose what they have learned.
     """
 
@@ -152,6 +153,8 @@ class ConfigurationFields(TypedDict, total=False):
     judges: Sequence[Mapping[str, Any]]
     routes: Sequence[Mapping[str, Any]]
     metrics: Sequence[Mapping[str, Any]]
+    policies: Sequence[Mapping[str, Any]]
+    settings: Sequence[Mapping[str, Any]]
     forget: Sequence[str]
 
 

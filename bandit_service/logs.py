@@ -148,6 +148,11 @@ def _shown(value: Any) -> str:
     return text if _PLAIN.fullmatch(text) else msgspec.json.encode(text).decode()
 
 
+def set_level(level: str) -> None:
+    """Log from this level up from now on."""
+    logging.getLogger(OURS).setLevel(level.upper())
+
+
 def configure(level: str, stream: TextIO, form: str = "auto") -> None:
     """Log to `stream` from `level` up; "auto" is "console" on a terminal and else "json".
 

@@ -64,6 +64,12 @@ class Postgres:
         """What a client connects by."""
         return f"postgresql://bandit:{self._password}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
         with (self._directory / "server.log").open("ab") as log:
@@ -97,6 +103,11 @@ class Postgres:
                 raise PostgresFailed("postgres did not start\n" + told)
             time.sleep(0.02)
 
+    def set(self, name: str, value: str) -> None:
+        """Change a setting, for those who connect from now on, too."""
+        for statement in (f"ALTER SYSTEM SET {name} = '{value}'", "SELECT pg_reload_conf()"):
+            self._run("psql", "-q", "-o", "/dev/null", "-d", self.dsn, "-c", statement)
+
     def stop(self) -> None:
         """End it; whoever is connected is cut off."""
         self._end(signal.SIGINT)
@@ -117,7 +128,7 @@ class Postgres:
             lines = (self._data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             return False
-        return lines[:1] == [str(self._process.pid)] and lines[-1].strip() == "ready"
+        return lines[:1] == [str(self._process.pid)] and lines[-1].strip() in ("ready", "standby")
 
     @property
     def _data(self) -> Path:
@@ -139,6 +150,39 @@ class Postgres:
         if os.geteuid() == 0:
             for path in paths:
                 shutil.chown(path, _USER, _USER)
+
+
+class Standby(Postgres):
+    """A copy of a server that runs, which follows it until it is promoted."""
+
+    def __init__(self, directory: Path, primary: Postgres) -> None:
+        self._directory, self._bin = directory, primary._bin
+        self._password = primary._password
+        self.port = free_port()
+        self._process = None
+        directory.mkdir()
+        self._own(directory)
+        # -R: it follows the server that it is copied from
+        self._run("pg_basebackup", "-D", str(self._data), "-d", primary.dsn, "-R", "-c", "fast")
+        self.start()
+
+    def promote(self) -> None:
+        """From now on it accepts writes."""
+        self._run("pg_ctl", "promote", "-w", "-D", str(self._data))
+
+
+@contextmanager
+def with_standby() -> Iterator[tuple[Postgres, Standby]]:
+    """A server and its standby, without which it acknowledges nothing."""
+    with running() as primary, tempfile.TemporaryDirectory(prefix="bandit-pg-") as directory:
+        whole = Path(directory)
+        whole.chmod(0o755)  # the servers do not run as root
+        standby = Standby(whole / "standby", primary)
+        try:
+            primary.set("synchronous_standby_names", "*")
+            yield primary, standby
+        finally:
+            standby.stop()
 
 
 _USER = "postgres"

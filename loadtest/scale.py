@@ -20,7 +20,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +55,22 @@ class Replica:
     """One service; started again by `keep` whenever it ended."""
 
     def __init__(
-        self, directory: Path, models: Path, environ: dict[str, str], *, forked: bool = False
+        self,
+        directory: Path,
+        models: Path,
+        environ: dict[str, str],
+        *,
+        forked: bool = False,
+        engine: engines.Engine | None = None,
     ) -> None:
-        """forked: by a process that has imported the service, which spares most of a start."""
+        """forked: by a process that has imported the service, which spares most of a start. engine:
+        as this replica reaches it, for `Engine.cut`.
+        """
         directory.mkdir()
         (directory / "models").symlink_to(models.resolve(), target_is_directory=True)
         self.directory = directory
         self.url = ""
+        self.engine = engine
         self.process: subprocess.Popen[bytes] | Forked | None = None
         self._forked = forked
         self._environ = environ | {"BANDIT_DATA_DIR": str(directory)}
@@ -90,6 +100,11 @@ class Replica:
                 stderr=said,
                 start_new_session=True,  # Ctrl-C is for this program, which ends them
             )
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it says so, since it was last started."""
+        return self._ready.exists()
 
     async def keep(self) -> None:
         """Start it again, until cancelled."""
@@ -134,7 +149,7 @@ class Traffic:
         while not self.stopped:
             vector = self._vectors.normal(size=DIM)
             body = {"embedding": [float(x) for x in vector / np.linalg.norm(vector)]}
-            status, told = await self._post("/v1/decide", body)
+            status, told = await self.post("/v1/decide", body)
             if status != 200:
                 self._ledger.told[f"decide {status}"] += 1
                 await asyncio.sleep(0.05)
@@ -143,7 +158,7 @@ class Traffic:
             self._ledger.decided.append(id)
             times = 2 if self._chance.random() < 0.1 else 1
             await asyncio.gather(*(self.reward(id, quality) for _ in range(times)))
-            status, _ = await self._post("/v1/chat/completions", scale_budget.BODY)
+            status, _ = await self.post("/v1/chat/completions", scale_budget.BODY)
             self._provider.told[status] += 1
             await asyncio.sleep(pause_s)
 
@@ -151,7 +166,7 @@ class Traffic:
         """Until somebody acknowledges it."""
         begun = last = time.monotonic()
         while last - begun < _PATIENCE_S:
-            status, told = await self._post("/v1/rewards", {"decision_id": id, "quality": quality})
+            status, told = await self.post("/v1/rewards", {"decision_id": id, "quality": quality})
             last = time.monotonic()
             if status == 200:
                 said = str(told["results"][0]["status"])
@@ -168,7 +183,8 @@ class Traffic:
         self._ledger.wrong.append(f"{id}: nobody took its reward")
         return "gone"
 
-    async def _post(self, path: str, body: Any) -> tuple[int, Any]:
+    async def post(self, path: str, body: Any) -> tuple[int, Any]:
+        """Ask a random replica; status 0 if it is not there."""
         url = self._chance.choice(self._replicas).url
         try:
             async with self._session.post(url + path, json=body) as answer:
@@ -197,7 +213,7 @@ async def _faults(
         one = chance.choice(replicas)
         if one.process is None or one.process.poll() is not None:
             continue
-        what = chance.choices(("kill -9", "stopped", "server killed"), (7, 2, 1))[0]
+        what = chance.choices(("kill -9", "stopped", "cut off", "server killed"), (7, 2, 1, 1))[0]
         done[what] += 1
         print(f"  {what}", flush=True)
         match what:
@@ -207,6 +223,8 @@ async def _faults(
                 one.process.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(chance.uniform(1.0, 7.0))
                 one.process.send_signal(signal.SIGCONT)
+            case "cut off" if one.engine is not None:
+                await one.engine.cut(chance.uniform(1.0, 7.0))
             case _:
                 await asyncio.to_thread(engine.kill, chance.randrange(1 << 16))
                 await asyncio.sleep(chance.uniform(0.5, 3.0))
@@ -214,8 +232,8 @@ async def _faults(
     return done
 
 
-async def _agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
-    """The hashes of the serving policy's state, once all have applied all."""
+async def agreed(traffic: Traffic, replicas: list[Replica]) -> set[str]:
+    """The hashes of the serving policy's state, as JSON, once all have applied all."""
     last = time.monotonic() + _PATIENCE_S
     while time.monotonic() < last:
         with suppress(aiohttp.ClientError):  # one that was killed last is being started
@@ -253,12 +271,40 @@ async def _served(
     directory: Path,
     provider: scale_budget.Provider,
 ) -> int:
-    environ = os.environ | engine.environ | {"BANDIT_POLICY_NAME": args.policy}  # noqa: TID251 - passed on
-    environ |= provider.settings(args.paid)
-    replicas = [
-        Replica(directory / f"replica-{i + 1}", args.models, environ, forked=bool(args.kills))
-        for i in range(args.replicas)
-    ]
+    settings = {"BANDIT_POLICY_NAME": args.policy} | provider.settings(args.paid)
+    async with several(
+        args.replicas, directory, args.models, engine, settings, forked=bool(args.kills)
+    ) as replicas:
+        return await _driven(args, engine, replicas, provider)
+
+
+@asynccontextmanager
+async def several(
+    count: int,
+    directory: Path,
+    models: Path,
+    engine: engines.Engine,
+    settings: dict[str, str],
+    *,
+    forked: bool,
+) -> AsyncIterator[list[Replica]]:
+    """Replicas that do not run yet, each of which can be cut off from its log."""
+    async with AsyncExitStack() as open_until_then:
+        replicas = []
+        for i in range(count):
+            own = await open_until_then.enter_async_context(engine.cut_able())
+            environ = os.environ | own.environ | settings  # noqa: TID251 - passed on
+            at = directory / f"replica-{i + 1}"
+            replicas.append(Replica(at, models, environ, forked=forked, engine=own))
+        yield replicas
+
+
+async def _driven(
+    args: argparse.Namespace,
+    engine: engines.Engine,
+    replicas: list[Replica],
+    provider: scale_budget.Provider,
+) -> int:
     ledger, stop = Ledger(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -304,7 +350,7 @@ async def _judged(
     for id, quality in list(ledger.rewarded.items()):
         said[await traffic.reward(id, quality)] += 1
     lost = said.total() - said["duplicate"]
-    states = await _agreed(traffic, replicas)
+    states = await agreed(traffic, replicas)
     took = sorted(ledger.took_s)
     [row] = (await traffic.get(replicas[0], "/v1/budgets"))["budgets"]
     over = row["spent_usd"] > row["usd"] * (1 + 1e-9)

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policies import _grouping
+from policies import _grouping, _native
 from policies._grid import TARGET, WEIGHT, rounded
+from policies._native import OfArms, OfState, Pinned
 from policies._types import ArmId, Arms, Floats, Vector
 
 GRID = 1024.0
@@ -139,6 +141,8 @@ class Cells:
     _eased: Floats | None = None
     _asked: tuple[tuple[ArmId, ...], NDArray[np.int64]] | None = None
     _priced: tuple[Floats, Floats] | None = None
+    _rooted: tuple[Floats, Floats, OfArms] | None = None
+    _pinned: Pinned | None = None
 
     # --- where a query belongs ---
 
@@ -147,6 +151,12 @@ class Cells:
 
         A query without a cell has cell M, whose counts are zero, and the group of the nearest cell.
         """
+        library = _native.native() if x.ndim == 1 else None  # of many, BLAS is as fast
+        if library is not None and self.used and x.size and x.dtype == np.float32:
+            self.fits(x)
+            found = library.find(self.pinned(), np.ascontiguousarray(x))
+            if found is not None:
+                return found[0], found[1]
         return self.located(x, self.distances(x))
 
     def distances(self, x: Vector) -> Vector:
@@ -154,12 +164,17 @@ class Cells:
         if self.used == 0:
             return np.zeros((*x.shape[:-1], 0), np.float32)
         self.fits(x)
+        search, norms = self.searched()
+        used = self.used
+        found: Vector = norms[:used] - _TWICE * (x @ search[:used].T)
+        return found
+
+    def searched(self) -> tuple[Vector, Vector]:
+        """(M, d) the centres as numbers, and (M,) their squared lengths."""
         if self._search is None or self._norms is None:
             self._search = self.centres.astype(np.float32)
             self._norms = np.add.reduce(self._search * self._search, axis=1)
-        used = self.used
-        found: Vector = self._norms[:used] - _TWICE * (x @ self._search[:used].T)
-        return found
+        return self._search, self._norms
 
     def located(self, x: Vector, distances: Vector) -> tuple[Int64s, Int64s]:
         """`find` with the distances that `distances` gave."""
@@ -242,6 +257,18 @@ class Cells:
         self.middles = np.zeros((groups, d), np.int16)
         self.draft = _grouping.Draft(0, 0, self.middles.copy(), self.group.copy())
         self._sums = None
+
+    def pinned(self) -> Pinned:
+        """What the compiled library reads of this state."""
+        sums, (_, norms) = self.sums, self.searched()
+        known = OfState(self.centres, norms, self.group, self.n, self.s, sums.group_n, sums.group_s)
+        pinned = self._pinned
+        if pinned is None or not all(map(is_, pinned.known, known)):
+            pinned = self._pinned = Pinned(known)
+        pinned.state.used, pinned.state.groups = self.used, self.groups
+        pinned.state.noise = self.noise
+        pinned.state.wide, pinned.state.narrow = self.spread
+        return pinned
 
     # --- what is counted ---
 

@@ -89,7 +89,9 @@ def draw(propensities: Sequence[float] | Floats, u: float) -> int:
     return index
 
 
-_PLACES = np.linspace(0.0, 1.0, 40)[:, None]
+PLACES = 40
+"""How many points the quadrature of `best_probability` has."""
+_PLACES = np.linspace(0.0, 1.0, PLACES)[:, None]
 
 
 def best_probability(means: Floats, deviations: Floats) -> Floats:

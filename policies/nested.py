@@ -8,12 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from policies import _native
 from policies._borrowed import borrowed
 from policies._cells import EXACT, Cells, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
+from policies._native import OfArms
 from policies._protocol import OwnAlarms
 from policies._spreads import WIDER, evidence, moments, probability, shifted, variance
 from policies._types import (
@@ -210,6 +212,9 @@ class Nested:
         """
         if not len(arms):
             raise ValueError("arms: no eligible arm to propose from")
+        compiled = self._compiled(state, features, arms, worth)
+        if compiled is not None:
+            return compiled
         x = on_grid(features)
         at = state.columns_of(arms.ids)
         mean, variance = self._estimate(state, x, arms)
@@ -222,6 +227,46 @@ class Nested:
         quality, count = np.minimum(np.maximum(mean, 0.0), 1.0), state.sums.n[at]
         shares = greedy(scores) if ucb else best_probability(scores, width)
         return scores, shares, quality, deviation, count, bonus
+
+    def _compiled(
+        self, state: Cells, features: Vector, arms: Arms, worth: float | Floats
+    ) -> tuple[Floats, ...] | None:
+        """The same bits by the compiled library; None where that is not for them."""
+        k, plain = len(arms), not (self.family and arms.family)
+        if self.explore != "thompson" or not plain or not state.used or not _native.usable(k):
+            return None
+        if features.dtype != np.float32 or features.shape[-1] != state.centres.shape[1]:
+            return None
+        library, of_arms = _native.native(), self._over_all(state, arms)
+        assert library is not None
+        pinned = state.pinned()
+        pinned.point_at(of_arms)
+        pinned.state.group_shared, pinned.state.cell_shared = self.group_shared, self.cell_shared
+        pinned.state.borrow, pinned.state.kappa = self.borrow, self._kappa
+        one = features.ndim == 1
+        rows = np.ascontiguousarray(features[None] if one else features)
+        cost = np.ascontiguousarray(arms.cost_usd, np.float64)
+        found = library.propose(pinned, rows, cost, np.array(worth, np.float64).reshape(-1))
+        if found is None:
+            return None
+        scores, shares, quality, deviation = (each[0] for each in found) if one else found
+        count = state.sums.n[of_arms.columns]
+        return scores, shares, quality, deviation, count, np.zeros(scores.shape)
+
+    def _over_all(self, state: Cells, arms: Arms) -> OfArms:
+        """What is known of the arms over all queries, if none has a family."""
+        at, eased, price = state.columns_of(arms.ids), self._eased(state), state.price_of(arms)
+        known = state._rooted
+        if known and known[0] is eased and known[1] is price and known[2].columns is at:
+            return known[2]
+        n, s = state.sums.n[at], eased[at]
+        line = self._line(n, s, price, state.noise)
+        noise = variance(state.noise, line)
+        k = noise / self.prior_variance
+        each = 1.0 / (n + k)
+        found = OfArms(at, (s + k * line) * each, noise * each)
+        state._rooted = eased, price, found
+        return found
 
     @property
     def _kappa(self) -> float:

@@ -452,7 +452,7 @@ class PostgresLog:
                 f"the database is PostgreSQL {db.get_server_version().major}; "
                 f"{_OLDEST} or newer is needed"
             )
-        await _make(db, sql.THERE, sql.SCHEMA)
+        await make(db, sql.THERE, sql.SCHEMA)
         found = await db.fetchval("SELECT version FROM bandit_schema")
         if found != sql.VERSION:
             raise Unfit(
@@ -460,8 +460,8 @@ class PostgresLog:
                 f"{sql.VERSION}; use the program that made them"
             )
         # a release before has others
-        await _make(db, sql.JOIN_THERE, (sql.READS_TABLE, sql.JOIN))
-        await _make(db, sql.BASE_THERE, (sql.BASE_COLUMN, sql.PUT))
+        await make(db, sql.JOIN_THERE, (sql.READS_TABLE, sql.JOIN))
+        await make(db, sql.BASE_THERE, (sql.BASE_COLUMN, sql.PUT))
 
     async def _find(self, db: Any, eids: Sequence[str]) -> dict[str, Offset]:
         rows = await self._rows(db, sql.FIND, self.name, [each.encode() for each in eids])
@@ -480,7 +480,7 @@ class PostgresLog:
             raise _ours(error) from None
 
 
-async def _make(db: Any, there: str, statements: Sequence[str]) -> None:
+async def make(db: Any, there: str, statements: Sequence[str]) -> None:
     """Make what is not `there`."""
     if await db.fetchval(there) is None:
         async with db.transaction():

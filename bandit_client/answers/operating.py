@@ -28,6 +28,32 @@ class RevisionRow(msgspec.Struct, kw_only=True, frozen=True):
     changed: list[str]
 
 
+class OtherValue(msgspec.Struct, kw_only=True, frozen=True):
+    """A setting that is not as by default, and is not changed at run time by a section.
+
+    name: Its key.
+    value: Its value.
+    origin: Where it is from: a file, a variable of the environment, or an option.
+    taken_by: What takes another value of the file over: restart or reload.
+    """
+
+    name: str
+    value: Any
+    origin: str
+    taken_by: str
+
+
+class Others(msgspec.Struct, kw_only=True, frozen=True):
+    """What the file says and no section has.
+
+    values: Settings that are not as by default.
+    tables: By table and id a hash of each arm and each experiment, as the file last said it.
+    """
+
+    values: list[OtherValue]
+    tables: dict[str, dict[str, str]]
+
+
 class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     """What is in force. An entry has the fields of its table in the file, without defaults.
 
@@ -37,6 +63,9 @@ class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     judges: As `[[judges]]`.
     routes: As `[[routes]]`, each with its policy.
     metrics: As `[[metrics]]`.
+    policies: Those that learn beside the serving one, as `[[policies]]`.
+    settings: Single settings that can be changed at run time and are not as by default.
+    others: What takes a restart, or the file read again.
     history: The newest changes, newest first; one can go back to each.
     """
 
@@ -46,6 +75,9 @@ class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     judges: list[Table]
     routes: list[Table]
     metrics: list[Table]
+    policies: list[Table]
+    settings: list[Table]
+    others: Others
     history: list[RevisionRow]
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 import policies
 import store
+from bandit_service import logs
+from bandit_service.app import moving
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -48,7 +50,7 @@ from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.drift_alarms import DriftAlarms
 from bandit_service.runtime.feedback import open_feedback
 from bandit_service.runtime.learner_log import LearnerLog
-from bandit_service.runtime.live_configuration import LiveConfiguration, in_force
+from bandit_service.runtime.live_configuration import Follow, LiveConfiguration, in_force
 from bandit_service.runtime.log_check import LogCheck, note_of, verifies_all
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import (
@@ -63,9 +65,10 @@ from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.said import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
+from bandit_service.runtime.shared.text_table import SharedTextStore
 from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
-from bandit_service.runtime.text_store import TextStore
+from bandit_service.runtime.text_store import KeepsTexts, TextStore
 from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.topics import Topics
 from bandit_service.runtime.writer import Writer
@@ -82,6 +85,7 @@ from bandit_service.telemetry.tracing import Tracer
 from policies import ArmId
 from store import EventLog, StoreError, can_erase_shared, can_trim, placed
 from store.history import HybridIndex
+from store.postgres_texts import PostgresTexts
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.app")
@@ -160,8 +164,10 @@ async def running_router(
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
-        link = None if shared is None else await open_link(shared, log, settings, progress)
         snapshots = open_snapshots(settings)
+        if shared is not None:
+            await moving.finish(log, snapshots, settings, progress)
+        link = None if shared is None else await open_link(shared, log, settings, progress)
         if shared is not None:
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
@@ -236,6 +242,8 @@ async def running_router(
         )
         configuration = LiveConfiguration(router, settings, file)
         configuration.follow(lambda now: feedback.delegate(now.keys))
+        configuration.follow(router.rules.take)
+        configuration.follow(_leveled(file.log_level))
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)
         maintenance = Maintenance(
@@ -305,15 +313,28 @@ async def open_texts(
     Raises BadSettings where they cannot be encrypted, StoreError where their file cannot be used.
     """
     path = Path(settings.data_dir) / TEXTS
-    if settings.texts.keep == OFF:
+    in_database = settings.log.engine == "postgres"
+    if settings.texts.keep == OFF or in_database:
         there = [each for each in (path, path.with_name(f"{TEXTS}-journal")) if each.exists()]
         for each in there:  # a journal would be applied to the next file of this name
             each.unlink()
         if there:
-            _log.info("texts.keep is off: the texts that were kept are deleted")
+            _log.info("the file of texts is not used any more and was deleted")
+    if settings.texts.keep == OFF:
+        if in_database:
+            rows = _texts_of(settings)
+            try:
+                await rows.delete_all()
+            finally:
+                await rows.close()
         return None
+    store: KeepsTexts
     try:
-        store = TextStore(path, settings.texts_keys)
+        store = (
+            SharedTextStore(_texts_of(settings), settings.texts_keys)
+            if in_database
+            else TextStore(path, settings.texts_keys)
+        )
     except ImportError as error:
         needs = f"texts.keep: needs the package cryptography: {install('texts')} ({error})"
         raise BadSettings([needs]) from None
@@ -324,11 +345,16 @@ async def open_texts(
     try:
         await texts.start()
     except Unavailable as error:
-        store.close()
-        raise StoreError(f"{path}: {error.message}") from None
+        await texts.close_store()
+        where = settings.log.engine if in_database else path
+        raise StoreError(f"{where}: {error.message}") from None
     router.texts, maintenance.forget_beside = texts, texts.forget
     router.topics = Topics(router.writer, texts, settings.texts.topic_people)
     return texts
+
+
+def _texts_of(settings: Settings) -> PostgresTexts:
+    return PostgresTexts(settings.dsn, settings.log.name, settings.log.timeout_s)
 
 
 def _models(settings: Settings) -> Path:
@@ -456,6 +482,18 @@ async def reconcile(
             await router.catalogue.change_policy(wanted.name, key, wanted.parameters, source)
     else:  # it is trained while the policy with an existing state continues to decide
         maintenance.training.change_policy(wanted, source)
+
+
+def _leveled(level: str) -> Follow:
+    """What sets the level of the logs where it is another than it was."""
+
+    def follow(now: Settings) -> None:
+        nonlocal level
+        if now.log_level != level:
+            level = now.log_level
+            logs.set_level(level)
+
+    return follow
 
 
 def _warn_of_hidden(world: World) -> None:

@@ -1,22 +1,187 @@
-"""What the pools of one process have together: the keys of the default one, and the file."""
+"""The pools of one process: opened, moved, with the keys of the default one and one file."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 
 from aiohttp import web
 
+from bandit_service import settings as reading
+from bandit_service.app.assembly import open_log, open_snapshots
+from bandit_service.app.moving import begin, end
 from bandit_service.app.reloading import Reloading
-from bandit_service.http.frame import CONFIGURATION, ROUTER
-from bandit_service.http.pools import names_and_pools
+from bandit_service.app.sharing import begin_migration, end_migration, open_shared
+from bandit_service.core.errors import Conflict, Refused, ServiceError
+from bandit_service.http.ending import ENDING
+from bandit_service.http.frame import CONFIGURATION, DRAINING, KEEPER, ROUTER, SETTINGS
+from bandit_service.http.live import LIVE
+from bandit_service.http.pools import HOMES, names_and_pools
+from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.settings import Settings
+from bandit_service.settings import BadSettings, Settings
 from bandit_service.settings.pool_logs import of_pool
+from store import SharedLog, StoreError
+from store.snapshots import FileSnapshots
 
 RELOADING = web.AppKey("reloading", Reloading)
 _TASK = "keys of pools"
+_FEW, _CUT_S = 100, 1.0
+_log = logging.getLogger("bandit.app")
+
+
+class OpenPools:
+    """The pools beside the default one: each opened by itself, and moved to another log."""
+
+    def __init__(
+        self,
+        main: web.Application,
+        open_one: Callable[[Settings], AbstractAsyncContextManager[web.Application]],
+    ) -> None:
+        """open_one: the application of the settings of one pool."""
+        self.main, self._open_one = main, open_one
+        self.homes = main[HOMES]
+        self.homes.broken = asyncio.get_running_loop().create_future()
+        self._watch(main)
+        self.moves: dict[str, str] = {}
+        """By pool, how far the newest move of it is, or why it ended."""
+        self._stacks: dict[str, AsyncExitStack] = {}
+        self._moving: asyncio.Task[None] | None = None
+
+    async def open(self, settings: Settings) -> None:
+        """Open a pool; its requests are answered from then on."""
+        own = replace(settings, keys=self.main[CONFIGURATION].settings.keys)
+        stack = AsyncExitStack()
+        app = await stack.enter_async_context(self._open_one(own))
+        app.freeze()
+        self._stacks[settings.pool], self.homes.apps[settings.pool] = stack, app
+        self._watch(app)
+
+    def _watch(self, app: web.Application) -> None:
+        """The process ends where the log of any pool is broken."""
+
+        def broke(why: asyncio.Future[str]) -> None:
+            ends = self.homes.broken
+            if ends is not None and not ends.done() and not why.cancelled():
+                ends.set_result(why.result())
+
+        app[ROUTER].writer.broken.add_done_callback(broke)
+
+    async def close(self) -> None:
+        """Close all, the newest first. A move that is under way ends; it can be begun again."""
+        if self._moving is not None:
+            self._moving.cancel()
+            await asyncio.gather(self._moving, return_exceptions=True)
+        for name in reversed(list(self._stacks)):
+            await self._stacks.pop(name).aclose()
+
+    async def move(self, name: str) -> None:
+        """Begin to move a pool's log to where the file says now. Raises Refused, Conflict."""
+        if self._moving is not None and not self._moving.done():
+            raise Conflict("a pool is being moved; wait until it is there")
+        app = self.homes.apps.get(name)
+        if app is None or app is self.main:
+            there_are = ", ".join(self._stacks) or "none"
+            what = f"name: no pool {name!r} that could be moved; there are {there_are}"
+            raise Refused(what, param="name")
+        settings = await self._wanted(app, name)
+        begin(settings)
+        self.moves[name] = "begins"
+        self._moving = asyncio.create_task(self._move(name, app, settings))
+
+    async def _wanted(self, app: web.Application, name: str) -> Settings:
+        """The settings that the pool is to have. Refused where it cannot be moved to them."""
+        now = app[SETTINGS]
+        try:
+            file = await asyncio.to_thread(reading.read, now.file)
+            found = settings_in(self.main, name)(file)
+        except BadSettings as bad:
+            param = bad.mistakes[0].split(":")[0]
+            raise Refused("; ".join(bad.mistakes), param=param) from None
+        except StopIteration:
+            raise Refused(f"name: the file has no pool {name!r} any more", param="name") from None
+        if now.log.shared or not found.log.shared:
+            raise Refused(
+                f"name: a log is moved from a file into a database, and {name!r} is in "
+                f"{now.log.engine} and is to be in {found.log.engine}; for another way stop all "
+                "its processes, and use `bandit-service migrate` (docs/pools.md)",
+                param="name",
+            )
+        if found.data_dir != now.data_dir:
+            raise Refused("pools.data_dir: stays the same in a move", param="name")
+        return found
+
+    async def _move(self, name: str, app: web.Application, wanted: Settings) -> None:
+        try:
+            shared = open_shared(wanted)
+            assert shared is not None
+            try:
+                await self._moved(name, app, wanted, shared)
+            finally:
+                await shared.close()
+        except (BadSettings, StoreError, ServiceError) as error:
+            self.moves[name] = f"failed: {error}"
+            _log.error("a pool was not moved", extra={"pool": name, "why": str(error)})
+        except Exception as error:  # noqa: BLE001 - told where it is looked for
+            self.moves[name] = f"failed: {type(error).__name__}"
+            _log.exception("a pool was not moved", extra={"pool": name})
+        else:
+            self.moves[name] = "moved"
+            _log.info("a pool was moved", extra={"pool": name})
+
+    async def _moved(
+        self, name: str, app: web.Application, wanted: Settings, shared: SharedLog
+    ) -> None:
+        def progress(done: int, total: int) -> None:
+            self.moves[name] = f"copied {done} of {total} events"
+
+        now, log = app[CONFIGURATION].file, app[ROUTER].writer.log
+        snapshots = open_snapshots(wanted)
+        # while it serves; nothing is deleted or erased meanwhile
+        async with app[KEEPER].kept():
+            migration = await begin_migration(shared, log, snapshots, wanted)
+            while await migration.copy(log, progress) > _FEW:
+                pass
+            ended = self.homes.held[name] = asyncio.Event()
+            try:
+                await self._emptied(app)
+                await self._stacks.pop(name).aclose()
+                try:
+                    await self._rest(migration, now, wanted, snapshots)
+                    await self.open(wanted)
+                except BaseException:
+                    begin(wanted)  # the file has all of it, and grows again
+                    await self.open(now)
+                    raise
+                end(wanted)
+            finally:
+                del self.homes.held[name]
+                ended.set()
+
+    async def _emptied(self, app: web.Application) -> None:
+        """Wait until its requests have ended, as long as at the end of the process; then end them.
+        The feeds of the page and the streams end at once: their clients connect again.
+        """
+        seconds = app[SETTINGS].server.shutdown_s
+        app[DRAINING].set()
+        app[LIVE].broadcast.close()
+        await self.main[ENDING].decided()
+        await app[ENDING].ended(seconds)
+        app[ENDING].cut()
+        await app[ENDING].ended(_CUT_S)
+
+    async def _rest(
+        self, migration: Migration, now: Settings, wanted: Settings, snapshots: FileSnapshots
+    ) -> None:
+        """Copy what came while the rest was copied."""
+        log = open_log(now)
+        try:
+            await end_migration(migration, log, snapshots, wanted)
+        finally:
+            log.close()
 
 
 class SameKeys:
@@ -24,8 +189,8 @@ class SameKeys:
     log says whom its process admitted.
     """
 
-    def __init__(self, main: web.Application, others: Sequence[web.Application]) -> None:
-        self._main, self._others = main[CONFIGURATION], others
+    def __init__(self, main: web.Application) -> None:
+        self._app, self._main = main, main[CONFIGURATION]
         self._tasks = main[ROUTER].writer.tasks
         self._changed = asyncio.Event()
 
@@ -39,7 +204,7 @@ class SameKeys:
             await self._changed.wait()
             self._changed.clear()
             try:
-                for app in self._others:
+                for app in list(names_and_pools(self._app).values())[1:]:
                     await self._pass_on(app)
             except BaseException:
                 self._changed.set()

@@ -8,23 +8,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 from bandit_service import settings as reading
 from bandit_service.app.assembly import arms_then, reconcile
-from bandit_service.core.configuration import SECTIONS
-from bandit_service.core.errors import Conflict, ServiceError
+from bandit_service.core.errors import Conflict, ServiceError, Unknown
+from bandit_service.core.events import ArmSpec, RouteSpec
+from bandit_service.runtime import configured_experiments
+from bandit_service.runtime.experiments import Experiments, Offered
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
-from bandit_service.settings import BadSettings, Settings, default_of, exposure
+from bandit_service.settings import BadSettings, Settings, default_of, experiment_rules, exposure
+from bandit_service.settings.live_values import at_a_start, value_of
 from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.configuration")
-_LIVE = {*SECTIONS, "arms", "policy"}
-_BESIDE = {"origins", "file", "from_file"}
 
 
 class Reloading:
@@ -39,10 +39,11 @@ class Reloading:
         maintenance: Maintenance,
         telemetry: Telemetry,
         configuration: LiveConfiguration,
+        experiments: Experiments,
         derive: Callable[[Settings], Settings] = default_of,
     ) -> None:
         self._router, self._maintenance, self._telemetry = router, maintenance, telemetry
-        self._configuration = configuration
+        self._configuration, self._experiments = configuration, experiments
         self._started = configuration.file
         self._one = asyncio.Lock()
         self._derive = derive
@@ -74,7 +75,7 @@ class Reloading:
         fresh = self._derive(replace(file, pools=self._started.pools))
         if file.pools != self._started.pools:
             _log.warning("these take a restart", extra={"settings": ["pools"]})
-        waiting = sorted(_waiting(self._started, fresh))
+        waiting = _waiting(self._started, fresh)
         if refused := exposure(dataclasses.replace(fresh, server=now.server)):
             raise BadSettings([refused])
         if fresh.policy != now.policy and serving.training.wanted is not None:
@@ -83,36 +84,55 @@ class Reloading:
             )
         wanted = dataclasses.replace(now, arms=fresh.arms, policy=fresh.policy)
         arms = arms_then(self._router.world, wanted)
+        rules = experiment_rules(fresh.experiment_rules)
+        try:
+            configured_experiments.check(
+                self._experiments, fresh.experiments, rules, _offered(arms, fresh.routes)
+            )
+        except ServiceError as error:
+            raise BadSettings([f"experiments: {error.message}"]) from None
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")
         configuration.settings = dataclasses.replace(
-            configuration.settings, arms=fresh.arms, policy=fresh.policy
+            configuration.settings,
+            arms=fresh.arms,
+            policy=fresh.policy,
+            experiments=fresh.experiments,
+            experiment_rules=fresh.experiment_rules,
         )
         await reconcile(self._router, self._maintenance, configuration)
+        await configured_experiments.reconcile(self._experiments, fresh.experiments, rules)
+        self._experiments.steer_every(fresh.experiment_rules.steer_s)
         if waiting:
             _log.warning("these take a restart", extra={"settings": waiting})
         known = configuration.known
         _log.info("the file was read again", extra={"revision": known.revision})
 
 
-def _waiting(before: Settings, fresh: Settings) -> set[str]:
+def _offered(arms: Sequence[ArmSpec], routes: Sequence[RouteSpec]) -> Offered:
+    """The arms that there will be once the file is taken, by route."""
+    there = {arm.id for arm in arms}
+    of_route = {route.id: there & set(route.arms) if route.arms else there for route in routes}
+
+    def offered(route: str) -> Collection[str]:
+        if route and route not in of_route:
+            raise Unknown(f"route: no route {route!r} in the file", param="route")
+        return of_route[route] if route else there
+
+    return offered
+
+
+def _waiting(before: Settings, fresh: Settings) -> list[str]:
     """What is other in the file, and cannot be taken over while the service runs; without what the
     command line said in its place.
     """
-    found: set[str] = set()
-    for each in dataclasses.fields(Settings):
-        if each.name in _LIVE | _BESIDE:
-            continue
-        was, now = getattr(before, each.name), getattr(fresh, each.name)
-        if dataclasses.is_dataclass(was) and not isinstance(was, type):
-            inner: dict[str, Any] = {
-                f"{each.name}.{one.name}": (getattr(was, one.name), getattr(now, one.name))
-                for one in dataclasses.fields(was)
-            }
-            found |= {
-                name
-                for name, (one, other) in inner.items()
-                if one != other and not before.origins.get(name, "").startswith("--")
-            }
-        elif was != now:
-            found.add(each.name)
-    return found
+    others = [
+        name
+        for name in ("dsn", "feedback_secrets", "texts_keys")
+        if getattr(before, name) != getattr(fresh, name)
+    ]
+    return others + [
+        key
+        for key in at_a_start()
+        if value_of(before, key) != value_of(fresh, key)
+        and not before.origins.get(key, "").startswith("--")
+    ]

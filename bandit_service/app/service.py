@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,11 +24,11 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
-from bandit_service.app.pools import RELOADING, SameKeys, settings_in
+from bandit_service.app.pools import RELOADING, OpenPools, SameKeys, settings_in
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
 from bandit_service.gateway.gateway import Gateway
-from bandit_service.http import demo, frame, operations
+from bandit_service.http import demo, frame, operations, pool_states
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
 from bandit_service.http import gateway as gateway_http
@@ -172,6 +171,8 @@ def application(
     else:
         for key in _SHARED:
             app[key] = main[key]
+    app[frame.DRAINING] = asyncio.Event()
+    app[ENDING] = Ending()
     app[feedback_http.LIMITS] = feedback_http.VoteLimits(
         settings.feedback.rate_per_s, time.monotonic()
     )
@@ -188,8 +189,6 @@ _SHARED: tuple[web.AppKey[Any], ...] = (
     frame.GATE,
     frame.BORDERS,
     frame.ADMISSION,
-    frame.DRAINING,
-    ENDING,
     HOMES,
 )
 
@@ -214,8 +213,6 @@ def _add_admission(app: web.Application, telemetry: Telemetry, settings: Setting
         settings.server.max_in_flight,
         telemetry.overloaded,
     )
-    app[frame.DRAINING] = asyncio.Event()
-    app[ENDING] = Ending()
 
 
 def _entrances(
@@ -259,7 +256,7 @@ def _admit(app: web.Application, settings: Settings) -> None:
 
 def _follow(gateway: Gateway, live: live_http.Live, settings: Settings) -> None:
     """Go on by other settings: those of what can be changed at run time."""
-    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges)
+    gateway.reconfigure(settings.upstreams, settings.budgets, settings.judges, settings.duels)
     live.feeds.admit({key.tenant for key in settings.keys if key.tenant})
 
 
@@ -300,17 +297,21 @@ async def _listening(
         yield url
     finally:
         interpreter.close()
-        main[frame.DRAINING].set()
         for app in names_and_pools(main).values():
+            app[frame.DRAINING].set()
             app[live_http.LIVE].broadcast.close()
         if listening is not None:
             await asyncio.sleep(server.drain_s)
             listening.close()
         deadline = main[ENDING].deadline = time.monotonic() + server.shutdown_s
-        await main[ENDING].ended(deadline - last_s - time.monotonic())
+        endings = [app[ENDING] for app in names_and_pools(main).values()]
+        for ending in endings:
+            await ending.ended(deadline - last_s - time.monotonic())
         await _written(runner, deadline - last_s)
-        main[ENDING].cut()
-        await main[ENDING].ended(deadline - last_s / 2 - time.monotonic())
+        for ending in endings:
+            ending.cut()
+        for ending in endings:
+            await ending.ended(deadline - last_s / 2 - time.monotonic())
         await runner.cleanup()
 
 
@@ -360,8 +361,11 @@ async def _running(
         if main is None:
             configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        configuration.follow(lambda now: beside.want(now.policies))
         derive = default_of if main is None else settings_in(main, settings.pool)
-        app[RELOADING] = Reloading(router, maintenance, telemetry, configuration, derive)
+        app[RELOADING] = Reloading(
+            router, maintenance, telemetry, configuration, experiments, derive
+        )
         lag = router.writer.tasks.keep("lag", gauges.measure_lag) if main is None else None
         try:
             yield app
@@ -383,17 +387,19 @@ async def _all_pools(
     """One application before those of all pools of this process. main: that of the default one."""
     homes = main[HOMES]
     homes.map, homes.apps = map_of(settings), {settings.log.name: main}
-    async with AsyncExitStack() as stack:
+    pools = OpenPools(main, lambda own: _running(own, progress, tracer, main))
+    main[pool_states.MOVER] = pools
+    try:
         for pool in others_of(settings):
-            own = replace(pool, keys=main[frame.CONFIGURATION].settings.keys)
-            app = await stack.enter_async_context(_running(own, progress, tracer, main))
-            homes.apps[pool.pool] = app
-        others = [app for app in homes.apps.values() if app is not main]
-        same = SameKeys(main, others).start()
+            await pools.open(pool)
+        main.freeze()
+        same = SameKeys(main).start()
         try:
             yield front_of(homes, settings.server.max_body_bytes)
         finally:
             await same.end()
+    finally:
+        await pools.close()
 
 
 @asynccontextmanager

@@ -20,12 +20,12 @@ from bandit_service.runtime.recovery import (
     replayed,
     snapshot_key,
 )
-from bandit_service.runtime.said import said_of, wanted_of, wanted_policy
+from bandit_service.runtime.said import Read, said_of, wanted_of, wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.erasing import carry_out_at_start
 from bandit_service.runtime.shared.link import Link, LinkRules
-from bandit_service.runtime.shared.migrating import migrated
+from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedWriter
@@ -240,23 +240,54 @@ async def migrate(
 
     Raises StoreError if the oldest events are deleted, and no snapshot can be put there.
     """
-    _, newest = said_of(log, snapshots)
-    is_fit = newest is not None and snapshot.is_of_this_version(newest.key)
-    if first_of(log) > 1 and not is_fit:
-        raise StoreError(
-            f"the log begins at offset {first_of(log)}, and there is no snapshot of this version "
-            "that reaches it: start the service once as one process, and stop it with SIGTERM"
-        )
-    key = snapshot_key(settings.policy, settings)
+    migration = await begin_migration(shared, log, snapshots, settings)
+    return await end_migration(migration, log, snapshots, settings, progress)
+
+
+async def begin_migration(
+    shared: SharedLog, log: EventLog, snapshots: FileSnapshots, settings: Settings
+) -> Migration:
+    """Connect, and find what is there; the log may grow until the end. Raises as `migrate`."""
+    _fit(log, snapshots)
     cheap = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
-    count = await migrated(shared, log, key, cheap, progress)
-    found = snapshots.latest(newest.key) if newest is not None and is_fit else None
+    migration = Migration(shared, snapshot_key(settings.policy, settings), cheap)
+    await migration.begin(log)
+    return migration
+
+
+async def end_migration(
+    migration: Migration,
+    log: EventLog,
+    snapshots: FileSnapshots,
+    settings: Settings,
+    progress: Progress | None = None,
+) -> int:
+    """Copy what is left of a log that does not grow any more, and its newest snapshot; how many
+    events were left.
+    """
+    newest = _fit(log, snapshots)
+    count = await migration.copy(log, progress)
+    await migration.shared.leave()
+    found = None if newest is None else snapshots.latest(newest.key)
     if newest is not None and found is not None:
         if mark_at(log, found[0]) not in (newest.kept.mark, b""):
             raise StoreError(f"the snapshot at offset {found[0]} is not of this log; move it away")
         keep = settings.snapshots.keep
-        await shared.save_snapshot(newest.key, found[0], bytes(found[1]), keep)
+        await migration.shared.save_snapshot(newest.key, found[0], bytes(found[1]), keep)
     return count
+
+
+def _fit(log: EventLog, snapshots: FileSnapshots) -> Read | None:
+    """The newest snapshot, if it is of this version. StoreError where the log needs one."""
+    _, newest = said_of(log, snapshots)
+    if newest is not None and snapshot.is_of_this_version(newest.key):
+        return newest
+    if first_of(log) > 1:
+        raise StoreError(
+            f"the log begins at offset {first_of(log)}, and there is no snapshot of this version "
+            "that reaches it: start the service once as one process, and stop it with SIGTERM"
+        )
+    return None
 
 
 def recovered_for_all(

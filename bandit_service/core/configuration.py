@@ -23,7 +23,9 @@ Entry: TypeAlias = dict[str, Any]
 Sections: TypeAlias = Mapping[str, Sequence[Entry]]
 
 KEYS = "keys"
-SECTIONS = ("upstreams", "budgets", "judges", "routes", "metrics", KEYS)
+SETTINGS = "settings"
+"""Single settings, each with its name and value."""
+SECTIONS = ("upstreams", "budgets", "judges", "routes", "metrics", "policies", SETTINGS, KEYS)
 """What can be changed at run time as a part of the configuration."""
 KEPT = 20
 """So many of the newest revisions can be gone back to."""
@@ -104,7 +106,7 @@ def named(section: str, entries: Sequence[Entry]) -> dict[str, Entry]:
         if section == "budgets":
             name = f"{entry['scope']} {entry.get('id', '*')} {entry['per']}"
         else:
-            name = str(entry["name" if section == "metrics" else "id"])
+            name = str(entry["id" if "id" in entry else "name"])
         seen[name] += 1
         found[name if seen[name] == 1 else f"{name} #{seen[name]}"] = entry
     return found

@@ -311,8 +311,10 @@ def steps_of(world: World, query: Query, part: Assigned | None, fixed: bool) -> 
 
 
 def _untried(world: World, route: str) -> bool:
-    """Whether no experiment runs on a route other than the default one."""
-    return bool(route) and not any(spec.route == route for spec, _ in running(world))
+    """Whether a route other than the default one has no hold-out, and no experiment runs on it."""
+    if not route or route in world.experiments.held:
+        return False
+    return not any(spec.route == route for spec, _ in running(world))
 
 
 def _context(

@@ -114,6 +114,8 @@ LEAN = 6
 """That of `DecidedLean`."""
 _OF_ROUTES = 5
 """That of events whose fields about a route an older version would overlook, and go on wrongly."""
+_OF_HOLDOUTS = 6
+"""The same of a route's hold-out."""
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
     BudgetReturned: 2,
@@ -142,6 +144,8 @@ def format_needed(event: AnyEvent) -> int:
     match event:
         case ExperimentChanged() if event.experiment.route:
             return _OF_ROUTES
+        case RouteChanged() if event.route.holdout_share:
+            return _OF_HOLDOUTS
         case RouteChanged() if event.route.weights or event.route.latency_weight is not None:
             return _OF_ROUTES
         case _:

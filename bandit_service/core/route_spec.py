@@ -52,6 +52,7 @@ class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     arms: what it may choose among; empty for all. willingness_to_pay: USD that one unit of quality
     is worth; latency_weight: quality that one second of latency costs; None for the service's.
     weights: of named metrics, in the place of their own. policy, parameters: which decides.
+    holdout_share, holdout_arm: the share of its units that always gets this arm.
     """
 
     id: str
@@ -61,3 +62,5 @@ class RouteSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parameters: dict[str, Any] = {}
     latency_weight: float | None = None
     weights: dict[str, float] = {}
+    holdout_share: float = 0.0
+    holdout_arm: ArmId = ArmId("")

@@ -26,7 +26,7 @@ class Duels:
     """Which answers are challenged, by which, and with what result."""
 
     def __init__(self, settings: DuelSettings, resources: Resources, judges: JudgePool) -> None:
-        self._settings = settings
+        self.settings = settings
         self._router = resources.router
         self._telemetry = resources.telemetry
         self._judges = judges
@@ -35,7 +35,7 @@ class Duels:
     def drawn(self, decision_id: str) -> bool:
         """Whether this answer is challenged: by a draw that depends on nothing else."""
         seed = self._router.rules.explore.seed
-        return chance.uniform(seed, f"{decision_id} challenged") < self._settings.share
+        return chance.uniform(seed, f"{decision_id} challenged") < self.settings.share
 
     def begin(
         self, served: ServedAnswer, second: Callable[[], Awaitable[ServedAnswer | None]]
@@ -50,7 +50,7 @@ class Duels:
         if kept is None or tenant not in (None, kept[1].decided.tenant):
             raise Unknown(
                 f"decision_id: no duel of {decision_id!r} is kept; the answers of a duel are kept "
-                f"for {self._settings.keep_s:g} s",
+                f"for {self.settings.keep_s:g} s",
                 param="decision_id",
             )
         return kept[1], kept[2]
@@ -66,15 +66,15 @@ class Duels:
             self._telemetry.dueled("none")
             return
         self._tidy()
-        ends = time.monotonic() + self._settings.keep_s
+        ends = time.monotonic() + self.settings.keep_s
         shown = (replace(served, body={}), replace(other, body={}))  # the questions take no room
         self._kept[served.decided.id] = (ends, *shown)
         while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
-        if not self._settings.judge:
+        if not self.settings.judge:
             self._telemetry.dueled("open")
             return
-        better = await self._judges.compare(self._settings.judge, served, other)
+        better = await self._judges.compare(self.settings.judge, served, other)
         if better is None:
             self._telemetry.dueled("open")
             return

@@ -97,6 +97,7 @@ class Gateway:
         upstreams: Sequence[Upstream],
         budgets: tuple[BudgetSpec, ...],
         judges: tuple[JudgeSpec, ...],
+        duels: DuelSettings,
     ) -> None:
         """Work with these from here on; calls under way go on with what they began with."""
         resources = self._resources
@@ -104,6 +105,7 @@ class Gateway:
         resources.health.upstreams = resources.upstreams
         resources.budgets.specs = budgets
         self._judges.reconfigure(judges)
+        self.duels.settings = duels
 
     async def close(self) -> None:
         """End judgements, finish pending writes, and close the connections."""

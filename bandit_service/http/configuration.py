@@ -18,12 +18,13 @@ from bandit_service.http.responses.configuration import (
     KeyRow,
     Keys,
     NewKey,
+    Others,
     RevisionRow,
 )
 from bandit_service.runtime import live_keys
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.settings.keys import ApiKey
-from bandit_service.settings.live import sections_of, shown
+from bandit_service.settings.live import beside_sections, sections_of, shown
 
 _REVISION = re.compile(r'(?:W/)?"?([0-9]{1,18})"?')
 
@@ -118,8 +119,12 @@ def _told(configuration: LiveConfiguration) -> web.Response:
         )
         for each in reversed(known.revisions)
     ]
+    others = msgspec.convert(beside_sections(configuration.settings), Others)
     body = Configuration(
-        revision=known.revision, history=history, **shown(configuration.sections())
+        revision=known.revision,
+        history=history,
+        others=others,
+        **shown(configuration.sections()),
     )
     return reply(body, headers=_tag(known.revision))
 

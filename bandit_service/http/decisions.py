@@ -69,7 +69,8 @@ async def _decide(request: web.Request) -> web.Response:
     asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     asked.idempotency_key = asked.idempotency_key or _key_of(request)
-    home = request.app[HOMES].of_tenant(asked.tenant, request.app)
+    homes, here = request.app[HOMES], request.app
+    home = await homes.found(lambda: homes.of_tenant(asked.tenant, here))
     body = await decided(home[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
 
@@ -91,7 +92,8 @@ async def explain(request: web.Request) -> web.Response:
     caller = request[CALLER]
     if asked.decision_id is None:
         asked.tenant = caller.tenant_for(asked.tenant)
-    home = request.app[HOMES].of_outcome(asked.decision_id, asked.tenant, request.app)
+    homes, here, id = request.app[HOMES], request.app, asked.decision_id
+    home = await homes.found(lambda: homes.of_outcome(id, asked.tenant, here))
     router = home[ROUTER]
     weighed, left_out = await router.explain(asked, caller.tenant)
     shown = (

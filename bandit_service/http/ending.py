@@ -6,6 +6,7 @@ those that are cut off get an error first.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -50,11 +51,15 @@ class Ending:
         self._under_way.discard(task)
         self._cut.discard(task)
 
+    async def decided(self, until: float = math.inf) -> None:
+        """Wait until requests without a task are answered, or until this time."""
+        while self.soon and time.monotonic() < until:  # noqa: ASYNC110 - it is rare, and short
+            await asyncio.sleep(_LOOK_S)
+
     async def ended(self, seconds: float) -> None:
         """Wait until all running requests have ended, or for this long."""
         until = time.monotonic() + seconds
-        while self.soon and time.monotonic() < until:  # noqa: ASYNC110 - it is rare, and short
-            await asyncio.sleep(_LOOK_S)
+        await self.decided(until)
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=max(0.0, until - time.monotonic()))
 
@@ -62,7 +67,8 @@ class Ending:
         """Cancel the running requests: each sends an error to its client and ends."""
         for task in list(self._under_way):
             self._cut.add(task)
-            task.cancel()
+            if not task.cancelling():  # by another pool's end, whose request it is, too
+                task.cancel()
 
     def cuts(self) -> bool:
         """For a task that catches a CancelledError: whether this class caused it. Ask once."""

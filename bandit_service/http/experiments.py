@@ -17,7 +17,7 @@ from bandit_service.core.experiments.public import (
     stored,
 )
 from bandit_service.core.experiments.results import results
-from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules
+from bandit_service.core.experiments.spec import Experiment, Rules, holdout_id, is_holdout
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
 from bandit_service.http.responses.experiments import Experiments as ExperimentList
@@ -55,7 +55,7 @@ async def list_experiments(request: web.Request) -> web.Response:
     shown = [
         described(spec, records.trials[id])
         for id, spec in records.specs.items()
-        if id != HOLDOUT and _may_see(spec, tenant)
+        if not is_holdout(id) and _may_see(spec, tenant)
     ]
     return reply(ExperimentList(experiments=shown, rules=records.rules))
 
@@ -70,7 +70,7 @@ async def get_results(request: web.Request) -> web.Response:
     spec, trial = _of(request)
     of_all = request[CALLER].tenant is None  # one tenant does not see others' costs
     world = request.app[ROUTER].world
-    holdout = world.experiments.trials.get(HOLDOUT) if of_all and not spec.route else None
+    holdout = world.experiments.trials.get(holdout_id(spec.route)) if of_all else None
     return reply(results(spec, trial, holdout, world.ts))
 
 

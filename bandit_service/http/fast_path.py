@@ -158,6 +158,8 @@ class FastPath:
         connection = entrance.inner
         if self._draining.is_set() or not isinstance(connection, Connection):
             return False
+        if self._homes.held:  # which it may have to wait for
+            return False
         if head.path == _DECIDE:
             if len(body) > self._max_decide_bytes:
                 return False
@@ -173,12 +175,6 @@ class FastPath:
             self.ending.begun(task)
         connection.begun_beside()
         return True
-
-    def _home(self, head: Head) -> web.Application:
-        """The application that the head asks."""
-        if self._homes.map is None:
-            return self._app
-        return self._homes.of_head(head.path, head.headers)
 
     def _admitted(self, of: _Decide | _Client) -> Caller:
         head = of.head
@@ -217,8 +213,7 @@ class FastPath:
         try:
             caller = self._admitted(one)
             asked.tenant = caller.tenant_for(asked.tenant)
-            home = self._homes.of_tenant(asked.tenant, self._home(one.head))
-            one.router = home[ROUTER]
+            one.router = self._homes.of_tenant(asked.tenant, self._app)[ROUTER]
             one.router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
             one.set_exception(error)
@@ -288,7 +283,9 @@ class FastPath:
         begun, status = time.perf_counter(), CLIENT_GONE
         try:
             try:
-                caller, home = self._admitted(client), self._home(head)
+                caller = self._admitted(client)
+                tenant, here, homes = caller.tenant or "", self._app, self._homes
+                home = await homes.found(lambda: homes.of_tenant(tenant, here))
                 client.router = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:

@@ -147,7 +147,8 @@ async def _embeddings(came: Came) -> Reply:
     caller, client = came.caller, came.client
     tenant = caller.tenant_for(header(client.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    home = came.app[HOMES].of_tenant(tenant, came.app)
+    homes = came.app[HOMES]
+    home = await homes.found(lambda: homes.of_tenant(tenant, came.app))
     embedding, model = home[GATEWAY].embedding, model_of(body)
     return await embedding.answer(client, body, model, tenant, caller.key, parts)
 
@@ -281,7 +282,8 @@ async def _answer(
 ) -> Reply | None:
     """at: answers it in another pool, which has routes of its own."""
     routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
-    home = came.app[HOMES].of_tenant(routing.decide.tenant, came.app)
+    homes = came.app[HOMES]
+    home = await homes.found(lambda: homes.of_tenant(routing.decide.tenant, came.app))
     if home is not came.app:
         return await at(msgspec.structs.replace(came, app=home))
     return await came.gateway.answer(came.client, asked, routing, came.caller.key)

@@ -237,7 +237,7 @@ def _operation(row: Route, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _is_of_pool(row: Route) -> bool:
     """Whether a request of this row is answered by one pool, which it may name."""
-    return row.scope not in ("", "metrics") and row.path != "/v1/pools"
+    return row.scope not in ("", "metrics") and not row.path.startswith("/v1/pools")
 
 
 def _statuses(row: Route) -> Iterator[int]:

@@ -118,7 +118,8 @@ async def snapshot(request: web.Request) -> web.Response:
 async def forget_unit(request: web.Request) -> web.Response:
     """DELETE /v1/units/{unit}: erase all stored data of a unit."""
     tenant = request.query.get("tenant", "")
-    home = request.app[HOMES].of_tenant(tenant, request.app)
+    homes = request.app[HOMES]
+    home = await homes.found(lambda: homes.of_tenant(tenant, request.app))
     owner = await home[ROUTER].forget(tenant, request.match_info["unit"])
     try:
         return reply(Erased(erased=await home[KEEPER].erase(owner)))

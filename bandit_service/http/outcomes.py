@@ -53,12 +53,13 @@ class Learning:
     caller: Caller
     app: web.Application
 
-    def router_of(self, decision_id: str | None, tenant: str) -> Router:
+    async def router_of(self, decision_id: str | None, tenant: str) -> Router:
         """Of the pool that learns an outcome of this decision, or of this tenant."""
         homes = self.app[HOMES]
         if homes.map is None:
             return self.router
-        return homes.of_outcome(decision_id, tenant, self.app)[ROUTER]
+        home = await homes.found(lambda: homes.of_outcome(decision_id, tenant, self.app))
+        return home[ROUTER]
 
     async def reward(self, item: Any) -> Result:
         """Learn from one reward; returns the result. Raises an error if it is wrong."""
@@ -75,7 +76,7 @@ class Learning:
         try:
             if asked.session or asked.conversation:
                 return await self._session(asked)
-            router = self.router_of(asked.decision_id, asked.tenant)
+            router = await self.router_of(asked.decision_id, asked.tenant)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
             router.count_reward(asked.decision_id, outcome_of(error))
@@ -90,7 +91,7 @@ class Learning:
         it counts for a key's share as many times as it teaches decisions.
         """
         asked.tenant = self.caller.tenant_for(asked.tenant)
-        router = self.router_of(None, asked.tenant)
+        router = await self.router_of(None, asked.tenant)
         with self.gate.teaching(self.caller):
             status, credited = await router.reward_session(asked)
         if status == "accepted":
@@ -104,7 +105,7 @@ class Learning:
         router = self.router
         try:
             asked = wire.convert(item, wire.CompareRequest)
-            router = self.router_of(asked.decision_id, asked.tenant)
+            router = await self.router_of(asked.decision_id, asked.tenant)
             status = await self._taught(asked, router.compare)
         except ServiceError:
             router.count_comparison("refused")

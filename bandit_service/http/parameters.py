@@ -20,6 +20,7 @@ DECISION = _named("id", "The id of the decision.", "0192f1b6-7c1e-7aaa-9c1e-5f0d
 EXPERIMENT = _named("id", "The id of the experiment.", "cheaper-models")
 MODEL = _named("id", "The id of the model.", "auto")
 POLICY = _named("name", "The name of the policy.", "metallm")
+POOL_NAME = _named("name", "The name of the pool.", "acme")
 UNIT = _named("unit", "The unit that is erased.", "user-17")
 TOKEN = _named("token", "As the answer's x-feedback-token.",
                "AdO2x3QAaSzfwAGS8bZ8Hnqqnb5fDWsaLD1eXmJcGq8v0pQyB2kQ6VtbXv9qkgqS1bU")  # fmt: skip

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from aiohttp import web
 
+from bandit_service.core.errors import Refused
 from bandit_service.http.frame import ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
@@ -45,11 +46,38 @@ def state_of(writer: Writer) -> State:
     return State(barred=writer.membership.barred, told=told, failing=failing)
 
 
+class Mover(Protocol):
+    """What moves pools. moves: by pool, how far the newest move of it is, or why it ended."""
+
+    moves: dict[str, str]
+
+    async def move(self, name: str) -> None:
+        """Begin to move a pool's log to where the file says now. Raises Refused, Conflict."""
+        ...
+
+
+MOVER: web.AppKey[Mover] = web.AppKey("mover")
+
+
+async def move(request: web.Request) -> web.Response:
+    """POST /v1/pools/{name}/move."""
+    mover = request.app.get(MOVER)
+    if mover is None:
+        raise Refused("name: there is one log here; [[pools]] configures others", param="name")
+    await mover.move(request.match_info["name"])
+    return _listed(request.app, 202)
+
+
 async def pools(request: web.Request) -> web.Response:
     """GET /v1/pools."""
-    homes, chosen = request.app[HOMES], request.app[SETTINGS]
-    here = names_and_pools(request.app)
-    rows = [_row(name, app) for name, app in here.items()]
+    return _listed(request.app)
+
+
+def _listed(app: web.Application, status: int = 200) -> web.Response:
+    homes, chosen = app[HOMES], app[SETTINGS]
+    here, mover = names_and_pools(app), app.get(MOVER)
+    moves = {} if mover is None else mover.moves
+    rows = [_row(name, each, moves.get(name, "")) for name, each in here.items()]
     rows += [
         PoolRow(
             name=each.name,
@@ -62,10 +90,10 @@ async def pools(request: web.Request) -> web.Response:
         for each in (() if homes.map is None else homes.map.pools)
         if each.name not in here
     ]
-    return reply(Pools(cell=chosen.cell, pools=rows))
+    return reply(Pools(cell=chosen.cell, pools=rows), status)
 
 
-def _row(name: str, app: web.Application) -> PoolRow:
+def _row(name: str, app: web.Application, moving: str) -> PoolRow:
     router, chosen, homes = app[ROUTER], app[SETTINGS], app[HOMES]
     state = state_of(router.writer)
     own = next((each for each in (homes.map.pools if homes.map else ()) if each.name == name), None)
@@ -76,6 +104,7 @@ def _row(name: str, app: web.Application) -> PoolRow:
         tenants=[] if own is None else _tenants(own.exact, own.prefixes),
         share=0 if own is None else own.share,
         state=state.word,
+        moving=moving,
         why="; ".join(filter(None, (state.broken, state.barred, *state.told))),
         engine=chosen.log.engine,
         log=chosen.log.name,

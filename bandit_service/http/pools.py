@@ -8,19 +8,32 @@ pool once they have read it (`Homes`).
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from aiohttp import web
-from aiohttp.web_urldispatcher import AbstractRuleMatching, MatchedSubAppResource
+from aiohttp.web_urldispatcher import (
+    AbstractRuleMatching,
+    MatchedSubAppResource,
+    UrlMappingMatchInfo,
+)
 
 from bandit_service import clock
-from bandit_service.core.errors import Forbidden, Misdirected, Refused, ServiceError
+from bandit_service.core.errors import (
+    Forbidden,
+    Misdirected,
+    Refused,
+    ServiceError,
+    Unavailable,
+)
 from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import Place, PoolMap
 from bandit_service.gateway.request import header
+from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import (
     GATE,
     MISDIRECTED,
@@ -35,25 +48,64 @@ from bandit_service.parsing.suggestions import did_you_mean
 TENANT = "x-tenant"
 _DECISION = re.compile(r"/v1/(?:decisions|duels)/([^/]+)")
 _TOKEN = re.compile(r"/v1/feedback/([^/]+)")
-_OF_PROCESS = re.compile(r"/v1/keys(/|$)|/(metrics|healthz|readyz|openapi\.json|docs|web/.*)?$")
-_CHOSEN = web.RequestKey("pool", web.Application)
+_OF_PROCESS = re.compile(
+    r"/v1/(keys|pools)(/|$)|/(metrics|healthz|readyz|openapi\.json|docs|web/.*)?$"
+)
+
+
+LONGEST_HELD_S = 30.0
+"""How long a request waits for a pool that moves."""
+
+
+class _Held(Exception):
+    """The pool moves to another log. ended: once it is there."""
+
+    def __init__(self, pool: str, ended: asyncio.Event) -> None:
+        super().__init__(pool)
+        self.pool, self.ended = pool, ended
+
+    def refusal(self) -> Unavailable:
+        """What is told of it."""
+        return Unavailable(f"the pool {self.pool!r} moves to another log; send it again")
 
 
 @dataclass
 class Homes:
     """The applications of a process by pool, and which one a tenant or a decision belongs to.
 
-    map: None where there is one log, and every call answers the application that was asked.
+    map: None where there is one log, and every call answers the application that was asked. held:
+    pools whose requests wait, since they move to another log. broken: why the process ends.
     """
 
     map: PoolMap | None = None
     apps: dict[str, web.Application] = field(default_factory=dict)
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    broken: asyncio.Future[str] | None = None
+
+    async def found(self, find: Callable[[], web.Application]) -> web.Application:
+        """The application that a look-up finds, once it is not held; it is not closed before the
+        current task has ended. Raises Unavailable where that takes too long.
+        """
+        until = time.monotonic() + LONGEST_HELD_S
+        while True:
+            try:
+                app = find()
+                break
+            except _Held as held:
+                try:
+                    async with asyncio.timeout(until - time.monotonic()):
+                        await held.ended.wait()
+                except TimeoutError:
+                    raise held.refusal() from None
+        if self.map is not None:
+            app[ENDING].begun()
+        return app
 
     def of_tenant(self, tenant: str, here: web.Application) -> web.Application:
         """The application with a tenant's log; `here` for none. Raises Misdirected."""
         if self.map is None or not tenant:
             return here
-        return self._at(self.map.of_tenant(tenant), "tenant")
+        return self._at(self.map.of_tenant(tenant), "tenant", here)
 
     def of_decision(self, id: str, here: web.Application) -> web.Application:
         """The application with a decision's log. Raises Misdirected."""
@@ -62,7 +114,7 @@ class Homes:
         default, place = self.apps[self.map.default], self.map.of_id(id)
         if place is None:
             return default
-        found = self._at(place, "decision_id")
+        found = self._at(place, "decision_id", here)
         if found is not default and _has(default, id) and not _has(found, id):
             return default  # of before there were pools, with that code by chance
         return found
@@ -75,10 +127,10 @@ class Homes:
         """The application of a pool. Raises Refused for a name that there is not, Misdirected."""
         assert self.map is not None
         if name in self.apps:
-            return self.apps[name]
+            return self._open(name)
         for each in self.map.pools:
             if each.name == name:
-                return self._at(Place(name, each.cell), POOL)
+                return self._at(Place(name, each.cell), POOL, None)
         there_are = [self.map.default, *(each.name for each in self.map.pools)]
         raise Refused(
             f"{POOL}: no pool {name!r}{did_you_mean(name, there_are)}; expected one of "
@@ -109,10 +161,18 @@ class Homes:
             return self.named(wanted)
         return self.of_tenant(header(headers, TENANT) or "", default)
 
-    def _at(self, place: Place, param: str) -> web.Application:
+    def _open(self, name: str) -> web.Application:
+        if name in self.held:
+            raise _Held(name, self.held[name])
+        return self.apps[name]
+
+    def _at(self, place: Place, param: str, here: web.Application | None) -> web.Application:
+        """here: the application that has the request already, whose end waits for it."""
         assert self.map is not None
+        if here is not None and self.apps.get(place.pool) is here:
+            return here
         if place.pool in self.apps and place.cell == self.map.cell:
-            return self.apps[place.pool]
+            return self._open(place.pool)
         raise Misdirected(param, place.pool, place.cell, self.map.cell)
 
 
@@ -139,35 +199,42 @@ def _decision_in(path: str) -> str | None:
     return None if token is None else decision_of(token[1])
 
 
-class _Rule(AbstractRuleMatching):
-    """Whether a request is of this application; the first rule that is asked finds it out."""
-
-    def __init__(self, homes: Homes, app: web.Application) -> None:
-        self._homes, self._app = homes, app
+class _Any(AbstractRuleMatching):
+    """Every request is of some pool."""
 
     async def match(self, request: web.Request) -> bool:
-        """Called by aiohttp's dispatcher."""
-        if _CHOSEN not in request:
-            request[_CHOSEN] = self._chosen(request)
-        return request[_CHOSEN] is self._app
-
-    def _chosen(self, request: web.Request) -> web.Application:
-        homes = self._homes
-        assert homes.map is not None
-        try:
-            return homes.of_head(request.rel_url.path, request.headers)
-        except ServiceError as error:
-            request[MISDIRECTED] = error  # told by the default pool's application
-            return homes.apps[homes.map.default]
+        """As of aiohttp."""
+        del request
+        return True
 
     def get_info(self) -> dict[str, object]:  # type: ignore[override]
-        """Called by aiohttp, to describe its routes."""
+        """As of aiohttp, to describe its routes."""
         return {}
 
     @property
     def canonical(self) -> str:
         """As of `get_info`."""
         return ""
+
+
+class _OfPools(MatchedSubAppResource):
+    """Passes each request to the application of its pool."""
+
+    def __init__(self, homes: Homes) -> None:
+        assert homes.map is not None
+        self._homes, self._default = homes, homes.apps[homes.map.default]
+        super().__init__(_Any(), self._default)
+
+    async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo, set[str]]:
+        """Called by aiohttp's dispatcher."""
+        homes = self._homes
+        try:
+            app = await homes.found(lambda: homes.of_head(request.rel_url.path, request.headers))
+        except ServiceError as error:
+            app, request[MISDIRECTED] = self._default, error  # which says it
+        match_info = await app.router.resolve(request)
+        match_info.add_app(app)
+        return match_info, set()
 
 
 @web.middleware
@@ -179,7 +246,5 @@ async def _through(request: web.Request, handler: Handler) -> web.StreamResponse
 def front_of(homes: Homes, client_max_size: int) -> web.Application:
     """One application before those of all pools."""
     front = web.Application(middlewares=[_through], client_max_size=client_max_size)
-    for app in homes.apps.values():
-        app.freeze()
-        front.router.register_resource(MatchedSubAppResource(_Rule(homes, app), app))
+    front.router.register_resource(_OfPools(homes))
     return front

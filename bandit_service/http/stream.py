@@ -22,9 +22,10 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
 from bandit_service.http.decisions import answer_of, decided
 from bandit_service.http.ending import cut_after_s
-from bandit_service.http.frame import DRAINING, SETTINGS, TELEMETRY
+from bandit_service.http.frame import DRAINING, ROUTER, SETTINGS, TELEMETRY
 from bandit_service.http.gathering import gather
 from bandit_service.http.outcomes import Learning, learning_of
+from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.stream_frames import Asked, answer, plain
@@ -100,7 +101,7 @@ class _Connection:
     ) -> None:
         self._socket = socket
         self._rejected, self._told = rejected, told
-        self._learning = learning
+        self._learning, self._homes = learning, learning.app[HOMES]
         self._credits = most
         self._max_frame_bytes = max_frame_bytes
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -156,6 +157,8 @@ class _Connection:
         """
         if self._draining or self._unbegun or self._full() or len(frame) > self._max_frame_bytes:
             return False
+        if self._homes.held:  # which it may have to wait for
+            return False
         asked = plain(frame)
         if asked is None:
             return False
@@ -165,7 +168,7 @@ class _Connection:
             learning.again()
             learning.caller.needs("decide")
             asked.tenant = learning.caller.tenant_for(asked.tenant)
-            waits.router = learning.router_of(None, asked.tenant)
+            waits.router = self._homes.of_tenant(asked.tenant, learning.app)[ROUTER]
             waits.router.decide_soon(asked, learning.caller.key, waits)
         except Exception as error:  # noqa: BLE001 - it is answered
             waits.set_exception(error)
@@ -261,7 +264,7 @@ class _Connection:
             if op == "decide":
                 asked = wire.convert(body, wire.DecideRequest)
                 asked.tenant = caller.tenant_for(asked.tenant)
-                router = self._learning.router_of(None, asked.tenant)
+                router = await self._learning.router_of(None, asked.tenant)
                 made: Decision | Result = await decided(router, asked, caller)
             elif op == "reward":
                 made = await self._learning.reward(body)

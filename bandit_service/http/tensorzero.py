@@ -29,7 +29,7 @@ async def feedback(request: web.Request) -> web.Response:
     """POST /feedback."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.Feedback)
     caller = request[CALLER]
-    router = learning_of(request).router_of(asked.inference_id, "")
+    router = await learning_of(request).router_of(asked.inference_id, "")
     value = _checked(router.world, asked)
     reward = wire.RewardRequest(
         decision_id=asked.inference_id,

@@ -14,6 +14,7 @@ from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.events import ArmSpec, DriftDetected
 from bandit_service.core.lessons import own_alarms
 from bandit_service.core.resolved import Pending
+from bandit_service.core.routes import AUTO
 from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
@@ -108,6 +109,7 @@ class Shown:
             "fine": {"rows": _rows(feed.fine.since(now - 5.0))},
             "coarse": {"rows": _rows(feed.coarse.since(now - 5.0))},
             "arms": arms,
+            "routes": self._routes(feed),
             "feed": [_decision(pending) for pending in recent[:FEED]],
         }
 
@@ -256,6 +258,23 @@ class Shown:
             }
             rows.append(row)
         return rows
+
+    def _routes(self, feed: ActivityFeed) -> list[dict[str, Any]]:
+        """What came of each route since the process started, the default one first; none where
+        there is only that.
+        """
+        there = self.router.world.routes.specs
+        seen = feed.learning.routes if there else {}
+        return [
+            {
+                "id": id,
+                "decisions": seen[id].decisions,
+                "spent_usd": seen[id].spent_usd,
+                **{name: each.said() for name, each in seen[id].signals.items()},
+            }
+            for id in (AUTO, *there)
+            if id in seen
+        ]
 
     def _deployments(self, spec: ArmSpec) -> list[dict[str, str]]:
         """Each deployment of an arm, and whether it answers."""

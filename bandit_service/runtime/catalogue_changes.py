@@ -11,6 +11,7 @@ import msgspec
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Refused, TooLarge, Unknown
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from policies import ArmId
 
@@ -20,8 +21,8 @@ _log = logging.getLogger("bandit.router")
 class CatalogueChanges:
     """Each is an event, in the order in which they come; nothing is written if nothing changes."""
 
-    def __init__(self, writer: Writer, max_arms: int) -> None:
-        self._writer, self._max_arms = writer, max_arms
+    def __init__(self, writer: Writer, rules: RouterRules) -> None:
+        self._writer, self._rules = writer, rules
 
     async def put_arm(
         self,
@@ -47,7 +48,7 @@ class CatalogueChanges:
                 raise Refused(
                     f"id: there is a route {spec.id!r}; put the arm under another id", param="id"
                 )
-            most = self._max_arms
+            most = self._rules.max_arms
             if record is None and source == "api" and len(world.arms) >= most:
                 raise TooLarge(f"id: there are {most} arms, retired ones included", param="id")
             there = world.catalogue.present()

@@ -1,4 +1,6 @@
-"""Makes experiments and rules agree with the configuration, by events at a start."""
+"""Makes experiments and rules agree with the configuration, by events, at a start and when the file
+is read again.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import msgspec
 
 from bandit_service.core.experiments.spec import Experiment, Rules
 from bandit_service.runtime.experiment_monitor import weighed
-from bandit_service.runtime.experiments import Experiments
+from bandit_service.runtime.experiments import Experiments, Offered
 
 _log = logging.getLogger("bandit.experiments")
 _BY, _WHY = "config", "the configuration changed"
@@ -22,18 +24,9 @@ async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rule
     All of it is checked before anything is written. An experiment that is no longer configured is
     stopped; a new one is started.
     """
+    changed, gone = check(experiments, wanted, rules)
     records = experiments.records
-    gone = [id for id in records.configured if id not in {one.id for one in wanted}]
-    changed = {
-        one.id: _moved(one, records.configured.get(one.id), records.specs.get(one.id))
-        for one in wanted
-        if records.configured.get(one.id) != one
-    }
-    beside = {id: spec for id, spec in experiments.live().items() if id not in gone} | changed
-    for spec in changed.values():
-        experiments.check(spec, beside)
     if rules != records.configured_rules:
-        experiments.check_rules(rules)
         await experiments.set_rules(rules, _BY, _WHY, "config")
     for id in gone:
         if records.trials[id].status in ("running", "paused", "starting"):
@@ -46,6 +39,30 @@ async def reconcile(experiments: Experiments, wanted: Sequence[Experiment], rule
             await experiments.begin(one.id, _BY, "it is in the configuration")
         elif status == "stopped":
             _log.warning("configured, but finished", extra={"experiment": one.id})
+
+
+def check(
+    experiments: Experiments,
+    wanted: Sequence[Experiment],
+    rules: Rules,
+    offered: Offered | None = None,
+) -> tuple[dict[str, Experiment], list[str]]:
+    """The experiments that change, and the ids of those that are configured no more. Raises
+    ServiceError for what cannot be. offered: the arms that there will be, by route.
+    """
+    records = experiments.records
+    gone = [id for id in records.configured if id not in {one.id for one in wanted}]
+    changed = {
+        one.id: _moved(one, records.configured.get(one.id), records.specs.get(one.id))
+        for one in wanted
+        if records.configured.get(one.id) != one
+    }
+    beside = {id: spec for id, spec in experiments.live().items() if id not in gone} | changed
+    for spec in changed.values():
+        experiments.check(spec, beside, offered)
+    if rules != records.configured_rules:
+        experiments.check_rules(rules, offered)
+    return changed, gone
 
 
 def _moved(wanted: Experiment, configured: Experiment | None, now: Experiment | None) -> Experiment:

@@ -11,9 +11,10 @@ import logging
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Expired, NotYet, Refused
-from bandit_service.core.outcomes import Reported, RewardRule
-from bandit_service.core.session_outcomes import CreditRule, session_credited, session_rewarded
+from bandit_service.core.outcomes import Reported
+from bandit_service.core.session_outcomes import session_credited, session_rewarded
 from bandit_service.runtime.measuring import check_names
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 
@@ -27,8 +28,8 @@ _NOT_HERE = "{}; its decisions are not known here yet; send it again in a second
 class Crediting:
     """Credits sessions to their decisions. `start`, then `close`."""
 
-    def __init__(self, writer: Writer, rule: RewardRule, credit: CreditRule) -> None:
-        self._writer, self._rule, self._credit = writer, rule, credit
+    def __init__(self, writer: Writer, rules: RouterRules) -> None:
+        self._writer, self._rules = writer, rules
         self._kept: Kept | None = None
 
     def start(self) -> None:
@@ -55,7 +56,7 @@ class Crediting:
         def prepare() -> ev.SessionRewarded | None:
             check_names(writer.world.named, report.signals.metrics, "session")
             world, now = writer.world, writer.now()
-            return session_rewarded(world, group, name, report, self._credit, now)
+            return session_rewarded(world, group, name, report, self._rules.credit, now)
 
         event = await writer.submit(prepare, key=group)
         if event is not None:
@@ -92,7 +93,9 @@ class Crediting:
         writer = self._writer
 
         def prepare() -> ev.Rewarded | None:
-            return session_credited(writer.world, group, decision_id, self._rule, writer.now())
+            return session_credited(
+                writer.world, group, decision_id, self._rules.reward, writer.now()
+            )
 
         try:
             await writer.submit(prepare, key=decision_id)

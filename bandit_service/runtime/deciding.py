@@ -18,11 +18,11 @@ from msgspec.structs import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, weigh
-from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.together import weigh_many
 from bandit_service.core.vector_bytes import FLOAT32, halves, of_halves
 from bandit_service.runtime.group_commit import Done
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
 from bandit_service.telemetry.telemetry import Telemetry
@@ -51,15 +51,13 @@ class Deciding:
         writer: Writer,
         index: HistoryIndex,
         telemetry: Telemetry,
-        explore: Exploration,
-        neighbours: int,
+        rules: RouterRules,
     ) -> None:
         self.most = MOST_TOGETHER
         self._writer = writer
         self._index = index
         self._telemetry = telemetry
-        self._explore = explore
-        self._neighbours = neighbours
+        self._rules = rules
 
     async def decide(
         self,
@@ -119,7 +117,7 @@ class Deciding:
     def _weigh_each(
         self, asked: Sequence[Asked], near: Sequence[Recalled | Exception]
     ) -> list[Lot | Exception]:
-        world, explore = self._writer.world, self._explore
+        world, explore = self._writer.world, self._rules.explore
         pairs = [
             (one.query, found)
             for one, found in zip(asked, near, strict=True)
@@ -144,7 +142,7 @@ class Deciding:
     def _drawn(self, lot: Lot) -> ev.Decided | Exception:
         try:
             ts = self._writer.now()
-            event = drawn(lot, self._writer.new_id(ts), ts, self._explore)
+            event = drawn(lot, self._writer.new_id(ts), ts, self._rules.explore)
             seen = self._writer.seen
             return replace(event, seen=seen) if seen else event
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
@@ -152,17 +150,17 @@ class Deciding:
 
     def recall(self, embedding: Vector, coding: str = FLOAT32) -> Recalled:
         """The nearest past queries. coding: that of the event which will have them."""
-        if not self._neighbours or not len(self._index):
+        if not self._rules.neighbours or not len(self._index):
             return Recalled()
-        return _recalled(self._index.recall(embedding, self._neighbours), coding)
+        return _recalled(self._index.recall(embedding, self._rules.neighbours), coding)
 
     def _recall_each(self, asked: Sequence[Asked]) -> list[Recalled | Exception]:
-        if not self._neighbours or not len(self._index):
+        if not self._rules.neighbours or not len(self._index):
             return [Recalled()] * len(asked)
         if len(asked) > 1:
             try:
                 vectors = np.array([one.query.embedding for one in asked])
-                recalled = self._index.recall_many(vectors, self._neighbours)
+                recalled = self._index.recall_many(vectors, self._rules.neighbours)
                 return [
                     _recalled(each, one.query.coding)
                     for one, each in zip(asked, recalled, strict=True)

@@ -69,7 +69,7 @@ class Background:
     def __init__(self, writer: Writer, maintenance: Maintenance, steer_s: float) -> None:
         self._writer = writer
         self._maintenance = maintenance
-        self._steer_s = steer_s
+        self.steer_s = steer_s
         self._beginning: dict[str, asyncio.Task[None]] = {}
         self._steering: Kept | None = None
 
@@ -195,7 +195,7 @@ class Background:
 
     async def _steer_forever(self) -> None:
         while True:
-            await asyncio.sleep(self._steer_s)
+            await asyncio.sleep(self.steer_s)
             well = True
             self._begin_what_starts()
             trials = self._writer.world.experiments.trials if self._writer.membership.keeps else ()

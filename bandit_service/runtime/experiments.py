@@ -7,8 +7,8 @@ writing. A refused change changes nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -18,7 +18,7 @@ from bandit_service.core.errors import Conflict, Refused
 from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.conclusions import best_of
 from bandit_service.core.experiments.records import ExperimentRecords
-from bandit_service.core.experiments.spec import HOLDOUT, Experiment, Rules, label_of
+from bandit_service.core.experiments.spec import Experiment, Rules, is_holdout, label_of
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
@@ -26,6 +26,8 @@ from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
 
+Offered: TypeAlias = Callable[[str], Collection[str]]
+"""The arms that a route offers, "" for the default one. Raises Unknown for another route."""
 MOST = 100
 """The maximum number of experiments, stopped ones included."""
 
@@ -50,6 +52,10 @@ class Experiments:
         """Every experiment with its counts."""
         return self._writer.world.experiments
 
+    def steer_every(self, seconds: float) -> None:
+        """How often to look at what the running ones show, from the next time on."""
+        self._background.steer_s = seconds
+
     def start(self) -> None:
         """Begin to steer;
 
@@ -70,24 +76,32 @@ class Experiments:
         return {
             id: spec
             for id, spec in self.records.specs.items()
-            if id != HOLDOUT and self.records.trials[id].status != "stopped"
+            if not is_holdout(id) and self.records.trials[id].status != "stopped"
         }
 
-    def check(self, spec: Experiment, others: Mapping[str, Experiment]) -> None:
-        """Raise an error if this experiment cannot be created, or changed, to `spec`."""
+    def check(
+        self,
+        spec: Experiment,
+        others: Mapping[str, Experiment],
+        offered: Offered | None = None,
+    ) -> None:
+        """Raise an error if this experiment cannot be created, or changed, to `spec`.
+
+        offered: the arms that there will be, by route; None for those that there are.
+        """
         checks.check(spec)
         try:
             msgspec.msgpack.encode(spec)
         except OverflowError:
             raise Refused("variants: integers must fit in 64 bits", param="variants") from None
-        self._check_policies(spec)
+        self._check_policies(spec, offered or self._offered)
         checks.check_beside(spec, others)
         before = self.records.specs.get(spec.id)
         if before is not None:
             trial = self.records.trials[spec.id]
             checks.check_change(before, spec, trial.status, trial.traffic())
             checks.check_floor(spec, None if trial.status == "draft" else before)
-        elif len((self.records.specs.keys() | others.keys() | {spec.id}) - {HOLDOUT}) > MOST:
+        elif sum(not is_holdout(id) for id in {*self.records.specs, *others, spec.id}) > MOST:
             raise Refused(f"id: there are {MOST} experiments; delete one first", param="id")
         else:
             checks.check_floor(spec, None)
@@ -157,7 +171,7 @@ class Experiments:
                 return None
             if trial.status == "stopped":
                 raise Conflict(f"id: {id!r} is finished; start a new one under another id")
-            self._check_policies(spec)
+            self._check_policies(spec, self._offered)
             checks.check_beside(spec, self.live())
             if trial.status == "draft" and spec.ramp:
                 spec = msgspec.structs.replace(spec, share=spec.ramp[0].share)
@@ -231,43 +245,33 @@ class Experiments:
 
         await self._writer.submit(prepare, key=KEY)
 
-    def check_rules(self, rules: Rules) -> None:
-        """Raise an error if these rules are not valid."""
+    def check_rules(self, rules: Rules, offered: Offered | None = None) -> None:
+        """Raise an error if these rules are not valid. offered: as for `check`."""
         checks.check_rules(rules)
         if rules.holdout_share:
-            self._check_arm("holdout_arm", rules.holdout_arm)
+            _check_arm("holdout_arm", rules.holdout_arm, offered or self._offered)
 
     # --- inside ---------------------------------------------------------------------------
 
     def _own(self, id: str) -> tuple[Experiment, Trial]:
-        if id == HOLDOUT:
-            raise Refused(
-                f"id: {HOLDOUT!r} is the global hold-out; PUT /v1/experiment-rules changes it",
-                param="id",
-            )
+        if is_holdout(id):
+            route = id.partition(":")[2]
+            where = f"holdout_share of the route {route!r}" if route else "PUT /v1/experiment-rules"
+            raise Refused(f"id: {id!r} is a hold-out; {where} changes it", param="id")
         return self.find(id)
 
-    def _check_arm(self, at: str, arm: str, route: str = "") -> None:
-        offered = {each.spec.id for each in self.world.offered()}
+    def _offered(self, route: str) -> set[str]:
+        offered: set[str] = {each.spec.id for each in self.world.offered()}
         if route and (own := self.world.routes.find(route).arms):
             offered &= set(own)
-        if arm not in offered:
-            there_are, where = (
-                ", ".join(sorted(offered)),
-                f" by the route {route!r}" if route else "",
-            )
-            raise Refused(
-                f"{at}: no arm {arm!r} is offered{where}; expected one of {there_are}",
-                param=at.split(".")[0],
-            )
+        return offered
 
-    def _check_policies(self, spec: Experiment) -> None:
-        if spec.route:
-            self.world.routes.find(spec.route)
+    def _check_policies(self, spec: Experiment, offered: Offered) -> None:
+        offered(spec.route)
         for one in spec.variants:
             at = f"variants.{one.key}"
             if one.arm:
-                self._check_arm(at, one.arm, spec.route)
+                _check_arm(at, one.arm, offered, spec.route)
             if one.policy:
                 try:
                     policies.load(one.policy, **one.parameters)
@@ -302,7 +306,9 @@ class Experiments:
     def _policy_of(self, spec: Experiment, key: str) -> PolicySettings:
         variant = spec.variant(key)
         if variant is not None and variant.arm:
-            self._check_arm("ship", variant.arm)  # if it is retired, `fixed` chooses another arm
+            _check_arm(
+                "ship", variant.arm, self._offered
+            )  # if it is retired, `fixed` chooses another arm
             return PolicySettings("fixed", {"arm": variant.arm})
         learner = self.world.learners.get(label_of(spec.id, key))
         if learner is None or not learner.name:  # it is not seeded yet, or is the serving one
@@ -310,6 +316,16 @@ class Experiments:
                 return PolicySettings(variant.policy, dict(variant.parameters))
             return self._maintenance.serving
         return PolicySettings(learner.name, json.loads(learner.parameters))
+
+
+def _check_arm(at: str, arm: str, offered: Offered, route: str = "") -> None:
+    there = offered(route)
+    if arm not in there:
+        where = f" by the route {route!r}" if route else ""
+        raise Refused(
+            f"{at}: no arm {arm!r} is offered{where}; expected one of {', '.join(sorted(there))}",
+            param=at.split(".")[0],
+        )
 
 
 def _check_weighed(spec: Experiment, weights: Mapping[str, float]) -> None:

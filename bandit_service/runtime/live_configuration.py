@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -125,7 +126,7 @@ class LiveConfiguration:
 
     def sections(self) -> dict[str, list[Entry]]:
         """Every section as the log has it; not in force on a replica that could not follow."""
-        return self.known.sections or sections_of(self.settings)
+        return sections_of(self.settings) | self.known.sections
 
     async def change(
         self,
@@ -161,6 +162,7 @@ class LiveConfiguration:
             _check_size(now, sections_of(wanted))
             self._check_keys(wanted)
             self._check_routes(wanted, forget)
+            self._check_beside(wanted)
             return self._event(wanted, by, why, source)
 
         await self._write(prepare)
@@ -200,9 +202,8 @@ class LiveConfiguration:
                 if file.from_file
                 else core.merged(self.sections(), now, said, self.known.revoked)
             )
-            settings = with_sections(
-                self.settings, wanted, arms, taken=self.known.sections, anew=True
-            )
+            before = replace(self.settings, policy=file.policy)
+            settings = with_sections(before, wanted, arms, taken=self.known.sections, anew=True)
             if self._administered(self.settings) and not self._administered(settings):
                 raise BadSettings(
                     [
@@ -350,6 +351,12 @@ class LiveConfiguration:
         """Whether there is a key that can change things."""
         now = self._writer.now()
         return any("admin" in key.scopes and expiry_of(key) > now for key in settings.keys)
+
+    def _check_beside(self, wanted: Settings) -> None:
+        """Refused for a policy beside the one that serves, which may not be the file's any more."""
+        serving, there = self._writer.world.serving, [each.name for each in self.settings.policies]
+        if serving in [each.name for each in wanted.policies if each.name not in there]:
+            raise Refused(f"policies: {serving!r} is the policy that serves", param="policies")
 
     def _check_routes(self, wanted: Settings, forget: Collection[str]) -> None:
         """Refused where a route's policy would lose what it learned, and nobody said it may."""

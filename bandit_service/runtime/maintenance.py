@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from bandit_service import clock
@@ -108,6 +109,10 @@ class Maintenance:
     def key(self) -> str:
         """The key of snapshots of the present world."""
         return self.making.key
+
+    def kept(self) -> AbstractAsyncContextManager[None]:
+        """Within this, no record is deleted or erased, and no snapshot is made."""
+        return self.making.lock
 
     # --- snapshots and retention ----------------------------------------------------------
 

@@ -17,10 +17,11 @@ from bandit_service.core import outcomes
 from bandit_service.core.errors import Expired, Refused, Unavailable
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.named_metrics import NamedMetrics
-from bandit_service.core.outcomes import VOTE, RewardRule
+from bandit_service.core.outcomes import VOTE
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
 from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer
 
@@ -71,8 +72,8 @@ def check_feedback(named: NamedMetrics, given: Iterable[str]) -> None:
 class Measuring:
     """Corrects what was learned after the weights changed. `start`, then `close`."""
 
-    def __init__(self, writer: Writer, rule: RewardRule) -> None:
-        self._writer, self._rule = writer, rule
+    def __init__(self, writer: Writer, rules: RouterRules) -> None:
+        self._writer, self._rules = writer, rules
         self._changed = asyncio.Event()
         self._otherwise: set[str] = set()
         self._configured: Sequence[NamedMetric] | None = None
@@ -175,7 +176,7 @@ class Measuring:
         if pending is None:
             return None
         route = pending.decided.route
-        rule, named = outcomes.rule_of(world, route, self._rule), world.named.of(route)
+        rule, named = outcomes.rule_of(world, route, self._rules.reward), world.named.of(route)
         return outcomes.decision_reweighed(pending, decision_id, rule, writer.now(), named)
 
     async def _forever(self) -> None:

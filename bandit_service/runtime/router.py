@@ -72,15 +72,15 @@ class Router:
         self.rules = rules
         self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
-        self._deciding = Deciding(writer, index, telemetry, rules.explore, rules.neighbours)
+        self._deciding = Deciding(writer, index, telemetry, rules)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
         writer.listen(self._forgotten, ev.Forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
-        self._shadows = Shadows(writer, rules.explore)
+        self._shadows = Shadows(writer, rules)
         writer.listen(self._shadows.heard, ev.Decided)
-        self.measuring = Measuring(writer, rules.reward)
-        self._crediting = Crediting(writer, rules.reward, rules.credit)
+        self.measuring = Measuring(writer, rules)
+        self._crediting = Crediting(writer, rules)
         self._embedder = embedder
         self._telemetry = telemetry
         self._in_flight = 0
@@ -89,7 +89,7 @@ class Router:
         )
         self.pending = PendingDecisions(writer, rules)
         self._pending = self.pending.find
-        self.catalogue = CatalogueChanges(writer, rules.max_arms)
+        self.catalogue = CatalogueChanges(writer, rules)
         self.texts: Texts | None = None
         self.topics: Topics | None = None
 

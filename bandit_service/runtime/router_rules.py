@@ -1,8 +1,8 @@
-"""The settings that the router reads."""
+"""The settings that the router reads, which may change while it runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
@@ -11,9 +11,13 @@ from bandit_service.core.vector_bytes import FLOAT32
 from bandit_service.settings import Settings, exploration
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RouterRules:
-    """The settings that the router reads; `of` takes them from all."""
+    """The settings that the router reads; `of` takes them from all.
+
+    Whoever needs them has this object and reads a field when it is needed, so that `take` is
+    followed from the next request on.
+    """
 
     explore: Exploration
     reward: RewardRule
@@ -46,3 +50,9 @@ class RouterRules:
             embed_timeout_s=settings.embedding.timeout_s,
             embeddings=settings.log.embeddings,
         )
+
+    def take(self, settings: Settings) -> None:
+        """Go on by the rules of these settings."""
+        other = RouterRules.of(settings)
+        for each in fields(self):
+            setattr(self, each.name, getattr(other, each.name))

@@ -10,10 +10,10 @@ import asyncio
 from itertools import islice
 
 from bandit_service.core import events as ev
-from bandit_service.core.exploration import Exploration
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.shadows import cast, seen
 from bandit_service.core.world import World
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 
 PATIENCE_S = 0.05
@@ -29,9 +29,9 @@ MANY = 64
 class Shadows:
     """`heard` listens to the writer; `before` is called for an outcome before it is prepared."""
 
-    def __init__(self, writer: Writer, explore: Exploration) -> None:
+    def __init__(self, writer: Writer, rules: RouterRules) -> None:
         self._writer = writer
-        self._explore = explore
+        self._rules = rules
         self._waiting: dict[str, None] = {}
         self._timer: asyncio.Handle | None = None
         writer.before_outcome = self.before
@@ -80,7 +80,7 @@ class Shadows:
         some = [pending[id] for id in ids if id in pending]
         events = [
             ev.Shadowed(ts=self._writer.now(), decision_id=one.decided.id, shadows=shadows)
-            for one, shadows in zip(some, cast(world, some, self._explore), strict=True)
+            for one, shadows in zip(some, cast(world, some, self._rules.explore), strict=True)
             if shadows
         ]
         self._writer.append_own(*events)

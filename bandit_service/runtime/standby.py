@@ -25,7 +25,8 @@ _KEY = "catalogue"
 
 
 class StandbyPolicies:
-    """Makes these policies agree with the configuration, by events. `start`, then `close`.
+    """Makes these policies agree with the configuration, by events. `start`, then `close`; `want`
+    others in between.
 
     A policy joins with the state that it would have if it had been there from the first event. A
     child process trains it while the service decides.
@@ -38,12 +39,41 @@ class StandbyPolicies:
         self._writer = writer
         self._maintenance = maintenance
         self._joining: Kept | None = None
+        self._following: Kept | None = None
+        self._wanted: Sequence[PolicySettings] = ()
+        self._changed = asyncio.Event()
 
     async def start(self, wanted: Sequence[PolicySettings]) -> None:
+        """Have these, and follow what is wanted later."""
+        self._wanted = wanted
+        await self._agree(wanted)
+        self._following = self._writer.tasks.keep("beside configured", self._follow_forever)
+
+    def want(self, wanted: Sequence[PolicySettings]) -> None:
+        """Have these from now on, as soon as they are trained."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed.set()
+
+    async def _follow_forever(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self._agree(self._wanted)
+            except BaseException:
+                self._changed.set()
+                raise
+            self._writer.tasks.well("beside configured")
+
+    async def _agree(self, wanted: Sequence[PolicySettings]) -> None:
         """Remove policies that are no longer configured, and start training new ones.
 
         Before the first decision there is nothing to train on, and they join at once.
         """
+        if self._joining is not None:
+            await self._joining.end()
+            self._joining = None
         world = self._writer.world
         keys = {each.name: policy_key(each.name, each.parameters) for each in wanted}
         for name in world.deciding()[1:]:
@@ -58,6 +88,8 @@ class StandbyPolicies:
 
     async def close(self) -> None:
         """Stop training; a policy that did not join is trained again at the next start."""
+        if self._following is not None:
+            await self._following.end()
         if self._joining is not None:
             await self._joining.end()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -24,7 +25,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime.bounded_child import NoAnswer
 from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.text_store import KeptQuestion, OtherKey, Text, TextStore
+from bandit_service.runtime.text_store import KeepsTexts, KeptQuestion, OtherKey, Text
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings.sections import TextsSettings
 from bandit_service.settings.texts import BOTH
@@ -32,6 +33,9 @@ from bandit_service.settings.texts import BOTH
 _log = logging.getLogger("bandit.texts")
 _MOST_WAITING = 1_000
 _MOST_CHARS_WAITING = 20_000_000
+_MOST_NOTED = 50_000
+"""Decisions whose text this replica kept, of which it says by which event they were remembered."""
+_YOUNG_S = 60.0
 _TRIM_EVERY = 100
 _TRIM_S = 60.0
 _CLOSE_S, _READ_S = 5.0, 2.0
@@ -50,7 +54,7 @@ class Texts:
     def __init__(
         self,
         writer: Writer,
-        store: TextStore,
+        store: KeepsTexts,
         chosen: TextsSettings,
         counted: Callable[[str], None],
     ) -> None:
@@ -64,6 +68,7 @@ class Texts:
         self._chars_waiting = self._written = 0
         self._failing = False
         self._taught: OrderedDict[str, int] = OrderedDict()
+        self._noted: OrderedDict[str, None] = OrderedDict()
         self._tasks: list[Kept] = []
         self.beside: list[Callable[[], None]] = []
         writer.listen(self.heard, ev.Forgotten, ev.Rewarded, ev.Compared)
@@ -74,7 +79,9 @@ class Texts:
         Raises Unavailable where that cannot be deleted.
         """
         present = self._writer.world.pending.decisions
-        await self._run(partial(self._store.forget_unless, lambda id: id in present))
+        # another replica's newest decisions may not be here yet
+        before = self._writer.now() - _YOUNG_S if self._writer.shared else math.inf
+        await self._run(partial(self._store.forget_unless, lambda id: id in present, before))
         await self._trim()
         self._queue(self._redaction.begin)  # so that the first text does not wait for it
         keep = self._writer.tasks.keep
@@ -86,6 +93,10 @@ class Texts:
         for task in self._tasks:
             await task.end()
         await self._redaction.close()
+        await self.close_store()
+
+    async def close_store(self) -> None:
+        """Close the file alone, where nothing was begun."""
         await self._run(self._store.close)
         self._thread.shutdown()
 
@@ -99,6 +110,10 @@ class Texts:
             self._counted("dropped")
             return
         self._chars_waiting += chars
+        if self._writer.shared:
+            self._noted[decided.id] = None
+            if len(self._noted) > _MOST_NOTED:
+                self._noted.popitem(last=False)
         self._queue(lambda: self._put(decided, said, cut))
 
     def heard(self, what: Resolved, world: World) -> None:
@@ -115,6 +130,8 @@ class Texts:
             self._taught[id] = number  # where its text comes later
             if len(self._taught) > _MOST_WAITING:
                 self._taught.popitem(last=False)
+            if self._writer.shared and id not in self._noted:
+                return  # the replica that has the text says so
             if len(self._waiting) < 2 * _MOST_WAITING:  # else it is shown beside no other query
                 self._queue(lambda: self._run(partial(self._store.remembered, id, number)))
 
@@ -200,7 +217,9 @@ class Texts:
         except ValueError:  # half a character
             self._counted("failed")
             return
-        if decided.id not in self._writer.world.pending.decisions:
+        writer = self._writer
+        under_way = writer.shared and writer.made_here(decided.id)  # not read back from the log yet
+        if decided.id not in writer.world.pending.decisions and not under_way:
             self._counted("gone")
             return
         most = self._chosen.max_chars
@@ -230,7 +249,7 @@ class Texts:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
-            raise Unavailable(f"the file of texts cannot be used: {error}") from None
+            raise Unavailable(f"{self._store.name} cannot be used: {error}") from None
 
 
 def shortened(text: str, most: int) -> str:

@@ -88,6 +88,7 @@ def not_configured(settings: Settings) -> list[str]:
     named.append(("policy.parameters.arm", _fixed_arm(settings.policy.parameters)))
     for i, route in enumerate(settings.routes):
         named.append((f"routes[{i}].parameters.arm", _fixed_arm(route.parameters)))
+        named.append((f"routes[{i}].holdout_arm", route.holdout_arm))
     for i, experiment in enumerate(settings.experiments):
         named += [
             (

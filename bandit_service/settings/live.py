@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.core.configuration import KEYS, SECTIONS
+from bandit_service.core.configuration import KEYS, SECTIONS, SETTINGS, digests
 from bandit_service.core.deployments import upstreams_of
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.fields import check_stated
@@ -24,13 +24,23 @@ from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.derived import exposure
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.literal_secrets import NAMED, is_secret, literal_secrets, without_user
+from bandit_service.settings.live_values import (
+    RELOADED,
+    at_a_start,
+    live_values,
+    value_of,
+    with_values,
+)
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
+from bandit_service.settings.sections import PolicySettings
 from bandit_service.settings.upstreams import listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
-from bandit_service.settings.whole import Settings
+from bandit_service.settings.whole import Settings, rules
 
+RESTART, RELOAD = "restart", "reload"
+"""What takes a setting that no section has."""
 HIDDEN = "(hidden)"
 """In the place of a value that may be a secret."""
 _ENTRY = re.compile(r"(\w+)\[(\d+)\]\.")
@@ -45,9 +55,11 @@ def sections_of(settings: Settings) -> dict[str, list[dict[str, Any]]]:
         "judges": settings.judges,
         "routes": settings.routes,
         "metrics": settings.metrics,
+        "policies": [_beside_of(each) for each in settings.policies],
         KEYS: settings.keys,
     }
-    return {name: [_plain(each) for each in records[name]] for name in SECTIONS}
+    plain = {name: [_plain(each) for each in of] for name, of in records.items()}
+    return {name: live_values(settings) if name == SETTINGS else plain[name] for name in SECTIONS}
 
 
 def with_sections(
@@ -78,16 +90,19 @@ def with_sections(
         "judges": lambda of: listed("judges", of, JudgeSpec, check_judge, mistakes),
         "routes": lambda of: routes_of(of, policy, mistakes),
         "metrics": lambda of: metrics_of(of, mistakes),
+        "policies": lambda of: tables.policies_beside(of, settings.policy.name, mistakes),
         KEYS: lambda of: tables.keys_of(of, "", mistakes),
     }
     changed = replace(
         settings,
         **{
             name: read[name](given[name])
-            for name in SECTIONS
+            for name in read
             if given[name] != before[name] or (anew and name == "upstreams")
         },
     )
+    if given[SETTINGS] != before[SETTINGS]:
+        changed = with_values(changed, given[SETTINGS], mistakes)
     in_force = [each.spec for each in settings.upstreams]
     asked = [each.spec for each in changed.upstreams if each.spec not in in_force]
     mistakes += [*literal_secrets(in_force, settings.file), *literal_secrets(asked)]
@@ -126,13 +141,31 @@ def _beside(
         msgspec.to_builtins(arm) if set(upstreams_of(arm)) <= set(served) else {"id": arm.id}
         for arm in arms
     ]
-    found = {name: getattr(settings, name) for name in SECTIONS} | {"arms": tuple(arms)}
+    found = {name: getattr(settings, name) for name in SECTIONS if name != SETTINGS} | {
+        "arms": tuple(arms)
+    }
     given = {**given, "arms": there}
     check_references(settings.duels.judge, given, found, settings.implicit, wrong)
     wrong = [_PLACE.sub(lambda at: f"arms.{there[int(at[1])]['id']}", each) for each in wrong]
     if refused := exposure(settings):
         wrong.append(refused)
     return wrong
+
+
+def beside_sections(settings: Settings) -> dict[str, Any]:
+    """What the file says and no section has: `values`, each with where it is from and what takes
+    it; and digests of the `tables`. Both are taken at a restart, or when the file is read again.
+    """
+    known = rules()
+    values = [
+        {"name": key, "value": value, "origin": settings.origins.get(key, ""), "taken_by": by}
+        for by, keys in ((RESTART, at_a_start()), (RELOAD, RELOADED))
+        for key in keys
+        if (value := _as_json(value_of(settings, key))) != _as_json(known[key][0])
+    ]
+    tables_of = {"arms": settings.arms, "experiments": settings.experiments}
+    plain = {name: [_plain(each) for each in of] for name, of in tables_of.items()}
+    return {"values": values, "tables": digests(plain)}
 
 
 def shown(sections: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
@@ -189,6 +222,10 @@ def _resolved(file: Path) -> Path | None:
         return file.resolve()
     except (OSError, ValueError, RuntimeError):  # a NUL in it, or links in a circle
         return None
+
+
+def _beside_of(policy: PolicySettings) -> tables.BesideSpec:
+    return tables.BesideSpec(name=policy.name, parameters=policy.parameters)
 
 
 def _plain(record: msgspec.Struct) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     tenants: exact names, and beginnings of names with a `*` at their end. share: the weight among
     the pools that share the tenants that no pool names. cell: the processes that serve it; those
     of other cells answer 421. engine, dsn_env, dsn_file, log: where its log is, by default as
-    `[log]` says, under the name of the pool. data_dir: by default a directory in `data_dir`.
+    `[log]` says, under the name of the pool. insecure_single: as of `[log]`. data_dir: by default a
+    directory in `data_dir`.
     """
 
     name: Id
@@ -39,6 +40,7 @@ class PoolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dsn_env: str = ""
     dsn_file: str = ""
     log: str = ""
+    insecure_single: bool = False
     data_dir: str = ""
 
 
@@ -113,8 +115,8 @@ def log_of(spec: PoolSpec, values: Mapping[str, Any]) -> dict[str, Any]:
     own: dict[str, Any] = {"log.engine": engine, "log.name": spec.log or spec.name}
     if spec.dsn_env or spec.dsn_file or engine != values["log.engine"]:
         own |= {"log.dsn_env": spec.dsn_env, "log.dsn_file": spec.dsn_file}
-    if engine != "jetstream":
-        own["log.insecure_single"] = False
+    inherited = engine == values["log.engine"] and values["log.insecure_single"]
+    own["log.insecure_single"] = spec.insecure_single or inherited
     return {**values, **own, "data_dir": _directory(spec, values["data_dir"])}
 
 

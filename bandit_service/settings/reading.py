@@ -105,7 +105,7 @@ def read(
             values[key], origins[key] = flat[key], str(path)
         else:
             values[key], origins[key] = default, "default"
-        values[key] = _checked(key, values[key], default, rule, mistakes)
+        values[key] = checked(key, values[key], default, rule, mistakes)
     given: dict[str, Any] = {name: [] for name in TABLES} | {"arms": None}
     for name in TABLES:
         variable = PREFIX + name.upper()
@@ -282,6 +282,7 @@ def _ids(items: Any) -> list[str]:
     return [each["id"] for each in _tables(items) if isinstance(each.get("id"), str)]
 
 
+FLOOR_OR_SHARE = "set the share of all arms together, or the floor of each, not both"
 _SHARE, _FLOOR, _MOST = "exploration.share", "exploration.floor", "exploration.floor_share"
 
 
@@ -292,10 +293,7 @@ def _settle_floor(values: dict[str, Any], origins: dict[str, str], mistakes: lis
     """
     given = [key for key in (_FLOOR, _MOST) if origins[key] != "default"]
     if given and origins[_SHARE] != "default":
-        mistakes.append(
-            f"{_SHARE}: is in the place of {' and '.join(given)}; set the share of all arms "
-            "together, or the floor of each, not both"
-        )
+        mistakes.append(f"{_SHARE}: is in the place of {' and '.join(given)}; {FLOOR_OR_SHARE}")
     elif given == [_MOST]:
         values[_FLOOR], origins[_FLOOR] = _OLD_FLOOR, _MOST
 
@@ -364,7 +362,8 @@ def _from_text(text: str, default: Any) -> Any:
         return text
 
 
-def _checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]) -> Any:
+def checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str]) -> Any:
+    """The value, or the default and one mistake more."""
     if value is None:  # by default only: neither TOML nor the environment can say so
         return None
     allowed = _allowed(default, rule)

@@ -40,6 +40,11 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         doc("Quality that one second of latency costs there.", 0.02, minimum=0, maximum=100),
     ] = None
     weights: dict[str, float] = {}
+    holdout_share: Annotated[
+        float,
+        doc("Share of its units that always gets `holdout_arm`.", 0.02, minimum=0, maximum=0.5),
+    ] = 0.0
+    holdout_arm: str = ""
     policy: str = ""
     parameters: dict[str, Any] = {}
 
@@ -62,6 +67,8 @@ def _spec(table: RouteTable, serving: PolicySettings) -> RouteSpec:
         willingness_to_pay=table.willingness_to_pay,
         latency_weight=table.latency_weight,
         weights=table.weights,
+        holdout_share=table.holdout_share,
+        holdout_arm=ArmId(table.holdout_arm),
         policy=chosen.name,
         parameters=chosen.parameters,
     )
@@ -78,6 +85,14 @@ def _check(table: RouteTable) -> None:
             raise ValueError(
                 f"weights.{name}: must be a number from 0 to {MAX_WEIGHT:g}, got {weight:g}"
             )
+    if table.holdout_share and not table.holdout_arm:
+        raise ValueError("holdout_arm: name the arm that held-out units get")
+    if table.holdout_arm and table.arms and table.holdout_arm not in table.arms:
+        meant = did_you_mean(table.holdout_arm, table.arms)
+        raise ValueError(
+            f"holdout_arm: {table.holdout_arm!r} is no arm of the route{meant}; expected one of "
+            f"{', '.join(table.arms)}"
+        )
     if table.parameters and not table.policy:
         raise ValueError("parameters: name the policy that they are of")
     if table.policy:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
 from bandit_service.core.resolved import Resolved
+from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.statistics.moments import Moments
-from bandit_service.telemetry.learning_health import LearningHealth
+from bandit_service.telemetry.learning_health import SPAN, LearningHealth, Mean, Memory
 from policies import ArmId
 
 KNOWN = 30
@@ -43,6 +44,32 @@ class ArmSeen:
         if not self.lately or self.lately[-1][0] < begins:
             self.lately.append((begins, {}))
         self.lately[-1][1].setdefault(name, Moments()).add(value)
+
+
+@dataclass(slots=True)
+class RouteSeen:
+    """What was seen of one route, since the process started. lately: its newest rewards count most.
+
+    spent_usd: what was reported of its decisions.
+    """
+
+    decisions: int = 0
+    spent_usd: float = 0.0
+    signals: dict[str, Moments] = field(
+        default_factory=lambda: {name: Moments() for name in ("reward", *SIGNALS)}
+    )
+    lately: Mean = field(default_factory=Mean)
+    memory: Memory = field(default_factory=lambda: Memory(SPAN))
+
+    def rewarded(self, event: ev.Rewarded) -> None:
+        """What came back for one of its decisions."""
+        for name in ("reward", *SIGNALS):
+            value = getattr(event, name)
+            if value is not None:
+                self.signals[name].add(value)
+        self.spent_usd += event.cost_usd or 0.0
+        if event.reward is not None:
+            self.lately.add(event.reward, self.memory.tick(lambda: (self.lately,)))
 
 
 @dataclass(slots=True)
@@ -91,6 +118,7 @@ class Learning:
     def __init__(self) -> None:
         self.arms: dict[ArmId, ArmSeen] = {}
         self.money: dict[ArmId, Money] = {}
+        self.routes: dict[str, RouteSeen] = {}
         self.health = LearningHealth()
 
     def seen(self, arm: ArmId) -> ArmSeen:
@@ -98,6 +126,14 @@ class Learning:
         found = self.arms.get(arm)
         if found is None:
             found = self.arms[arm] = ArmSeen()
+        return found
+
+    def route(self, id: str) -> RouteSeen:
+        """What was seen of a route, "" being the default one."""
+        name = id or AUTO
+        found = self.routes.get(name)
+        if found is None:
+            found = self.routes[name] = RouteSeen()
         return found
 
     def means(self) -> tuple[float | None, float | None]:
@@ -116,6 +152,7 @@ class Learning:
     def decided(self, event: ev.Decided) -> None:
         """One decision."""
         self.seen(event.arm).decisions += 1
+        self.route(event.route).decisions += 1
         free = not (event.experiment and event.policy == "fixed")
         self.health.decided(event.arm, event.propensities, free)
 
@@ -124,6 +161,8 @@ class Learning:
     ) -> None:
         """Signals of one decision, or of a query with no decision behind it."""
         seen, pending = self.seen(what.arm), what.pending
+        if pending is not None:
+            self.route(pending.decided.route).rewarded(event)
         for name in SIGNALS:
             value = getattr(event, name)
             if value is not None:
@@ -186,6 +225,9 @@ class LearningFold:
             case ev.Compared() as event:
                 for each in self._audiences(what.tenant):
                     each.compared(event)
+            case ev.RouteRemoved() as event:
+                for each in (self.all, *self._of.values()):
+                    each.routes.pop(event.id, None)
             case ev.ArmAdded() | ev.ArmUpdated() | ev.ArmRetired():
                 self.baseline.changed()
             case _:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from policies import ArmId
 from policies._elo import match
 
-_WINDOW, _SPAN, _SHORT = 1000, 2000.0, 200.0
+_WINDOW, SPAN, _SHORT = 1000, 2000.0, 200.0
 _ELO_K, _ELO_BEGIN = 16.0, 1000.0
 _RESCALE = 1e100
 _LEAST_POWER = -30
@@ -116,7 +116,7 @@ class Calibration:
 class LearningHealth:
     """Fed with every decision, settled outcome and comparison, in O(eligible arms)."""
 
-    span: float = _SPAN
+    span: float = SPAN
     short: float = _SHORT
     window: int = _WINDOW
     rewards: Mean = field(default_factory=Mean)

@@ -11,6 +11,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.judge_grades import altogether
 from bandit_service.core.named_metrics import Tally
 from bandit_service.core.resolved import Resolved
+from bandit_service.core.routes import AUTO
 from bandit_service.core.sessions import merged
 from bandit_service.core.world import World
 from bandit_service.telemetry import metrics
@@ -100,6 +101,7 @@ class LearningMetrics:
         self._estimates.look(foremost)
         self._look_at_metrics(world)
         self._look_at_judges(world)
+        self._look_at_routes(world)
         self._metrics.arms_offered.set(len(world.offered()))
         best = health.best()
         overall = {
@@ -145,6 +147,23 @@ class LearningMetrics:
             self._metrics.metric_values(*labels).set(one.weight)
         for gauge in (self._metrics.metric_mean, self._metrics.metric_values):
             gauge.only(found)
+
+    def _look_at_routes(self, world: World) -> None:
+        """What came of each route, where there are several; those that are gone have no series."""
+        made = self._metrics
+        routes = self.fold.all.routes if world.routes.specs else {}
+        there = {id: routes[id] for id in (AUTO, *world.routes.specs) if id in routes}
+        shown: dict[Children[Gauge], dict[str, float | None]] = {
+            made.route_reward_mean: {id: seen.lately.value for id, seen in there.items()},
+            made.route_quality_mean: {
+                id: seen.signals["quality"].said()["mean"] for id, seen in there.items()
+            },
+        }
+        for gauge, values in shown.items():
+            known = {id: value for id, value in values.items() if value is not None}
+            for id, value in known.items():
+                gauge(id).set(value)
+            gauge.only((id,) for id in known)
 
     def _look_at_judges(self, world: World) -> None:
         """How far each judge agrees with people, by what it goes by now."""

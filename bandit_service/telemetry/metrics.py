@@ -1,8 +1,8 @@
 """Every metric of the service, as an attribute of `Metrics`; `families/` declares them.
 
-Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, experiments by
-MOST_EXPERIMENTS (`other` beyond), everything else by the code or the configuration. Never a user's
-text or id.
+Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, routes by
+MOST_LABELLED_ROUTES, experiments by MOST_EXPERIMENTS (`other` beyond), everything else by the code
+or the configuration. Never a user's text or id.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from bandit_service.telemetry.families.process import ProcessFamily
 from bandit_service.telemetry.families.requests import RequestFamily
 from bandit_service.telemetry.families.upstreams import UpstreamFamily
 
-MOST_ARMS = 50
-"""Arms with a label of their own."""
+MOST_ARMS, MOST_LABELLED_ROUTES = 50, 40
+"""Arms, and routes, with a label of their own."""
 
 MOST_ESTIMATED = 15
 """How many arms have estimates in addition to their mean reward: those with the most recent
@@ -32,7 +32,7 @@ MOST_PROBABILITIES = 30
 MOST_DEPLOYMENTS = 20
 """Deployments with series of their own, of all arms together."""
 MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
-"""ExperimentFamily, and variants of all of them together, with a label of their own."""
+"""Experiments, and variants of all of them together, with a label of their own."""
 
 OTHER = "other"
 

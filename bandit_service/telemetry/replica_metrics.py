@@ -33,6 +33,10 @@ class ReplicaMetrics:
         self.spool = make.gauge(
             "bandit_spool_decisions", "Answered decisions not yet in the shared log."
         )
+        self.spool_ratio = make.gauge(
+            "bandit_spool_full_ratio",
+            "Events that wait for the shared log, as a share of log.max_spool.",
+        )
         self.parked = make.gauge(
             "bandit_rewards_parked", "Outcomes waiting for a decision of another replica."
         )
@@ -50,8 +54,12 @@ class ReplicaMetrics:
         )
         self.barred = make.gauge(
             "bandit_replica_barred",
-            "1 while this replica runs and is not ready: others fold by another policy, or an "
-            "event is of a newer release; otherwise 0.",
+            "1 while this replica runs and is not ready: others fold by another policy, an event "
+            "is of a newer release, or the clock is wrong; otherwise 0.",
+        )
+        self.skew = make.gauge(
+            "bandit_clock_skew_seconds",
+            "How far the clock of this machine is ahead of the database's; negative if behind.",
         )
         self.busy = make.gauge(
             "bandit_fold_busy_ratio",

@@ -16,7 +16,13 @@ from bandit_service.core.world import World
 from bandit_service.telemetry.batches import observe_many, observe_same, sum_many
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
-from bandit_service.telemetry.metrics import MOST_ARMS, MOST_DEPLOYMENTS, OTHER, Metrics
+from bandit_service.telemetry.metrics import (
+    MOST_ARMS,
+    MOST_DEPLOYMENTS,
+    MOST_LABELLED_ROUTES,
+    OTHER,
+    Metrics,
+)
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # as many series again, and nobody asks for them
 
@@ -41,6 +47,7 @@ class Telemetry:
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         self._arms: set[str] = set()
+        self._routes: set[str] = set()
         self._deployments: set[tuple[str, str]] = set()
         self.learning = LearningMetrics(self.metrics, self.arm_label, baseline)
         self.experiments = ExperimentMetrics(self.metrics)
@@ -167,7 +174,7 @@ class Telemetry:
                 mode = "fixed"
             modes[event.policy, mode] += 1
             if event.route:
-                self.metrics.route_decisions(event.route).inc()
+                self.metrics.route_decisions(self.route_label(event.route)).inc()
             arms[event.arm] += 1
             if event.experiment:
                 self.experiments.decided(event.experiment, event.variant)
@@ -194,9 +201,12 @@ class Telemetry:
         """One event that was applied to the world as it is now."""
         self.learning.heard(what, world)
         match what.event:
-            case ev.Rewarded(correction=False) as event if event.reward is not None:
-                if what.decided is not None and what.decided.route:
-                    self.metrics.route_rewards(what.decided.route).inc()
+            case ev.Rewarded(correction=False) as event if what.decided and what.decided.route:
+                route = self.route_label(what.decided.route)
+                if event.reward is not None:
+                    self.metrics.route_rewards(route).inc()
+                if event.cost_usd is not None:
+                    self.metrics.route_cost(route).inc(max(0.0, event.cost_usd))
         if isinstance(what.event, ev.Shadowed):
             for shadow in what.event.shadows:
                 self.experiments.decided(shadow.experiment, shadow.variant)
@@ -349,6 +359,14 @@ class Telemetry:
         """
         encode, content_type = choose_encoder(accept)
         return encode(self.metrics.registry), content_type
+
+    def route_label(self, route: str) -> str:
+        """The route's id, or "other" beyond MOST_LABELLED_ROUTES, removed ones counted."""
+        if route not in self._routes:
+            if len(self._routes) >= MOST_LABELLED_ROUTES:
+                return OTHER
+            self._routes.add(route)
+        return route
 
     def arm_label(self, arm: str) -> str:
         """The arm's id, or "other" beyond MOST_ARMS, so that the series stay bounded."""

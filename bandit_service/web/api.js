@@ -1,6 +1,7 @@
 // Requests to the service this page came from. A key lives in this tab's session and nowhere else.
 
 const STORED = "bandit-key";
+const POOL = "bandit-pool";
 const waiting = new Set();
 
 export class Failed extends Error {
@@ -21,6 +22,16 @@ export function setKey(given) {
   else sessionStorage.removeItem(STORED);
 }
 
+/** The pool of tenants that this tab shows; "" for the default one. */
+export function pool() {
+  return sessionStorage.getItem(POOL) ?? "";
+}
+
+export function setPool(name) {
+  if (name) sessionStorage.setItem(POOL, name);
+  else sessionStorage.removeItem(POOL);
+}
+
 /** Go on with this key where that of this tab is good no more. */
 export async function renewed(fresh) {
   const { status } = await fetch("v1/keys", { headers: headers(), cache: "no-store" });
@@ -33,7 +44,8 @@ export function onKeyNeeded(then) {
 }
 
 export function headers(more = {}) {
-  return key() ? { Authorization: `Bearer ${key()}`, ...more } : more;
+  const asked = pool() ? { "x-bandit-pool": pool() } : {};
+  return key() ? { Authorization: `Bearer ${key()}`, ...asked, ...more } : { ...asked, ...more };
 }
 
 export async function failure(response) {

@@ -4,6 +4,7 @@ import { key, onKeyNeeded, setKey } from "./api.js";
 import { showArms } from "./arms.js";
 import { openDecision, showFeed } from "./decisions.js";
 import { showBudgets } from "./budgets.js";
+import { showByRoute } from "./by_route.js";
 import { showChanges } from "./changes.js";
 import { forgetFreshKey } from "./configuration.js";
 import { confirmed } from "./dialog.js";
@@ -13,6 +14,7 @@ import { showHistory } from "./history.js";
 import { Follower } from "./live.js";
 import { redrawMap, showMap } from "./map.js";
 import { openPlayground } from "./playground.js";
+import { showPools } from "./pools.js";
 import { showReplicas } from "./replicas.js";
 import { Reward } from "./reward.js";
 import { showSettings } from "./settings.js";
@@ -37,7 +39,7 @@ function showState() {
 }
 
 const SHOW = {
-  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showChanges(); for (const chart of charts) chart.draw(); },
+  live() { showStart(); showTiles(); showArms(); showReplicas(); showBudgets(); showByRoute(); showChanges(); for (const chart of charts) chart.draw(); },
   decisions: showFeed,
   try: openTry,
   playground: openPlayground,
@@ -99,6 +101,7 @@ async function askKey(why = "") {
   const fields = [{ name: "key", label: "API key", type: "password" }];
   const text = `${why ? `${why}. ` : ""}A key with the scope read. It stays in this tab until it is closed; nothing given forgets it.`;
   if (await confirmed("API key", text, fields, (given) => setKey(given.key.trim()) ?? true)) {
+    await showPools();
     follower.restart();
     go();
   }
@@ -132,5 +135,6 @@ byId("key").setAttribute("aria-label", key() ? "Change the API key" : "Give an A
 onKeyNeeded(askKey);
 addEventListener("hashchange", go);
 theme(localStorage.getItem("theme"));
+await showPools();
 go();
 follower.start();

@@ -6,7 +6,7 @@ import { confirmed } from "./dialog.js";
 import { byId, copying, el, say, table } from "./dom.js";
 import { moment, words } from "./format.js";
 
-const SECTIONS = ["upstreams", "budgets", "judges", "routes", "metrics"];
+const SECTIONS = ["upstreams", "budgets", "judges", "routes", "metrics", "policies", "settings"];
 const WHY = { name: "why", label: "Reason", type: "text", required: true };
 
 // --- the sections

@@ -3,7 +3,7 @@
 const SLOTS = 10;
 
 export const store = {
-  now: 0, numbers: [], arms: [], feed: [], budgets: [], replicas: [], changes: [], topics: false, totals: null, state: null, policy: "",
+  now: 0, numbers: [], arms: [], feed: [], budgets: [], replicas: [], changes: [], routes: [], topics: false, totals: null, state: null, policy: "",
   fine: { step: 1, most: 600, rows: new Map() },
   coarse: { step: 30, most: 360, rows: new Map() },
   slots: new Map(),

@@ -263,6 +263,18 @@ class ConfigurationRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=T
         _TABLES | None,
         doc("All of them, as `[[metrics]]`.", [{"name": "resolved", "kind": "boolean"}]),
     ] = None
+    policies: Annotated[
+        _TABLES | None,
+        doc("All that learn beside the serving one, as `[[policies]]`.", [{"name": "eagle"}]),
+    ] = None
+    settings: Annotated[
+        _TABLES | None,
+        doc(
+            "All single settings that are not as by default, of those that can be changed at run "
+            "time: docs/live-configuration.md.",
+            [{"name": "reward.ttl_s", "value": 172800}],
+        ),
+    ] = None
     forget: Annotated[
         list[str], doc("Routes whose policies may lose what they have learned.", ["bot"])
     ] = []

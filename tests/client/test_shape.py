@@ -31,7 +31,7 @@ LEFT_OUT = {
     "/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{id}",
     "/v1/budgets", "/v1/duels/{id}",  # the gateway's, which OpenAI's clients ask
     "/v1/live", "/v1/live/map", "/v1/drift", "/v1/demo",  # the page's
-    "/v1/replicas", "/v1/pools",  # who operates them
+    "/v1/replicas", "/v1/pools", "/v1/pools/{name}/move",  # who operates them
     "/v1/events",  # `bandit-service export`
     "/feedback",  # TensorZero's clients
     "/v1/experiments/{id}/whatif",  # `bandit-service experiments whatif`

@@ -38,8 +38,8 @@ def test_holds_the_three_packages_and_nothing_else(wheel: Path) -> None:
     page = {str(path.relative_to(ROOT)) for path in (ROOT / "bandit_service" / "web").iterdir()}
     assert "bandit_service/web/index.html" in page
     assert {name for name in names if name.startswith("bandit_service/web/")} == page
-    compiled = ["store/_scan.so"] if shutil.which("cc") else []
-    assert [name for name in names if name.endswith((".pyc", ".db", ".so"))] == compiled
+    compiled = ["policies/_nested.so", "store/_scan.so"] if shutil.which("cc") else []
+    assert sorted(name for name in names if name.endswith((".pyc", ".db", ".so"))) == compiled
     assert [name for name in names if name.endswith("dist-info/licenses/LICENSE")]
     assert "bandit_service/data/specialists/specialists.jsonl.gz" in names
 
@@ -49,6 +49,8 @@ def test_recalls_by_the_compiled_scan(wheel: Path, elsewhere: Path, tmp_path: Pa
     assert "-py3-none-" in wheel.name  # one for every Python of this platform
     code = "from store._kernels import best, native; print(best().name == native().name)"
     done = run(elsewhere, code, tmp_path)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+    done = run(elsewhere, "from policies._native import native; print(bool(native()))", tmp_path)
     assert (done.stdout, done.stderr) == ("True\n", "")
 
 

@@ -1,7 +1,7 @@
 """Every recipe of docs/clients.md, run as it stands there with the unmodified client.
 
-Clients that bring much live in environments of their own, which `make clients` builds;
-BANDIT_TEST_CLIENTS and BANDIT_TEST_LITELLM name other ones.
+Clients that bring much live in environments of their own, which `make test` builds, that of
+LlamaIndex `make clients`; BANDIT_TEST_CLIENTS and BANDIT_TEST_LITELLM name other ones.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def _command(name: str, language: str) -> list[str]:
         if not (CLIENTS / "node_modules").is_dir() or shutil.which("node") is None:
             pytest.skip(f"there is no {CLIENTS}/node_modules; `make clients` installs it")
         return ["node", "--input-type=module", "-e"]
-    python = LITELLM if name == "LiteLLM" else str(CLIENTS / "bin" / "python")
+    python = str(CLIENTS / "bin" / "python")
+    if name == "LiteLLM":
+        python = LITELLM
+    elif name == "LlamaIndex":  # which accepts no openai of version 3, as the Agents SDK wants it
+        python = str(CLIENTS / "llamaindex" / "bin" / "python")
     if shutil.which(python) is None:
         pytest.skip(f"there is no {python}; `make clients` installs it")
     return [python, "-c"]

@@ -63,6 +63,11 @@ async def _in_force(client: Client) -> dict[str, Any]:
     return state
 
 
+async def _agreed(client: Client) -> dict[str, Any]:
+    """What all replicas have in force; `others` is each one's own."""
+    return _without(await _in_force(client), "others")
+
+
 def _without(state: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: each for name, each in state.items() if name not in names}
 
@@ -713,6 +718,101 @@ async def test_a_file_that_is_cut_off_opens_the_service_to_nobody(
         assert (await Client(session, url).get("/v1/keys"))[0] == 200, "as a restart says"
 
 
+_ARMS = """
+[[arms]]
+id = "m"
+usd_per_mtok_in = 1.0
+usd_per_mtok_out = 4.0
+[[arms]]
+id = "n"
+usd_per_mtok_in = 1.0
+usd_per_mtok_out = 4.0
+"""
+_TRIAL = """
+[[experiments]]
+id = "trial"
+variants = [{key = "a", arm = "m", weight = 0.5}, {key = "b", arm = "n", weight = 0.5}]
+"""
+
+
+async def test_policies_experiments_and_single_settings_of_the_file_need_no_restart(
+    tmp_path: Path, models: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(tmp_path / "var", models)
+    file = tmp_path / "bandit.toml"
+    head = f'data_dir = "{tmp_path / "var"}"\n[server]\nport = 0\n'
+    file.write_text(head + _ARMS.split('[[arms]]\nid = "n"')[0])
+    async with (
+        service.serving(settings.read(file, {})) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        client, reloading = Client(session, url), running[RELOADING]
+        decided = await client.decide(embedding=a_vector(1))
+        await client.reward(decided["decision_id"], quality=1.0)
+
+        # an experiment of an arm that is not there: nothing of the file is taken
+        beside = '[[policies]]\nname = "eagle"\n'
+        file.write_text(head + _ARMS.split('[[arms]]\nid = "n"')[0] + _TRIAL + beside)
+        assert not await reloading.reload()
+        (refused,) = caplog.records
+        assert "no arm 'n' is offered; expected one of m" in refused.__dict__["why"]
+        assert (await _in_force(client))["revision"] == 0
+        assert (await client.get("/v1/experiments"))[1]["experiments"] == []
+
+        # the same with the arm
+        rules = "[reward]\nwillingness_to_pay = 0.5\n[experiment_rules]\nstopped = true\n"
+        file.write_text(head + "max_items = 7\n" + rules + _ARMS + _TRIAL + beside)
+        caplog.clear()
+        assert await reloading.reload()
+        (waiting,) = (each for each in caplog.records if each.msg == "these take a restart")
+        assert waiting.__dict__["settings"] == ["server.max_items"]
+        state = await _in_force(client)
+        assert state["policies"] == [{"name": "eagle"}]
+        assert state["settings"] == [{"name": "reward.willingness_to_pay", "value": 0.5}]
+        assert set(state["history"][0]["changed"]) == {"policies", "settings"}
+
+        async def joined() -> bool:
+            rows = (await client.get("/v1/policies"))[1]["beside"]
+            return [(each["name"], each["learning"]) for each in rows] == [("eagle", True)]
+
+        await until(joined)
+        assert (await client.decide(embedding=a_vector(2), policy="eagle"))["policy"] == "eagle"
+        _, trial = await client.get("/v1/experiments/trial")
+        assert trial["status"] == "running"
+        assert (await client.get("/v1/experiment-rules"))[1]["stopped"] is True
+        costly = await client.decide(embedding=a_vector(3))
+        await client.reward(costly["decision_id"], quality=1.0, cost_usd=0.25)
+        pending = running[frame.ROUTER].pending.find(costly["decision_id"], None)
+        assert pending.reward == 0.5  # 1 - 0.25 / 0.5
+
+        # by the API, with a reason; and back to how it was
+        status, told = await change(client, {"policies": [{"name": "nested"}], "why": "no"})
+        assert (status, "is the policy that serves" in told["error"]["message"]) == (400, True)
+        await _taken(client, policies=[{"name": "knn"}], settings=[], why="another")
+
+        async def another() -> bool:
+            rows = (await client.get("/v1/policies"))[1]["beside"]
+            return [(each["name"], each["learning"]) for each in rows] == [("knn", True)]
+
+        await until(another)
+        status, told = await change(client, {"to": 1}, path="/v1/configuration/rollback")
+        assert (status, told["settings"]) == (200, state["settings"])
+        await until(joined)
+
+        # what leaves the file is stopped, and what the API made stays
+        file.write_text(head + rules.replace("true", "false") + _ARMS)
+        assert await reloading.reload()
+        _, trial = await client.get("/v1/experiments/trial")
+        assert trial["status"] == "stopped"
+        assert (await _in_force(client))["policies"] == []
+    async with (
+        service.serving(settings.read(file, {})) as (url, _),
+        aiohttp.ClientSession() as session,
+    ):
+        client = Client(session, url)
+        assert (await client.get("/v1/policies"))[1]["beside"] == []
+
+
 async def test_what_is_changed_while_the_file_is_read_stays(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -810,6 +910,7 @@ usd_per_mtok_out = 1.5
             "+ budgets.tenant acme day",
             "+ judges.words",
             "+ routes.bot",
+            "! arms",
         ]
         apply = ("apply", "--config", str(file), "--why", "a first tenant")
         status, out, err = await config(*apply, "--if-match", "3")
@@ -817,11 +918,31 @@ usd_per_mtok_out = 1.5
         status, out, _ = await config(*apply)
         assert (status, out.splitlines()[-1]) == (0, "revision 1 by ops: a first tenant")
         status, out, _ = await config("diff", "--config", str(file))
+        differ = "! arms: mistral-large-2512, llama-3.1-8b-instruct, gemini-2.5-pro (not applied"
+        assert (status, out.splitlines()[1][: len(differ)]) == (1, differ)
+        file.write_text(_FILE)
+        status, out, _ = await config("diff", "--config", str(file))
         assert (status, out.splitlines()[1]) == (0, "the same")
+        more = "[server]\nmax_items = 7\n[policy]\nname = 'knn'\n[reward]\nttl_s = 7200\n"
+        file.write_text(_FILE + more)
+        status, out, _ = await config("diff", "--config", str(file))
+        others = [
+            '! policy.name: default -> "knn" '
+            "(not applied: SIGHUP or a restart with this file takes it)",
+            "! server.max_items: default -> 7 (not applied: takes a restart with this file)",
+        ]
+        assert (status, out.splitlines()[1:]) == (
+            1,
+            ['+ settings.reward.ttl_s: {"name": "reward.ttl_s", "value": 7200.0}', *others],
+        )
+        status, out, _ = await config("apply", "--config", str(file))
+        assert (status, out.splitlines()[:2]) == (0, others), "before anything is applied"
+        status, out, _ = await config("rollback", "1")
+        file.write_text(_FILE + arms)
         other = _FILE.replace("usd = 20", "usd = 30").replace('id = "words"', 'id = "w"')
         file.write_text(other + arms)
         status, out, _ = await config("diff", "--config", str(file))
-        assert out.splitlines()[1:] == [
+        assert out.splitlines()[1:4] == [
             "~ budgets.tenant acme day: usd: 20.0 -> 30.0",
             "- judges.words",
             '+ judges.w: {"id": "w", "kind": "exact", "routes": ["bot"]}',
@@ -829,12 +950,12 @@ usd_per_mtok_out = 1.5
         status, _, err = await config("rollback", "0", "--why", "no")
         assert (status, "forget" in err) == (1, True)
         status, out, _ = await config("rollback", "0", "--why", "no", "--forget", "bot")
-        assert (status, out.splitlines()[-1]) == (0, "revision 2 by ops: no")
+        assert (status, out.splitlines()[-1]) == (0, "revision 4 by ops: no")
         assert "- routes.bot" in out
         status, _, err = await config("apply")
         assert (status, "--config" in err) == (2, True)
         status, out, _ = await config("history")
-        assert [line.split()[0] for line in out.splitlines()] == ["2", "1", "0"]
+        assert [line.split()[0] for line in out.splitlines()] == ["4", "3", "2", "1", "0"]
         literal = 'headers = {"X-Token" = "hush"}'
         file.write_text(
             _FILE.replace('key_env = "A_KEY_THAT_ONLY_THE_SERVICE_HAS"', literal) + arms
@@ -844,7 +965,7 @@ usd_per_mtok_out = 1.5
         file.write_text(_FILE.replace("usd = 20", "usd = -1") + arms)
         status, _, err = await config("diff", "--config", str(file))
         assert (status, "budgets[0].usd: must be above 0" in err) == (2, True)
-        assert (await _in_force(client))["revision"] == 2
+        assert (await _in_force(client))["revision"] == 4
 
 
 # --- several replicas ---------------------------------------------------------------------
@@ -882,7 +1003,7 @@ async def test_every_replica_follows_what_one_was_told(
         assert [await _ask(one) for one in clients] == [200, 200]
         environ = shared(tmp_path, postgres) | ring.environ | _gateway_of(provider)
         async with opened(tmp_path / "late", models, **environ) as (late, world):
-            assert await _in_force(late.by(ring["ops"])) == await _in_force(clients[0])
+            assert await _agreed(late.by(ring["ops"])) == await _agreed(clients[0])
             assert (await late.by(ring["app"]).get("/v1/arms"))[0] == 401
             await same([*worlds, world])
 

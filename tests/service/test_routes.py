@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bandit_service import cli, settings
 from bandit_service.core import codec
 from bandit_service.runtime.folding import fold_elsewhere
 from tests.service.provider import ARMS, COST, HELLO, a_gateway, signals_of, until
-from tests.service.running import Client, opened
+from tests.service.running import Client, a_vector, opened
 
 BOT: dict[str, Any] = {
     "id": "support-bot",
@@ -150,6 +151,25 @@ async def test_a_reward_teaches_the_route_that_decided_and_a_restart_keeps_it(
         assert "no route 'support-bot'; none is configured" in body["error"]["message"]
 
 
+async def test_what_came_of_each_route_is_in_the_metrics(tmp_path: Path, models: Path) -> None:
+    environ = _routes(BANDIT_ARMS=_pool(), BANDIT_POLICY_NAME="uniform")
+    async with opened(tmp_path / "var", models, **environ) as (client, _):
+        for route, quality in (("support-bot", 0.25), ("support-bot", 0.75), ("", 1.0)):
+            made = await client.decide(embedding=a_vector(1), route=route)
+            await client.reward(made["decision_id"], quality=quality, cost_usd=0.01)
+        for line, value in (
+            ('bandit_route_quality_mean{route="support-bot"}', 0.5),
+            ('bandit_route_quality_mean{route="auto"}', 1.0),
+            ('bandit_route_reward_mean{route="auto"}', 0.9),
+            ('bandit_route_cost_usd_total{route="support-bot"}', 0.02),
+            ('bandit_route_rewards_total{route="support-bot"}', 2.0),
+        ):
+            assert await _metric(client, line) == pytest.approx(value), line
+        async with client.session.get(f"{client.url}/metrics") as answer:
+            text = await answer.text()
+        assert '_mean{route="plain"}' not in text, "nothing came of it"
+
+
 async def test_decisions_are_listed_by_route(tmp_path: Path, models: Path) -> None:
     async with opened(tmp_path / "var", models, **_routes(BANDIT_ARMS=_pool())) as (client, _):
         for route in ("", "plain", "support-bot", "plain"):
@@ -269,6 +289,35 @@ async def test_an_experiment_of_a_route_from_the_configuration_to_its_end(
         assert (await client.post("/v1/experiments/trial/stop", {"winner": "other"}))[0] == 200
         made = await client.decide(query="after", route="support-bot", unit="u1")
         assert "experiment" not in made
+
+
+async def test_a_route_holds_out_a_share_of_its_units(tmp_path: Path, models: Path) -> None:
+    environ = _routes(
+        BOT | {"holdout_share": 0.5, "holdout_arm": "beta"},
+        _PLAIN,
+        BANDIT_ARMS=_pool(),
+        BANDIT_POLICY_NAME="uniform",
+    )
+    async with opened(tmp_path / "var", models, **environ) as (client, _):
+        arms = Counter[str]()
+        for i in range(12):
+            asked = {"embedding": a_vector(1), "unit": f"u{i}", "route": "support-bot"}
+            _, body = await client.post("/v1/decide", asked)
+            if body.get("experiment") == "holdout:support-bot":
+                arms[body["arm"]] += 1
+        assert set(arms) == {"beta"}
+        status, told = await client.get("/v1/experiments/holdout:support-bot/results")
+        assert (status, told["route"]) == (200, "support-bot")
+        found = {each["key"]: each["decisions"] for each in told["variants"]}
+        assert found == {"holdout": arms["beta"], "routed": 12 - arms["beta"]}
+        assert (await client.get("/v1/experiments"))[1]["experiments"] == []
+        status, refused = await client.call("DELETE", "/v1/experiments/holdout:support-bot")
+        message = refused["error"]["message"]
+        assert (status, message) == (
+            400,
+            "id: 'holdout:support-bot' is a hold-out; holdout_share of the route 'support-bot' "
+            "changes it",
+        )
 
 
 async def test_an_experiment_whose_route_is_removed_is_not_started(
@@ -523,6 +572,12 @@ _WRONG: list[tuple[dict[str, Any], str]] = [
     ({"id": "r", "latency_weight": -1}, "routes[0].latency_weight: must be from 0 to 100"),
     ({"id": "r", "weights": {"stars": -1}}, "routes[0].weights.stars: must be a number from 0 to"),
     ({"id": "r", "weights": {"star": 1}}, "routes[0].weights.star: no such metric; did you mean"),
+    ({"id": "r", "holdout_share": 0.6}, "routes[0].holdout_share: must be from 0 to 0.5"),
+    ({"id": "r", "holdout_share": 0.1}, "routes[0].holdout_arm: name the arm that held-out units"),
+    (
+        {"id": "r", "arms": ["alpha"], "holdout_arm": "alfa"},
+        "routes[0].holdout_arm: 'alfa' is no arm of the route; did you mean",
+    ),
     ({"arms": []}, "routes[0].id"),
 ]
 

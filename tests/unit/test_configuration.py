@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bandit_service.core.world import World, new_world
 from bandit_service.runtime.live_configuration import in_force
 from bandit_service.settings import keys
 from bandit_service.settings.live import sections_of, shown, with_sections
+from bandit_service.settings.live_values import LIVE, RELOADED, at_a_start
 
 A, B, C = ({"id": id, "kind": "exact"} for id in "abc")
 HALF = {"id": "a", "kind": "exact", "share": 0.5}
@@ -146,6 +148,13 @@ arms = ["m"]
 [[metrics]]
 name = "solved"
 kind = "boolean"
+
+[[policies]]
+name = "eagle"
+parameters = {blend = 0.25}
+
+[reward]
+ttl_s = 7200
 """
 ENV = {"P_KEY": "secret-of-p"}
 
@@ -163,7 +172,58 @@ def test_sections_are_read_back_as_what_they_were(tmp_path: Path) -> None:
         {"id": "p", "base_url": "http://127.0.0.1:9/v1", "key_env": "P_KEY"}
     ]
     assert "secret-of-p" not in repr(sections)
+    assert sections["policies"] == [{"name": "eagle", "parameters": {"blend": 0.25}}]
+    assert sections["settings"] == [{"name": "reward.ttl_s", "value": 7200.0}]
     assert with_sections(chosen, sections, chosen.arms, ENV) == chosen
+
+
+def test_a_single_setting_takes_a_value_and_is_as_by_default_where_it_is_left_out(
+    tmp_path: Path,
+) -> None:
+    chosen = _read(tmp_path)
+    wanted = [{"name": "log_level", "value": "debug"}, {"name": "duels.share", "value": 1}]
+    changed = with_sections(chosen, {"settings": wanted}, chosen.arms, ENV)
+    assert (changed.log_level, changed.duels.share) == ("debug", 1.0)
+    assert changed.reward.ttl_s == settings.Settings().reward.ttl_s
+    assert sections_of(changed)["settings"] == wanted
+    assert replace(changed, log_level="info", duels=chosen.duels, reward=chosen.reward) == chosen
+
+
+@pytest.mark.parametrize(
+    ("entry", "mistake"),
+    [
+        ({"name": "server.port", "value": 1}, "settings[0].name: 'server.port' takes a restart"),
+        ({"name": "reward.tll_s", "value": 1}, "did you mean reward.ttl_s?"),
+        ({"name": "reward.ttl_s", "value": "1"}, "settings[0].value: must be a number from 1"),
+        ({"name": "reward.ttl_s", "value": True}, "settings[0].value: must be a number from 1"),
+        ({"name": "reward.on_expiry", "value": "dorp"}, "did you mean drop?"),
+        ({"name": "reward.ttl_s"}, "settings[0].value"),
+        ({"name": "duels.judge", "value": "nobody"}, "duels.judge: there is no [[judges]]"),
+    ],
+)
+def test_what_is_wrong_with_a_single_setting_is_told(
+    tmp_path: Path, entry: dict[str, Any], mistake: str
+) -> None:
+    chosen = _read(tmp_path)
+    with pytest.raises(settings.BadSettings) as bad:
+        with_sections(chosen, {"settings": [entry]}, chosen.arms, ENV)
+    assert mistake in "; ".join(bad.value.mistakes)
+
+
+def test_a_setting_is_there_once_and_a_share_not_beside_a_floor(tmp_path: Path) -> None:
+    chosen = _read(tmp_path, TOML + "[exploration]\nfloor = 0.01\n")
+    share = {"name": "exploration.share", "value": 0.1}
+    with pytest.raises(settings.BadSettings) as bad:
+        with_sections(chosen, {"settings": [share, share]}, chosen.arms, ENV)
+    told = "; ".join(bad.value.mistakes)
+    assert "settings[1].name: duplicate name" in told
+    assert "or the floor of each, not both" in told
+
+
+def test_every_setting_is_live_or_reloaded_or_takes_a_restart() -> None:
+    known = settings.rules()
+    assert set(LIVE) | set(RELOADED) | set(at_a_start()) == set(known)
+    assert len(LIVE) + len(RELOADED) + len(at_a_start()) == len(known)
 
 
 def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
@@ -308,3 +368,9 @@ def test_an_old_key_is_good_until_its_end() -> None:
     assert keys.is_good(key, "cd" * 32, 1e9)
     assert keys.is_good(key, "ab" * 32, 86_399.0)
     assert not keys.is_good(key, "ab" * 32, 86_400.0)
+
+
+def test_the_page_lists_the_settings_that_can_change() -> None:
+    page = Path(__file__).parents[2] / "docs" / "live-configuration.md"
+    (told,) = re.findall(r"<!-- live -->(.*)<!-- /live -->", page.read_text("utf-8"), re.DOTALL)
+    assert tuple(re.findall(r"`(.+?)`", told)) == LIVE

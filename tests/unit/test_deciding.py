@@ -12,11 +12,13 @@ from msgspec.structs import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query
 from bandit_service.core.world import new_world
 from bandit_service.runtime.deciding import Deciding
+from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
+from bandit_service.settings import Settings
+from bandit_service.settings.sections import HistorySettings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Arms, Contexts, Proposals
 from policies.nested import Nested
@@ -74,7 +76,8 @@ def _deciding(log: MemoryLog) -> tuple[Deciding, Writer, _Index]:
     index = _Index()
     index.load(np.arange(3), np.eye(DIM, dtype=np.float32)[:3])
     ASKED.clear()
-    return Deciding(writer, index, telemetry, Exploration(), 2), writer, index
+    rules = RouterRules.of(Settings(history=HistorySettings(neighbours=2)))
+    return Deciding(writer, index, telemetry, rules), writer, index
 
 
 async def _all(deciding: Deciding, queries: Sequence[Query]) -> list[Any]:

@@ -139,6 +139,7 @@ data_dir = "elsewhere"
         ("name = 'a'\nshare = 1\nengine = 'mysql'", "pools[0].engine: must be one of sqlite"),
         ("name = 'a'\nshare = 1\nengine = 'postgres'", "pools[0].dsn_env: log.engine"),
         ("name = 'a'\nshare = 1\ndsn_env = 'X'", "pools[0].dsn_env: is only for log.engine"),
+        ("name = 'a'\nshare = 1\ninsecure_single = true", "pools[0].insecure_single: is only for"),
         ("name = 'a'\nshare = 1\ncell = 'eu'", "pools[0].cell: set cell, too"),
         ("name = 'a'\nshare = 1\ndata_dir = 'var'", "pools[0].data_dir: another pool uses var"),
         ("name = 'a'\nshares = 1", "pools[0].shares: "),

@@ -153,7 +153,9 @@ def _writer(now: float = 100.0) -> Any:
     """What texts need of a writer, of a world with the decisions a and b."""
     world = SimpleNamespace(pending=SimpleNamespace(decisions={"a": None, "b": None}))
     tasks = Supervisor(lambda _: None, lambda *_: None)
-    return SimpleNamespace(world=world, tasks=tasks, now=lambda: now, listen=lambda *_: None)
+    return SimpleNamespace(
+        world=world, tasks=tasks, now=lambda: now, listen=lambda *_: None, shared=False
+    )
 
 
 def _decided(id: str) -> Any:

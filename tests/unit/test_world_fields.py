@@ -119,6 +119,7 @@ def _others() -> dict[str, Any]:
             {"e": experiment},
             Rules(stopped=True),
             Rules(stopped=True),
+            {"bot": (0.1, "a")},
         ),
         "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),

@@ -84,6 +84,32 @@ async def test_replicas_are_listed_with_what_each_is_behind_and_does(
     await asyncio.to_thread(started[0].stop)
 
 
+async def test_the_page_shows_the_pool_that_is_chosen(
+    service: Service, tmp_path: Path, models: Path, opened: Opened
+) -> None:
+    process = Process(
+        tmp_path / "var",
+        models,
+        BANDIT_POOLS=json.dumps([{"name": "acme", "tenants": ["acme"]}]),
+    )
+    running = Service(await process.url())
+    made = running.call("POST", "/v1/decide", {"embedding": a_vector(1), "tenant": "acme"})
+    page = await opened(running.url)
+    await page.wait_for_selector("#arms tbody tr")
+    assert await page.locator("#pool option").all_inner_texts() == ["main", "acme"]
+    assert await page.locator("#arms").get_by_text("n = 1").count() == 0
+    await page.select_option("#pool", "acme")
+    await page.locator("#arms").get_by_text("n = 1").first.wait_for()
+    assert await page.input_value("#pool") == "acme"
+    assert made["arm"] in await page.locator("#arms").inner_text()
+    await page.close()
+    assert await asyncio.to_thread(process.stop) == 0
+    only = await opened(service.url)
+    await only.wait_for_selector("#arms tbody tr")
+    assert await only.locator("#pool").is_hidden()
+    await only.close()
+
+
 async def test_a_change_of_the_configuration_is_listed_with_who_made_it_and_why(
     tmp_path: Path, models: Path, opened: Opened
 ) -> None:

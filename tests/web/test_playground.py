@@ -155,6 +155,14 @@ async def test_a_route_is_chosen_for_a_query_and_in_the_list_of_decisions(
         assert "route bot" in await rows.first.inner_text()
         await page.select_option("#feed-route", "auto")
         assert "route bot" not in await rows.first.inner_text()
+        await client.reward(made["decision_id"], quality=0.5, cost_usd=0.002, latency_s=2.0)
+        await page.goto(f"{client.url}/#live")
+        of_bot = page.locator("#routes-rows tr", has_text="bot")
+        await of_bot.locator("td", has_text="$2.00").wait_for()
+        cells = [each.replace("\n", " ") for each in await of_bot.locator("td").all_inner_texts()]
+        assert cells == ["bot", "1", "0.480 n = 1", "0.500", "$2.00", "2.00 s"]
+        assert await page.locator("#routes-rows tr").count() == 2, "auto is the other one"
+        assert await page.evaluate(NAMELESS) == []
 
 
 async def test_a_decision_shows_what_was_said_if_it_is_kept(

@@ -16,9 +16,14 @@ from bandit_service import settings
 from bandit_service.cli import options, refusals, terminal
 from bandit_service.cli.asking import asked
 from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
-from bandit_service.settings.live import sections_of, shown
+from bandit_service.settings.live import RELOAD, RESTART, beside_sections, sections_of, shown
+from bandit_service.settings.pool_logs import of_pool
 
 _PATH = "/v1/configuration"
+_TAKEN = {
+    RESTART: "not applied: takes a restart with this file",
+    RELOAD: "not applied: SIGHUP or a restart with this file takes it",
+}
 _NAMES = [name for name in SECTIONS if name != KEYS]
 DIFFERENT = 1
 """The exit code of `diff` where there is a difference; 2 where it cannot be told."""
@@ -152,23 +157,28 @@ def _config_show(args: argparse.Namespace) -> int:
 
 
 def _diff(args: argparse.Namespace) -> int:
-    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
-    lines = _differences(running, shown(file))
+    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
+    lines, others = _differences(running, shown(sections_of(chosen))), _others(running, chosen)
     if args.json:
-        print(json.dumps({"revision": running["revision"], "differences": lines}))
+        told = {"revision": running["revision"], "differences": lines, "not_applied": others}
+        print(json.dumps(told))
     else:
-        print("\n".join([_headed(running), *lines] if lines else [_headed(running), "the same"]))
-    return DIFFERENT if lines else 0
+        same = [] if lines or others else ["the same"]
+        print("\n".join([_headed(running), *lines, *same, *others]))
+    return DIFFERENT if lines or others else 0
 
 
 def _apply(args: argparse.Namespace) -> int:
-    file, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
-    told = shown(file)
+    chosen, running = _of_file(args), asked(args.url, args.key, "GET", _PATH, pool=args.pool)
+    file = sections_of(chosen)
+    told, others = shown(file), _others(running, chosen)
+    if others and not args.json:  # before anything is applied
+        print("\n".join(others), flush=True)
     changed = {name: file[name] for name in _NAMES if told[name] != running[name]}
     match = args.if_match or str(running["revision"])
     body = {**changed, "why": args.why, "forget": args.forget}
     found = asked(args.url, args.key, "PUT", _PATH, body, {"If-Match": match}, pool=args.pool)
-    return _told(args, found, _differences(running, told))
+    return _told(args, found, _differences(running, told), not_applied=others)
 
 
 def _rollback(args: argparse.Namespace) -> int:
@@ -195,13 +205,49 @@ def _history(args: argparse.Namespace) -> int:
     return 0
 
 
-def _of_file(args: argparse.Namespace) -> dict[str, list[Entry]]:
-    return sections_of(settings.read(args.config, secrets=False))
+def _of_file(args: argparse.Namespace) -> settings.Settings:
+    chosen = settings.read(args.config, secrets=False)
+    pools = {each.spec.name: each for each in chosen.pools}
+    return of_pool(chosen, pools[args.pool]) if args.pool in pools else chosen
 
 
-def _told(args: argparse.Namespace, found: dict[str, Any], lines: list[str]) -> int:
+def _others(running: dict[str, Any], chosen: settings.Settings) -> list[str]:
+    """A line for each difference that `apply` leaves as it is, with what takes it over.
+
+    A value that the service has from its environment or an option, or that is from the environment
+    here, is none of the file's.
+    """
+    now, then = running["others"], beside_sections(chosen)
+    there = {each["name"]: each for each in now["values"]}
+    here = {each["name"]: each for each in then["values"]}
+    lines = []
+    for name in sorted(there | here):
+        one = there.get(name) or here[name]
+        origins = [there.get(name, {}).get("origin", ""), chosen.origins.get(name, "")]
+        if there.get(name, {}).get("value") != here.get(name, {}).get("value") and not any(
+            each.startswith(("--", settings.PREFIX)) for each in origins
+        ):
+            was, is_now = (
+                json.dumps(each[name]["value"]) if name in each else "default"
+                for each in (there, here)
+            )
+            lines.append(f"! {name}: {was} -> {is_now} ({_TAKEN[one['taken_by']]})")
+    for table, digests in then["tables"].items():
+        before = now["tables"].get(table, {})
+        if digests != before and not chosen.origins.get(table, "").startswith(settings.PREFIX):
+            ids = [id for id in digests | before if digests.get(id) != before.get(id)]
+            lines.append(f"! {table}: {', '.join(ids) or 'the order'} ({_TAKEN[RELOAD]})")
+    return lines
+
+
+def _told(
+    args: argparse.Namespace,
+    found: dict[str, Any],
+    lines: list[str],
+    **more: list[str],
+) -> int:
     if args.json:
-        print(json.dumps({"revision": found["revision"], "differences": lines}))
+        print(json.dumps({"revision": found["revision"], "differences": lines} | more))
     else:
         print("\n".join([*lines, _headed(found)] if lines else [_headed(found), "nothing changed"]))
     return 0

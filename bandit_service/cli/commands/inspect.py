@@ -19,7 +19,7 @@ from bandit_service.app import assembly
 from bandit_service.cli import options
 from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
-from store import Corrupt, EventLog, Offset, can_trim, first_of, open_log
+from store import Corrupt, EventLog, Offset, can_trim, first_of, open_log, open_to_read
 from store.salvage import Report, examine, repair, take_place
 from store.snapshots import FileSnapshots
 
@@ -32,7 +32,8 @@ docs/repair.md says what to do before and after.
 
 examples:
   bandit-service inspect --config config.toml
-  bandit-service inspect --config config.toml --repair"""
+  bandit-service inspect --config config.toml --repair
+  bandit-service inspect --config config.toml --spool --repair"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.pool(parser)
     add("--repair", action="store_true", help="save what can be saved of a damaged log")
     add("--json", action="store_true", help="print JSON")
+    add(
+        "--spool",
+        action="store_true",
+        help="a replica's spool (log.spool) in place of its copy of the log",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Inspect, and repair if asked to; 0 the log is whole, 1 it is not."""
     chosen = options.settings_of(args)
-    path = Path(chosen.data_dir) / chosen.log.path
+    path = Path(chosen.data_dir) / (chosen.log.spool if args.spool else chosen.log.path)
     try:
-        found = _whole(chosen)
+        found = _spooled(path) if args.spool else _whole(chosen)
     except Corrupt as error:
         return _damaged(chosen, path, error, args)
     status = 1 if "state" in found else 0
@@ -78,6 +84,15 @@ def _whole(chosen: settings.Settings) -> dict[str, Any]:
     finally:
         log.close()
     return found
+
+
+def _spooled(path: Path) -> dict[str, Any]:
+    """The same of a spool, of which there are no snapshots."""
+    log = open_to_read(path)
+    try:
+        return {"events": log.last, **_counted(log)}
+    finally:
+        log.close()
 
 
 def _started(log: EventLog, chosen: settings.Settings, snapshots: FileSnapshots) -> dict[str, Any]:
@@ -148,7 +163,7 @@ def _damaged(
     chosen: settings.Settings, path: Path, error: Corrupt, args: argparse.Namespace
 ) -> int:
     """Report the damage and what can be saved; save it on request."""
-    known = assembly.open_snapshots(chosen).newest(Offset(0))
+    known = Offset(0) if args.spool else assembly.open_snapshots(chosen).newest(Offset(0))
     report = examine(path, known)
     told: dict[str, Any] = {
         "damaged": error.offset if report.damaged is None else report.damaged,
@@ -167,10 +182,11 @@ def _damaged(
     if not saves:
         lines.append(f"nothing can be saved: restore a backup of {path}, or move it away")
     elif args.repair:
-        told.update(_repaired(chosen, path))
+        told.update(_repaired(None if args.spool else assembly.open_snapshots(chosen), path))
         lines += _told(told)
     else:
-        lines.append("to save it: bandit-service inspect --repair (docs/repair.md)")
+        spool = " --spool" if args.spool else ""
+        lines.append(f"to save it: bandit-service inspect{spool} --repair (docs/repair.md)")
     print(json.dumps(told) if args.json else "\n".join(lines))
     return 0 if told["repaired"] else 1
 
@@ -199,13 +215,12 @@ def _ranges(report: Report) -> str:
     )
 
 
-def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
+def _repaired(snapshots: FileSnapshots | None, path: Path) -> dict[str, Any]:
     """Write the new log, verify it, set aside snapshots beyond it, and put it in place."""
     number = next(n for n in itertools.count(1) if not _taken(path, n))
     into = path.with_name(f"{path.name}.repaired")
     into.unlink(missing_ok=True)  # of a repair that was cut off
-    snapshots = assembly.open_snapshots(chosen)
-    repair(path, into, snapshots.newest(Offset(0)))
+    repair(path, into, Offset(0) if snapshots is None else snapshots.newest(Offset(0)))
     log = open_log(into)
     try:
         for _ in log.replay(Offset(first_of(log) - 1)):
@@ -213,10 +228,12 @@ def _repaired(chosen: settings.Settings, path: Path) -> dict[str, Any]:
         first, last = first_of(log), log.last
     finally:
         log.close()
-    aside = snapshots.set_aside(last, f".damaged-{number}")
+    aside = [] if snapshots is None else snapshots.set_aside(last, f".damaged-{number}")
     damaged = take_place(into, path, number)
-    reached = first == 1 or any(
-        not each.why and each.offset >= first - 1 for each in snapshots.found()
+    reached = (
+        snapshots is None  # a spool begins wherever what it had before is in the shared log
+        or first == 1
+        or any(not each.why and each.offset >= first - 1 for each in snapshots.found())
     )
     return {
         "repaired": True,

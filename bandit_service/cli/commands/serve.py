@@ -21,7 +21,7 @@ from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
 from bandit_service.http import frame
-from bandit_service.http.pools import names_and_pools
+from bandit_service.http.pools import HOMES
 
 _LEAST_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
@@ -104,12 +104,11 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        apps = names_and_pools(running).values()
-        broken = [app[frame.ROUTER].writer.broken for app in apps]
-        ends: list[asyncio.Future[Any]] = [stopping, *broken]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        broken = running[HOMES].broken or running[frame.ROUTER].writer.broken
+        await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
-        why = next((each.result() for each in broken if each.done()), "")
+        if broken.done():
+            why = broken.result()
         for number in _ENDING:
             loop.remove_signal_handler(number)
             signal.signal(number, _end)  # a second one ends the process at once

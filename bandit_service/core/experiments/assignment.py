@@ -1,8 +1,8 @@
 """Who gets which variant: the order in which a query meets experiments. Pure.
 
-kill switch → global hold-out → for each running experiment, oldest first: audience → override →
-namespace → share and split by hash → the variant that is kept → held variants. A unit is in at most
-one experiment; where none takes it, the policy that serves decides.
+kill switch → hold-out of the route → for each running experiment, oldest first: audience →
+override → namespace → share and split by hash → the variant that is kept → held variants. A unit is
+in at most one experiment; where none takes it, the policy that serves decides.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from bandit_service.core.experiments.spec import (
     Audience,
     Experiment,
     Variant,
+    holdout_id,
     label_of,
 )
 from bandit_service.core.experiments.trial import Trial
@@ -72,17 +73,17 @@ class Assigned:
 def assigned(world: World, asker: Asker) -> Assigned | None:
     """The experiment and variant of a query; None where it takes part in none.
 
-    The hold-out's arm need not be one of a route, so that the hold-out is of the default route.
+    A unit that is held out in one route is held out in all that hold out as large a share.
     """
-    rules = world.experiments.rules
+    rules = world.experiments.rules_of(asker.route)
     if rules.stopped:
         return None
-    if rules.holdout_share > 0.0 and not asker.route:
+    if rules.holdout_share > 0.0:
         unit = unit_of(rules.unit, asker)
         if unit and sha256_fraction(f"holdout:{rules.salt}", unit) < rules.holdout_share:
             member = member_of(rules.unit, asker)
             return Assigned(
-                HOLDOUT,
+                holdout_id(asker.route),
                 HOLDOUT,
                 rules.holdout_share,
                 member,

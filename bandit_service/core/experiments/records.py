@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.experiments import trial
 from bandit_service.core.experiments.spec import (
@@ -19,7 +20,9 @@ from bandit_service.core.experiments.spec import (
     Experiment,
     Metric,
     Rules,
+    holdout_id,
     holdout_of,
+    is_holdout,
 )
 from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.feature import takes
@@ -31,6 +34,7 @@ class ExperimentRecords:
     """specs, trials: what they are and what they have seen, by id, oldest first.
 
     rules: what stands over them. configured, configured_rules: what the configuration last said.
+    held: share and arm of the hold-out of each route that has one.
     """
 
     specs: dict[str, Experiment] = field(default_factory=dict)
@@ -38,11 +42,19 @@ class ExperimentRecords:
     configured: dict[str, Experiment] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)
     configured_rules: Rules = field(default_factory=Rules)
+    held: dict[str, tuple[float, str]] = field(default_factory=dict, metadata=codec.IF_ANY)
 
     def metrics_of(self, experiment: str) -> tuple[Metric, ...]:
         """What an experiment measures beside the usual; () where there is none such."""
         spec = self.specs.get(experiment)
         return () if spec is None else spec.metrics
+
+    def rules_of(self, route: str) -> Rules:
+        """The rules with the hold-out of a route, "" being the default one."""
+        if not route:
+            return self.rules
+        share, arm = self.held.get(route, (0.0, ""))
+        return msgspec.structs.replace(self.rules, holdout_share=share, holdout_arm=arm)
 
     @takes(ev.ExperimentChanged)
     def _change(self, event: ev.ExperimentChanged, _: Resolved) -> None:
@@ -72,39 +84,57 @@ class ExperimentRecords:
 
     @takes(ev.RulesChanged)
     def _set_rules(self, event: ev.RulesChanged, _: Resolved) -> None:
-        rules = self.rules = event.rules
+        self.rules = event.rules
         if event.source == "config":
-            self.configured_rules = rules
-        if rules.holdout_share > 0.0:
-            spec = holdout_of(rules)
-            before = self.specs.get(HOLDOUT)
-            if before is None or (before.control.arm, before.unit, before.salt) != (
-                spec.control.arm,
-                spec.unit,
-                spec.salt,
-            ):
-                before, self.trials[HOLDOUT] = None, Trial(begun=event.ts)
-            state, self.specs[HOLDOUT] = self.trials[HOLDOUT], spec
-            described = ev.ExperimentChanged(
-                ts=event.ts, experiment=spec, status=HOLDOUT, by=event.by, why=event.why
-            )
-            trial.changed(state, before, described)
+            self.configured_rules = event.rules
+        for route in ("", *self.held):
+            self._hold_out(route, event.ts, event.by, event.why)
+
+    @takes(ev.RouteChanged)
+    def _route(self, event: ev.RouteChanged, _: Resolved) -> None:
+        route = event.route
+        before = self.held.pop(route.id, None)
+        if route.holdout_share > 0.0:
+            self.held[route.id] = now = route.holdout_share, str(route.holdout_arm)
+            if now != before:
+                self._hold_out(route.id, event.ts)
+
+    @takes(ev.RouteRemoved)
+    def _unroute(self, event: ev.RouteRemoved, _: Resolved) -> None:
+        self.held.pop(event.id, None)
+
+    def _hold_out(self, route: str, ts: float, by: str = "", why: str = "") -> None:
+        """Measure a hold-out as it is now; with another arm, unit or salt it begins anew."""
+        rules, id = self.rules_of(route), holdout_id(route)
+        if rules.holdout_share <= 0.0:
+            return
+        spec = holdout_of(rules, route)
+        before = self.specs.get(id)
+        if before is None or (before.control.arm, before.unit, before.salt) != (
+            spec.control.arm,
+            spec.unit,
+            spec.salt,
+        ):
+            before, self.trials[id] = None, Trial(begun=ts)
+        state, self.specs[id] = self.trials[id], spec
+        described = ev.ExperimentChanged(ts=ts, experiment=spec, status=HOLDOUT, by=by, why=why)
+        trial.changed(state, before, described)
 
     def _held_out(self, decided: ev.Decided) -> ev.Decided | None:
         """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
-        rules = self.rules
-        if rules.holdout_share <= 0.0 or decided.duel_of or HOLDOUT not in self.trials:
+        rules, id = self.rules_of(decided.route), holdout_id(decided.route)
+        if rules.holdout_share <= 0.0 or decided.duel_of or id not in self.trials:
             return None
         unit = decided.unit if rules.unit == "user" else decided.tenant
-        held = decided.experiment == HOLDOUT
-        if decided.route or not unit or len(decided.arms) < 2:
+        held = decided.experiment == id
+        if not unit or len(decided.arms) < 2:
             return None
         if decided.steps in (("stopped",), ("outside",)):
             return None  # where there was no choice, or no hold-out, neither side is to be compared
         share = rules.holdout_share
         return msgspec.structs.replace(
             decided,
-            experiment=HOLDOUT,
+            experiment=id,
             variant=HOLDOUT if held else ROUTED,
             split=share if held else 1.0 - share,
             member=ev.owner_of(decided.tenant, decided.unit) if rules.unit == "user" else unit,
@@ -117,8 +147,8 @@ class ExperimentRecords:
             return
         told = self._held_out(decided)
         if told is not None:
-            trial.decided(self.trials[HOLDOUT], self.specs[HOLDOUT], told)
-        if decided.experiment == HOLDOUT:
+            trial.decided(self.trials[told.experiment], self.specs[told.experiment], told)
+        if is_holdout(decided.experiment):
             return
         if decided.experiment in self.trials:
             spec = self.specs[decided.experiment]
@@ -196,7 +226,8 @@ class ExperimentRecords:
         self, decided: ev.Decided, name: str
     ) -> Iterator[tuple[ev.Decided, Experiment, Trial]]:
         """Where a metric of a decision counts: in its experiment, and in the hold-out."""
-        for each in (None if decided.experiment == HOLDOUT else decided, self._held_out(decided)):
+        own = None if is_holdout(decided.experiment) else decided
+        for each in (own, self._held_out(decided)):
             if each is not None and each.experiment in self.trials:
                 spec, state = self.specs[each.experiment], self.trials[each.experiment]
                 if name in spec.names():

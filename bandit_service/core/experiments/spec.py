@@ -303,11 +303,35 @@ class Rules(
     salt: Annotated[str, doc("Salt of the hash.", "holdout")] = "holdout"
 
 
-def holdout_of(rules: Rules) -> Experiment:
-    """The hold-out as an experiment, to be measured as one."""
+def holdout_id(route: str) -> str:
+    """The id under which a hold-out is measured, "" being the default route.
+
+    >>> holdout_id(""), holdout_id("bot")
+    ('holdout', 'holdout:bot')
+    """
+    return f"{HOLDOUT}:{route}" if route else HOLDOUT
+
+
+def is_holdout(experiment: str) -> bool:
+    """Whether an id is that of a hold-out; no other experiment's has a colon.
+
+    >>> is_holdout("holdout:bot"), is_holdout("holdouts")
+    (True, False)
+    """
+    return experiment.partition(":")[0] == HOLDOUT
+
+
+def holdout_of(rules: Rules, route: str = "") -> Experiment:
+    """A hold-out as an experiment, to be measured as one. rules: with the share and the arm."""
     held = Variant(key=HOLDOUT, weight=rules.holdout_share, arm=rules.holdout_arm)
     rest = Variant(key=ROUTED, weight=1.0 - rules.holdout_share, learning="shared")
-    return Experiment(id=HOLDOUT, variants=(held, rest), unit=rules.unit, salt=rules.salt)
+    return Experiment(
+        id=holdout_id(route),
+        variants=(held, rest),
+        route=route,
+        unit=rules.unit,
+        salt=rules.salt,
+    )
 
 
 def label_of(experiment: str, variant: str) -> str:

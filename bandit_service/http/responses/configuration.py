@@ -24,6 +24,33 @@ class RevisionRow(msgspec.Struct, kw_only=True, frozen=True):
     changed: Annotated[list[str], doc("The sections that changed.", ["upstreams"])]
 
 
+class OtherValue(msgspec.Struct, kw_only=True, frozen=True):
+    """A setting that is not as by default, and is not changed here."""
+
+    name: Annotated[str, doc("Its key.", "server.port")]
+    value: Annotated[Any, doc("Its value.", 9090)]
+    origin: Annotated[
+        str, doc("Where it is from: a file, a variable of the environment, or an option.", "--port")
+    ]
+    taken_by: Annotated[
+        str,
+        doc("What takes another value of the file over.", "restart", enum=["restart", "reload"]),
+    ]
+
+
+class Others(msgspec.Struct, kw_only=True, frozen=True):
+    """What the file says and no section has."""
+
+    values: Annotated[list[OtherValue], doc("Settings that are not as by default.")]
+    tables: Annotated[
+        dict[str, dict[str, str]],
+        doc(
+            "By table and id a hash of each arm and each experiment, as the file last said it.",
+            {"arms": {"gpt-5-mini": "0c1f8a5b7e21d904"}, "experiments": {}},
+        ),
+    ]
+
+
 class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     """What is in force. An entry has the fields of its table in the file, without defaults."""
 
@@ -45,6 +72,18 @@ class Configuration(msgspec.Struct, kw_only=True, frozen=True):
     metrics: Annotated[
         list[Table], doc("As `[[metrics]]`.", [{"name": "resolved", "kind": "boolean"}])
     ]
+    policies: Annotated[
+        list[Table],
+        doc("Those that learn beside the serving one, as `[[policies]]`.", [{"name": "eagle"}]),
+    ]
+    settings: Annotated[
+        list[Table],
+        doc(
+            "Single settings that can be changed at run time and are not as by default.",
+            [{"name": "reward.ttl_s", "value": 172800}],
+        ),
+    ]
+    others: Annotated[Others, doc("What takes a restart, or the file read again.")]
     history: Annotated[
         list[RevisionRow], doc("The newest changes, newest first; one can go back to each.")
     ]

@@ -74,6 +74,9 @@ class PoolRow(msgspec.Struct, kw_only=True, frozen=True):
         doc("Whether it works here, or is served in another cell.", "ready"),
     ]
     why: Annotated[str, doc("What does not work now.", "")] = ""
+    moving: Annotated[
+        str, doc("How far the newest move of its log is, or why it ended.", "moved")
+    ] = ""
     engine: Annotated[str, doc("What keeps its log.", "postgres")] = ""
     log: Annotated[str, doc("The name of its log.", "acme")] = ""
     events: Annotated[int, doc("Events that were applied here.", 12_043)] = 0

@@ -68,10 +68,12 @@ class Link:
     this one. may_lead: whether it may do what is done once for all. rejoined: called where the log
     was away and can be asked again. ends: called where the process cannot go on. The writer sets
     these. unreadable: why the fold stops, where an event is of a newer release. other_key: why it
-    may not join, where others fold by another key. forgotten, ordered: the owners that were
-    forgotten since the start before, and when, and up to where records were ever erased. begins_ts:
-    the time of the log's oldest record, if this replica was away when others were deleted. base: up
-    to where the log's records were deleted when this replica joined.
+    may not join, where others fold by another key. clock_off: why it may not take part, where this
+    machine's clock is wrong; skew_s: by how much it was last ahead of the database's. forgotten,
+    ordered: the owners that were forgotten since the start before, and when, and up to where
+    records were ever erased. begins_ts: the time of the log's oldest record, if this replica was
+    away when others were deleted. base: up to where the log's records were deleted when this
+    replica joined.
     """
 
     def __init__(
@@ -87,7 +89,8 @@ class Link:
         self.lost = self.epoch = self.slot = self.base = 0
         self.forgotten: dict[str, float] = {}
         self.ordered, self.begins_ts = 0, 0.0
-        self.other_key = self.unreadable = ""
+        self.other_key = self.unreadable = self.clock_off = ""
+        self.skew_s = 0.0
         self.may_lead: Callable[[], bool] = lambda: True
         self.floor_ts = 0.0
         self.settled: Callable[[], float] = lambda: 0.0
@@ -118,7 +121,7 @@ class Link:
     @property
     def barred(self) -> str:
         """Why this replica is not ready although it runs; "" if it is ready."""
-        return self.other_key or self.unreadable
+        return self.other_key or self.unreadable or self.clock_off
 
     @property
     def format(self) -> int:
@@ -145,21 +148,29 @@ class Link:
         begun = time.monotonic()
         member = await self.shared.join(self._checkpoint.name, self._rules.key, ev.READS)
         self.slot, self.epoch, self.floor_ts = member.slot, member.epoch, member.settled
-        skew = clock.now() - (await self.shared.state()).now
-        if abs(skew) > self._rules.max_skew_s:
-            raise ClockOff(
-                f"the clock of this machine is {abs(skew):.1f} s "
-                f"{'ahead of' if skew > 0 else 'behind'} that of the database; "
-                f"log.max_skew_s is {self._rules.max_skew_s:g}: set the clock"
-            )
+        await self._check_clock()
         await self._compare()
         self.rows = await self.shared.replicas()
         self.rejoined()
-        self.why = self.other_key = ""
+        self.why = self.other_key = self.clock_off = ""
         self._fell.clear()
         self._heard(begun)
         self.up.set()
         _log.info("joined", extra={"slot": member.slot, "epoch": member.epoch})
+
+    async def _check_clock(self) -> None:
+        """Raise ClockOff if this clock is certainly wrong, however long the answer took."""
+        begun = clock.now()
+        now = (await self.shared.state()).now
+        ended = clock.now()
+        self.skew_s = (begun + ended) / 2 - now
+        ahead, behind = begun - now, now - ended
+        if max(ahead, behind) > self._rules.max_skew_s:
+            raise ClockOff(
+                f"the clock of this machine is {max(ahead, behind):.1f} s "
+                f"{'ahead of' if ahead > behind else 'behind'} that of the database; "
+                f"log.max_skew_s is {self._rules.max_skew_s:g}: set the clock"
+            )
 
     async def _compare(self) -> None:
         """Check that the log has all applied records: up to `place` by its chain, the rest one by
@@ -227,6 +238,11 @@ class Link:
                     _log.error("this replica may not join", extra={"why": str(error)})
                 self.why = self.other_key = str(error)
                 await asyncio.sleep(_MOST_AGAIN_S)
+            except ClockOff as error:  # until it is set
+                if not self.clock_off:
+                    _log.error("the clock is wrong", extra={"why": str(error)})
+                self.why = self.clock_off = str(error)
+                await asyncio.sleep(_MOST_AGAIN_S)
             except WentBack as error:
                 self.ends(str(error))
                 return
@@ -260,6 +276,7 @@ class Link:
             rounds += 1
 
     async def _upkeep(self) -> None:
+        await self._check_clock()
         closed = await self.shared.close_silent(self._rules.alive_s)
         if closed:
             _log.warning("replicas were silent and are closed", extra={"replicas": closed})

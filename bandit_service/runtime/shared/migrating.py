@@ -27,52 +27,68 @@ _NAME = "migrate"
 _AT_ONCE = 500
 
 
-async def migrated(
-    shared: SharedLog,
-    log: EventLog,
-    key: str,
-    world: World,
-    progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Append what the database does not have; returns how many events.
+class Migration:
+    """Copies a log in several turns: `begin`, then `copy` as often as it has grown.
 
     Erased records are there as erased ones, and offsets are the same, also where the oldest events
-    were deleted. If interrupted, the next call continues. world: a world before any event, to find
-    the owners of records. Raises StoreError if the database has another log or open replicas.
+    were deleted. If interrupted, another one continues. world: a world before any event, to find
+    the owners of records.
     """
-    await shared.connect()
-    there = [each for each in await shared.replicas() if not each.closed and each.name != _NAME]
-    if there:
-        raise StoreError(
-            f"{len(there)} replicas of this log are there, or were killed just now; stop them"
-        )
-    await shared.join(_NAME, key)
-    head = await _begun(shared, log)
-    ids = clock.Ids()
-    batch = list[Record]()
-    for at, record in _records(log):
-        if record.body:
-            try:
-                event = ev.decode(record.body)
-            except codec.UNREADABLE:
-                raise StoreError(
-                    f"the event at offset {at} is not known to this version; use the one that "
-                    "wrote it"
-                ) from None
-            eid = event.id if isinstance(event, ev.Decided) else ids.new(event.ts)
-            owner = owner_of(world, event) or record.owner
-            world = apply(world, event)
-            record = Record(eid, ev.kind(event), event.ts, record.body, owner)
-        if at <= head:
-            continue
-        batch.append(record)
-        if len(batch) == _AT_ONCE or at == log.last:
-            await shared.append_copied(batch)
-            batch.clear()
-            if progress is not None:
-                progress(int(at), int(log.last))
-    await shared.leave()
-    return int(log.last) - head
+
+    def __init__(self, shared: SharedLog, key: str, world: World) -> None:
+        self.shared, self._key = shared, key
+        self._world = world
+        self._ids = clock.Ids()
+        self._head = self._read = 0
+
+    async def begin(self, log: EventLog) -> None:
+        """Connect, and find how much of the log is there. Raises StoreError if the database has
+        another log or open replicas.
+        """
+        shared = self.shared
+        await shared.connect()
+        there = [each for each in await shared.replicas() if not each.closed and each.name != _NAME]
+        if there:
+            raise StoreError(
+                f"{len(there)} replicas of this log are there, or were killed just now; stop them"
+            )
+        await shared.join(_NAME, self._key)
+        self._head = await _begun(shared, log)
+        self._read = int(first_of(log)) - 1
+
+    async def copy(self, log: EventLog, progress: Callable[[int, int], None] | None = None) -> int:
+        """Append what the log has up to now; returns how many events. It may grow meanwhile."""
+        end, head = log.last, self._head
+        batch = list[Record]()
+        for at, record in _records(log, Offset(self._read)):
+            self._read = int(at)
+            copied = self._with_owner(at, record)
+            if at > self._head:
+                batch.append(copied)
+            if len(batch) == _AT_ONCE or (batch and at == end):
+                await self.shared.append_copied(batch)
+                self._head = int(at)
+                batch.clear()
+                if progress is not None:
+                    progress(int(at), int(log.last))
+            if at == end:
+                break
+        return self._head - head
+
+    def _with_owner(self, at: Offset, record: Record) -> Record:
+        """The record as the database has it, with its owner, whom earlier ones tell."""
+        if not record.body:
+            return record
+        try:
+            event = ev.decode(record.body)
+        except codec.UNREADABLE:
+            raise StoreError(
+                f"the event at offset {at} is not known to this version; use the one that wrote it"
+            ) from None
+        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
+        owner = owner_of(self._world, event) or record.owner
+        self._world = apply(self._world, event)
+        return Record(eid, ev.kind(event), event.ts, record.body, owner)
 
 
 async def _begun(shared: SharedLog, log: EventLog) -> int:
@@ -95,8 +111,7 @@ async def _begun(shared: SharedLog, log: EventLog) -> int:
     return state.head
 
 
-def _records(log: EventLog) -> Iterator[tuple[Offset, Record]]:
-    after = Offset(first_of(log) - 1)
+def _records(log: EventLog, after: Offset) -> Iterator[tuple[Offset, Record]]:
     if keeps_erased(log):
         yield from log.records(after)
         return

@@ -6,21 +6,41 @@ So a killed process loses none: the next start appends what it finds here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 import store
 from bandit_service.core import events as ev
-from store import EventLog, Offset, Record, can_erase, can_trim, first_of, keeps_erased
+from store import (
+    Corrupt,
+    EventLog,
+    Offset,
+    Record,
+    StoreError,
+    can_erase,
+    can_trim,
+    first_of,
+    keeps_erased,
+)
 
 _LATE_S = 3600.0
 """By how much a decision may be older than records before it: it waited for the log so long."""
 
 
+class SpoolDamaged(StoreError):
+    """The file has answered decisions that nobody can read."""
+
+
 class Spool:
-    """A log in a separate file, whose beginning is deleted once the shared log has it."""
+    """A log in a separate file, whose beginning is deleted once the shared log has it.
+
+    Raises SpoolDamaged.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._log = store.open_log(path)
+        self._path = path
+        with self._told():
+            self._log = store.open_log(path)
         self._kept: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -32,11 +52,25 @@ class Spool:
 
         they are kept until they are dropped.
         """
-        for at, body in self._log.replay(Offset(first_of(self._log) - 1)):
-            event = ev.decode(body)
-            assert isinstance(event, ev.Decided)
-            self._kept[event.id] = int(at)
-            yield event
+        with self._told():
+            for at, body in self._log.replay(Offset(first_of(self._log) - 1)):
+                if not body:  # lost before a repair
+                    continue
+                event = ev.decode(body)
+                assert isinstance(event, ev.Decided)
+                self._kept[event.id] = int(at)
+                yield event
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Corrupt as error:
+            raise SpoolDamaged(
+                f"the spool {self._path}, with answered decisions that the shared log may not have "
+                f"yet, is damaged at offset {error.offset}: {error.reason}; `bandit-service "
+                "inspect --spool --repair` saves what can be read, and the next start appends it"
+            ) from None
 
     def keep(self, records: Sequence[Record]) -> None:
         """Write them to the kernel. Raises Full."""

@@ -477,10 +477,12 @@ class SharedWriter(Writer):
         made.lost.inc(self.link.lost - self._lost)
         self._lost = self.link.lost
         made.spool.set(len(self._spool))
+        made.spool_ratio.set(len(self._under_way) / self._rules.max_spool)
         made.parked.set(len(self._parking))
         made.keeper.set(float(self.membership.keeps))
         made.epoch.set(self.link.epoch)
         made.barred.set(float(bool(self.membership.barred)))
+        made.skew.set(self.link.skew_s)
         made.busy.set(self._busy.ratio(time.monotonic()))
 
     async def _trim_forever(self) -> None:

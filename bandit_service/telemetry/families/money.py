@@ -17,6 +17,22 @@ class MoneyFamily:
             "Decisions by route, except the default route.",
             ("route",),
         )
+        self.route_cost = make.counters(
+            "bandit_route_cost_usd_total",
+            "Reported cost by route, except the default route, USD.",
+            ("route",),
+        )
+        self.route_reward_mean = make.gauges(
+            "bandit_route_reward_mean",
+            "Moving mean reward of a route's decisions; `auto` is the default route.",
+            ("route",),
+        )
+        self.route_quality_mean = make.gauges(
+            "bandit_route_quality_mean",
+            "Mean quality of a route's decisions since the process started; `auto` is the default "
+            "route.",
+            ("route",),
+        )
         self.route_rewards = make.counters(
             "bandit_route_rewards_total",
             "Scalar rewards that a route's policy learned, by route.",

@@ -16,6 +16,7 @@ from bandit_service.core.decide import decide
 from bandit_service.core.errors import Refused
 from bandit_service.core.exclusions import no_choice
 from bandit_service.core.experiments.checks import check
+from bandit_service.core.experiments.hashing import sha256_fraction
 from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import View
@@ -91,7 +92,56 @@ def test_a_route_without_an_experiment_is_outside_as_it_was() -> None:
     assert _steps(world, route=BOT) == ("", ("stopped",))
 
 
-def test_the_hold_out_is_of_the_default_route() -> None:
+def test_a_hold_out_is_of_one_route_and_measured_apart() -> None:
+    world = _routed(a_world(serving="epsilon_greedy"), holdout_share=0.5, holdout_arm="cheap")
+    run(world, two_arms(route=BOT))
+    held = {f"u{i}" for i in range(40) if sha256_fraction("holdout:holdout", f"u{i}") < 0.5}
+    for i in range(40):
+        event, other = decided(world, asked(f"u{i}", route=BOT)), decided(world, asked(f"u{i}"))
+        rewarded(world, event, reward=0.5, quality=0.5)
+        assert other.experiment == "", "the hold-out of a route takes nobody of another one"
+        if f"u{i}" in held:
+            assert (event.experiment, event.steps) == ("holdout:bot", ("holdout",))
+            assert event.arms[event.drawn] == "cheap"
+        else:
+            assert event.experiment == "e"
+    trials = world.experiments.trials
+    assert "holdout" not in trials
+    sides = trials["holdout:bot"].sides
+    assert (sides["holdout"].units, sides["routed"].units) == (len(held), 40 - len(held))
+    assert sides["holdout"].rewards == len(held)
+    assert world.experiments.specs["holdout:bot"].route == BOT
+    state = world.learners[LABEL].state
+    assert state.count["cheap"] >= len(held), "the route's policy learns of those that are held out"
+    kept = snapshot.read(snapshot.dump(world))
+    made = {"epsilon_greedy": load("epsilon_greedy")}
+    assert snapshot.restore(kept, made, "epsilon_greedy").digest() == world.digest()
+
+
+def test_the_hold_out_of_a_route_changes_with_it() -> None:
+    world = _routed(a_world(serving="epsilon_greedy"), holdout_share=0.5, holdout_arm="cheap")
+    unit = next(u for u in map(str, range(99)) if sha256_fraction("holdout:holdout", u) < 0.3)
+    trials = world.experiments.trials
+    assert decided(world, asked(unit, route=BOT)).experiment == "holdout:bot"
+    _routed(world, holdout_share=0.3, holdout_arm="cheap")
+    assert decided(world, asked(unit, route=BOT)).experiment == "holdout:bot"
+    assert trials["holdout:bot"].sides["holdout"].decisions == 2, "another share goes on"
+    _routed(world, holdout_share=0.3, holdout_arm="dear")
+    assert trials["holdout:bot"].sides["holdout"].decisions == 0, "another arm begins anew"
+    rules(world, ts=7.0, salt="other")
+    assert trials["holdout:bot"].begun == 7.0
+    rules(world, stopped=True)
+    assert _steps(world, route=BOT) == ("", ("stopped",))
+    rules(world)
+    _routed(world)
+    assert decided(world, asked(unit, route=BOT)).experiment == ""
+    _routed(world, holdout_share=0.5, holdout_arm="cheap")
+    apply(world, ev.RouteRemoved(ts=world.ts, id=BOT))
+    assert world.experiments.held == {}
+    assert "holdout:bot" in trials, "what it measured can still be read"
+
+
+def test_the_hold_out_of_auto_is_of_no_route() -> None:
     world = _routed(a_world(serving="epsilon_greedy"))
     run(world, two_arms(route=BOT))
     rules(world, holdout_share=0.5, holdout_arm="cheap")

@@ -56,7 +56,7 @@ class Engine:
     """What all replicas share. down: nobody reaches it. unsure: the next append of each replica of
     these names is not answered, and done if True. durable: up to where it is told, until a replica
     says that it is alive; None for all. base: up to where records are trimmed. kept: the snapshots,
-    by key and offset.
+    by key and offset. skew_s: how far the clocks of replicas of these names are ahead.
     """
 
     def __init__(self) -> None:
@@ -68,6 +68,7 @@ class Engine:
         self.other_key = ""
         self.reads: dict[str, int] = {}
         self.unsure: dict[str, bool] = {}
+        self.skew_s: dict[str, float] = {}
         self.durable: int | None = None
         self.base = 0
         self.kept: dict[tuple[str, Offset], bytes] = {}
@@ -180,7 +181,8 @@ class MemoryShared:
         head = len(self.engine.records)
         open_ = [each[2] for each in self.engine.members.values() if not each[4]]
         settled = min(open_, default=0.0)
-        return LogState(head, head, settled, clock.now(), self.engine.base)
+        now = clock.now() - self.engine.skew_s.get(self.name, 0.0)
+        return LogState(head, head, settled, now, self.engine.base)
 
     async def replicas(self) -> list[Replica]:
         self._check()

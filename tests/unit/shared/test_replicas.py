@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bandit_service import clock
+from bandit_service import cli, clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavailable, Unknown
 from bandit_service.core.experiments.spec import Experiment, Variant
@@ -20,6 +20,8 @@ from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
 from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.link import ClockOff
+from bandit_service.runtime.shared.spool import SpoolDamaged
 from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure
 from tests.unit.shared.memory import HANG_S, Engine, Running, same
 
@@ -259,6 +261,43 @@ async def _when_up(one: Running, id: str) -> str:
                 await asyncio.sleep(0.01)
 
 
+async def test_a_damaged_spool_is_told_and_what_can_be_read_of_it_is_appended(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    await one.put_an_arm()
+    await same(one)
+    engine.down = True
+    async with asyncio.timeout(HANG_S):
+        while one.writer.link.up.is_set():
+            await asyncio.sleep(0.001)
+    ids = [await one.decide(i) for i in range(5)]
+    await one.die()
+    engine.down = False
+    path = tmp_path / "one" / "spool.sqlite3"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"embedding", content.index(ids[2].encode())) + 12] ^= 4
+    path.write_bytes(content)
+    ended = Running(engine, tmp_path / "one")
+    with pytest.raises(SpoolDamaged, match=r"spool\.sqlite3.*is damaged at offset 3: .*--spool"):
+        await ended.start()
+    await ended.die()
+    config = tmp_path / "config.toml"
+    config.write_text(f'data_dir = "{path.parent}"\n')
+    inspect = ["inspect", "--config", str(config), "--spool"]
+    assert cli.main(inspect) == 1
+    assert "to save it: bandit-service inspect --spool --repair" in capsys.readouterr().out
+    assert cli.main([*inspect, "--repair"]) == 0
+    assert "lost: 1 records, at offsets 3" in capsys.readouterr().out
+    assert cli.main(inspect) == 0
+    assert "'decided': 4" in capsys.readouterr().out
+    again = await Running(engine, tmp_path / "one").start()
+    for id in (*ids[:2], *ids[3:]):
+        assert await again.reward(id) == "accepted"
+    assert again.world.decisions == 4
+    await again.close()
+
+
 async def test_an_id_that_nobody_gave_is_unknown_soon(start: Start) -> None:
     one, other = await start("one"), await start("other")
     for id in ("nonsense", "7b1f2c3e-0000-4000-8000-000000000000"):
@@ -472,6 +511,8 @@ async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> Non
             await asyncio.sleep(0.001)
     ids = [await one.decide(i) for i in range(5)]
     assert len(one.spool) == 3
+    one.writer._look()
+    assert one.writer._metrics.spool_ratio._value.get() == 1.0
     one.shared.engine.down = False
     assert await _patiently(one, ids[-1]) == "accepted"
     assert [event.id for event in _events(one, ev.Decided)] == ids[2:]
@@ -820,6 +861,59 @@ async def test_others_by_another_key_bar_a_replica_until_they_leave(
         while one.writer.membership.barred:
             await asyncio.sleep(0.001)
     assert await one.reward(id) == "accepted"
+
+
+async def test_a_clock_that_goes_wrong_bars_its_replica_alone_until_it_is_set(
+    start: Start, engine: Engine
+) -> None:
+    one, other = await start("one"), await start("other")
+    id = await other.decide()
+    engine.skew_s[one.name] = 3600.0
+    async with asyncio.timeout(HANG_S):
+        while not one.writer.membership.barred:
+            await asyncio.sleep(0.001)
+    why = "the clock of this machine is 3600.0 s ahead of that of the database"
+    assert why in one.writer.membership.barred
+    assert why in one.writer.degraded
+    assert one.writer.link.skew_s == pytest.approx(3600.0, abs=HANG_S)
+    with pytest.raises(Unavailable, match=why):
+        await one.reward(id)
+    assert await other.reward(id) == "accepted"
+    assert not other.writer.membership.barred
+    before = len(engine.records)
+    kept = await one.decide()  # it waits in the spool
+    assert len(engine.records) == before
+    engine.skew_s.clear()
+    async with asyncio.timeout(HANG_S):
+        while one.writer.membership.barred:
+            await asyncio.sleep(0.001)
+    assert await other.reward(kept) == "accepted"
+
+
+@pytest.mark.parametrize(("skew_s", "said"), [(3600.0, "ahead of"), (-3600.0, "behind")])
+async def test_a_clock_that_is_wrong_is_no_start(
+    engine: Engine, tmp_path: Path, skew_s: float, said: str
+) -> None:
+    one = await Running(engine, tmp_path / "one").start()
+    name = one.name
+    await one.close()
+    engine.skew_s[name] = skew_s
+    told = rf"3600\.0 s {said} .*log\.max_skew_s is 0\.5: set the clock"
+    with pytest.raises(ClockOff, match=told):
+        await Running(engine, tmp_path / "one").start()
+
+
+async def test_an_answer_that_took_long_is_no_wrong_clock(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the process stood still between the question and the answer."""
+    one = await start("one")
+    state = await one.shared.state()
+    times = [state.now - 4.0, state.now + 3.0]
+    with monkeypatch.context() as patched:
+        patched.setattr(clock, "now", lambda: times.pop(0) if len(times) > 1 else times[0])
+        patched.setattr(one.shared, "state", lambda: asyncio.sleep(0, state))
+        await one.writer.link._check_clock()
 
 
 async def test_nobody_writes_what_an_open_replica_cannot_read(start: Start, engine: Engine) -> None:

@@ -1,0 +1,110 @@
+"""The compiled library proposes and finds cells as numpy does: the same bits."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandit_service.core import codec
+from policies import SURFACE, ArmId, Arms, Context, Contexts, Proposal, Rewarded, _native
+from policies._cells import Cells
+from policies.nested import Nested
+
+pytestmark = pytest.mark.skipif(_native.native() is None, reason="it was not compiled here")
+SETTINGS = (
+    Nested(),
+    Nested(cells=8, groups=2, surface=0.0, borrow=3.3),
+    Nested(borrow=0.0, kappa=2.0),
+    Nested(cells=200, groups=40, borrow=60.0),
+)
+
+
+def _query(rng: np.random.Generator, d: int) -> Context:
+    """Near one of a few places, nowhere, or longer than is exact."""
+    x = np.zeros(d, np.float32)
+    kind = rng.random()
+    if kind > 0.05:
+        near = np.random.default_rng(rng.integers(12)).normal(size=d) + 0.3 * rng.normal(size=d)
+        x = (near / np.linalg.norm(near)).astype(np.float32)
+    if kind > 0.98:
+        x *= np.float32(5.0)
+    return Context(x, 10, 0.1, surface=rng.normal(0.0, 0.2, SURFACE).astype(np.float32))
+
+
+def _arms(rng: np.random.Generator, arms: int) -> Arms:
+    """Some of them, now and then with one that nobody has seen."""
+    chosen = np.sort(rng.choice(arms, size=int(rng.integers(1, arms + 1)), replace=False))
+    ids = [ArmId(f"a{i:03}") for i in chosen.tolist()]
+    if rng.random() < 0.2:
+        ids.append(ArmId("never"))
+    price = np.where(rng.random(len(ids)) < 0.2, 0.0, rng.random(len(ids)))
+    return Arms(tuple(ids), rng.random(len(ids)) * 1e-3, price)
+
+
+def _bits(proposal: Proposal) -> list[bytes]:
+    each = (getattr(proposal, one.name) for one in fields(proposal))
+    return [one.tobytes() for one in each]
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    policy=st.sampled_from(SETTINGS),
+    seed=st.integers(0, 2**32 - 1),
+    d=st.sampled_from([1, 5, 33, 384]),
+    arms=st.sampled_from([2, 7, 8, 11, 23, 60]),
+)
+def test_it_gives_the_bits_of_numpy(policy: Nested, seed: int, d: int, arms: int) -> None:
+    rng = np.random.default_rng(seed)
+    compiled, plain = policy.init(), policy.init()
+    with pytest.MonkeyPatch.context() as patch:
+        for i in range(80):
+            query, some = _query(rng, d), _arms(rng, arms)
+            many = Contexts.of([_query(rng, d) for _ in range(int(rng.integers(1, 5)))])
+            rows = some.rows(rng.random((len(many), len(some))) * 1e-3)
+            y = float(rng.random())
+            arm = ArmId(f"a{int(rng.integers(arms)):03}")
+            event = Rewarded(query, arm, 0.5, 1.0, 0.0, quality=y, reward=y)
+            found = []
+            for state in (compiled, plain):
+                if state is plain:
+                    patch.setattr(_native, "native", lambda: None)
+                one = policy.propose(state, query, some)
+                each = [*policy.propose_many(state, many, rows)] if i % 4 == 0 else []
+                found.append([_bits(proposal) for proposal in (one, *each)])
+                policy.learn(state, event)
+                patch.undo()
+            assert found[0] == found[1]
+    assert codec.dump(compiled) == codec.dump(plain)
+
+
+def test_a_copy_of_a_state_is_read_where_it_lies() -> None:
+    policy, rng = Nested(), np.random.default_rng(3)
+    state, arms = policy.init(), _arms(rng, 5)
+    for _ in range(50):
+        policy.learn(state, _told(rng, 1.0))
+    query = _query(rng, 12)
+    before = _bits(policy.propose(state, query, arms))
+    copied = copy.deepcopy(state)
+    assert _bits(policy.propose(copied, query, arms)) == before
+    for _ in range(50):
+        policy.learn(copied, _told(rng, 0.0))
+    assert _bits(policy.propose(state, query, arms)) == before
+    after = policy.propose(copied, query, arms)
+    assert _bits(after) != before
+    fresh = codec.load(codec.dump(copied), Cells)
+    assert _bits(policy.propose(fresh, query, arms)) == _bits(after)
+
+
+def test_a_library_of_another_version_is_not_used(tmp_path: object) -> None:
+    with pytest.raises(OSError, match=r"_nested.so"):
+        _native.Native(f"{tmp_path}/_nested.so")
+
+
+def _told(rng: np.random.Generator, y: float) -> Rewarded:
+    arm = ArmId(f"a{int(rng.integers(5)):03}")
+    return Rewarded(_query(rng, 12), arm, 0.5, 1.0, 0.0, quality=y, reward=y)
