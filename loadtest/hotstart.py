@@ -28,7 +28,7 @@ from bandit_service.data.recall import Recall
 from bandit_service.data.recordings import PARETOBANDIT, embed_all, open_recording
 from bandit_service.embedding import open_backend
 from bandit_service.lab.data import Labelled
-from bandit_service.lab.pool import in_processes
+from bandit_service.lab.processes import in_processes
 from bandit_service.lab.tables import Table, number
 from bandit_service.offline.simulate import Warm, order_of, simulate, stream
 from bandit_service.settings import Settings

@@ -32,6 +32,7 @@ import aiohttp
 import numpy as np
 
 from bandit_service.core.apply import uncollected
+from bandit_service.core.vector_bytes import CODINGS, FLOAT32
 from loadtest import engines
 from loadtest.bench.fold import cpu_s, fold
 from loadtest.bench.replica_load import (
@@ -133,16 +134,17 @@ async def measured(
     models: Path,
     name: str,
     engine: Engine,
-    policy: str,
+    settings: dict[str, str],
     seconds: float,
     counts: Sequence[int],
 ) -> Constants:
     """The constants, each in seconds and bytes. counts: so many replicas, one load each."""
-    alone, _ = await _loaded(directory / "alone", models, {}, policy, 1, seconds)
+    alone, _ = await _loaded(directory / "alone", models, settings, 1, seconds)
     loads, idles = [], []
     for count in counts:
         log = f"of-{count}"
-        found = await _loaded(directory / log, models, shared(engine, log), policy, count, seconds)
+        whole = settings | shared(engine, log)
+        found = await _loaded(directory / log, models, whole, count, seconds)
         loads.append(found[0])
         idles.append(found[1])
     idle = statistics.median(idles)
@@ -155,7 +157,8 @@ async def measured(
     log = f"of-{counts[0]}"
     events, size, took = await read_whole(log_of(name, engine.address, log))
     with uncollected():
-        folded = cpu_s(partial(fold, directory / log / "r0" / "events.sqlite3", policy))
+        copy = directory / log / "r0" / "events.sqlite3"
+        folded = cpu_s(partial(fold, copy, settings["BANDIT_POLICY_NAME"]))
     append, _ = await appended(
         partial(log_of, name, engine.address, "append"), _WRITERS, _BATCH, seconds
     )
@@ -174,11 +177,11 @@ async def measured(
 
 
 async def _loaded(
-    directory: Path, models: Path, environ: dict[str, str], policy: str, count: int, seconds: float
+    directory: Path, models: Path, environ: dict[str, str], count: int, seconds: float
 ) -> tuple[Measured, float]:
     """So many replicas under load, and the CPU that one takes of a second without any."""
     await asyncio.to_thread(directory.mkdir)
-    whole = os.environ | environ | {"BANDIT_POLICY_NAME": policy}  # noqa: TID251 - passed on
+    whole = os.environ | environ  # noqa: TID251 - passed on
     async with (
         started(directory, models, whole, count) as replicas,
         aiohttp.ClientSession() as session,
@@ -216,6 +219,9 @@ def main() -> int:
     )
     parser.add_argument("--engine", choices=engines.NAMES, default="postgres")
     parser.add_argument("--policy", default="nested")
+    parser.add_argument(
+        "--embeddings", choices=CODINGS, default=FLOAT32, help="log.embeddings of the replicas"
+    )
     parser.add_argument("--copies", type=int, default=3, help="replicas of each log")
     parser.add_argument(
         "--busy", type=float, default=0.6, help="of a core, at most; and of a server"
@@ -251,7 +257,10 @@ def main() -> int:
                 args.models,
                 args.engine,
                 engine,
-                args.policy,
+                {
+                    "BANDIT_POLICY_NAME": args.policy,
+                    "BANDIT_LOG_EMBEDDINGS": args.embeddings,
+                },
                 args.seconds,
                 args.replicas,
             )

@@ -19,10 +19,10 @@ Ask = Callable[..., Awaitable[list[Any]]]
 
 _PART = 1 << 20
 _SAVE_PART = "INSERT INTO bandit_blob (hash, part, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
-_BEGIN = ("BEGIN", "SET LOCAL idle_in_transaction_session_timeout = '10s'")
-"""The server ends a transaction whose client stands still, since others wait for its lock."""
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtextextended('bandit_snapshot ' || $1, 0))"
-"""So that an erasure sees every snapshot that was stored before it, and later ones see its row."""
+"""So that an erasure sees every snapshot that was stored before it, and later ones see its row. The
+server ends a transaction whose client stands still.
+"""
 _ERASED = "SELECT 1 FROM bandit_snapshot WHERE log = $1 AND key = '' AND seq > $2"
 _SAVE = """
 INSERT INTO bandit_snapshot (log, key, seq, hash, size, made)
@@ -70,8 +70,7 @@ async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int
     if await ask(_ERASED, log, int(at)):
         return True
     digest = hashlib.sha256(state).digest()
-    for statement in _BEGIN:
-        await ask(statement)
+    await ask("BEGIN")
     for part, first in enumerate(range(0, len(state), _PART)):
         await ask(_SAVE_PART, digest, part, state[first : first + _PART])
     await ask(_ONE_AT_A_TIME, log)
@@ -87,8 +86,7 @@ async def save(ask: Ask, log: str, key: str, at: Offset, state: bytes, keep: int
 
 async def forget(ask: Ask, log: str, before: Offset) -> None:
     """Delete those of less than this offset, of whatever key; none such is stored from now on."""
-    for statement in _BEGIN:
-        await ask(statement)
+    await ask("BEGIN")
     await ask(_ONE_AT_A_TIME, log)
     await ask(_FORGET, log, int(before))
     await ask(_BAR, log, int(before))

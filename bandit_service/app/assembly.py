@@ -75,8 +75,8 @@ from bandit_service.runtime.writer import Writer
 from bandit_service.settings import (
     BadSettings,
     Settings,
+    arm_and_judge_mistakes,
     policy_key,
-    pool_mistakes,
 )
 from bandit_service.settings.metrics import implicit_weights
 from bandit_service.settings.texts import OFF
@@ -465,7 +465,7 @@ async def reconcile(
     writes nothing, if all arms and the judges cannot be together.
     """
     world, settings = router.world, configuration.settings
-    if mistakes := pool_mistakes(arms_then(world, settings), settings.judges):
+    if mistakes := arm_and_judge_mistakes(arms_then(world, settings), settings.judges):
         raise BadSettings(mistakes)
     changed, gone = _arms_changed(world, settings)
     for spec in changed.values():

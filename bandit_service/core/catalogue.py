@@ -12,9 +12,9 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.arm_kinds import is_named_only, is_routed
 from bandit_service.core.arm_record import ArmRecord, relative_price
+from bandit_service.core.arm_table import ArmTable, families
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, Lesson
-from bandit_service.core.pool import Pool, families
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Arms
 
@@ -26,13 +26,13 @@ class Catalogue:
 
     arms: dict[ArmId, ArmRecord] = field(default_factory=dict)
     configured: dict[ArmId, ev.ArmSpec] = field(default_factory=dict)
-    _pool: Pool | None = field(default=None, init=False, compare=False, repr=False)
+    _table: ArmTable | None = field(default=None, init=False, compare=False, repr=False)
 
-    def pool(self) -> Pool:
+    def table(self) -> ArmTable:
         """The arms that are offered, compiled."""
-        if self._pool is None:
-            self._pool = Pool(self.offered(), self._every())
-        return self._pool
+        if self._table is None:
+            self._table = ArmTable(self.offered(), self._every())
+        return self._table
 
     def present(self) -> list[ArmRecord]:
         """Arms that are not retired, of every kind, in the canonical order."""
@@ -61,10 +61,10 @@ class Catalogue:
 
     def costing(self, records: Sequence[ArmRecord], cost_usd: Sequence[float]) -> Arms:
         """These arms, with what a query costs on each."""
-        pool = self.pool()
-        if len(records) == len(pool.records) and all(map(is_, records, pool.records)):
-            return pool.costing(np.array(cost_usd))
-        dearest = pool.dearest
+        table = self.table()
+        if len(records) == len(table.records) and all(map(is_, records, table.records)):
+            return table.costing(np.array(cost_usd))
+        dearest = table.dearest
         family, kin = families(records, self._every(), dearest)
         return Arms(
             ids=tuple(record.spec.id for record in records),
@@ -81,11 +81,11 @@ class Catalogue:
 
     def dearest_price(self) -> float:
         """The highest list price (in + out, USD per million tokens) of any offered arm."""
-        return self.pool().dearest
+        return self.table().dearest
 
     @takes(ev.ArmAdded, ev.ArmUpdated)
     def _set(self, event: ev.ArmAdded | ev.ArmUpdated, _: Resolved) -> None:
-        self._pool = None
+        self._table = None
         spec, source = event.arm, event.source
         if source == "config":
             self.configured[spec.id] = spec
@@ -99,7 +99,7 @@ class Catalogue:
 
     @takes(ev.ArmRetired)
     def _retire(self, event: ev.ArmRetired, _: Resolved) -> None:
-        self._pool = None
+        self._table = None
         if event.id in self.arms:
             self.arms[event.id].retired = True
             self.arms[event.id].source = event.source

@@ -69,11 +69,12 @@ def _written(value: Any, like: Any) -> Any:
     if hasattr(value, "folded"):
         return _written(value.folded(), _kept_type(kind))
     if dataclasses.is_dataclass(value):
-        there = [(name, getattr(value, name), kind) for name, kind in _fields(kind).items()]
-        optional = _if_any(kind)
-        return {
-            name: _written(one, kind) for name, one, kind in there if name not in optional or one
-        }
+        found = {}
+        for name, of, native, if_any in _parts(kind):
+            one = getattr(value, name)
+            if not if_any or one:
+                found[name] = one if native else _written(one, of)
+        return found
     args = typing.get_args(like)
     if isinstance(value, dict):
         kind = args[1] if len(args) == 2 else Any
@@ -222,6 +223,13 @@ def _fields(like: Any) -> dict[str, Any]:
 
 
 @cache
+def _parts(like: Any) -> list[tuple[str, Any, bool, bool]]:
+    """Of each field that is no cache: name, type, whether it is native, and `IF_ANY`."""
+    optional = _if_any(like)
+    return [(name, of, _native(of), name in optional) for name, of in _fields(like).items()]
+
+
+@cache
 def _if_any(like: Any) -> frozenset[str]:
     """The fields that are written only if they are true."""
     fields = dataclasses.fields(like)
@@ -242,6 +250,7 @@ def _bare(like: Any) -> Any:
     return getattr(like, "__supertype__", like)  # a NewType is its supertype at run time
 
 
+@cache
 def _is_open(like: Any) -> bool:
     """Whether the type says less than the value: Any, a union, a class with subclasses."""
     return typing.get_origin(like) is None or typing.get_origin(like) in (

@@ -157,10 +157,10 @@ def pose(world: World, query: Query, recalled: Recalled, offers: Offers) -> Pose
 
 
 def _offer(world: World, query: Query) -> tuple[list[ArmRecord], Arms]:
-    pool = world.catalogue.pool()
+    table = world.catalogue.table()
     bound = (query.arms, query.max_cost_usd, query.max_latency_s) != (None, None, None)
-    if not (bound or query.requires or query.prompt) and query.tokens <= pool.room:
-        return pool.records, pool.arms(query.tokens)
+    if not (bound or query.requires or query.prompt) and query.tokens <= table.room:
+        return table.records, table.arms(query.tokens)
     records = eligible(world, query)
     costs = [expected_usd(record, query) for record in records]
     return records, world.catalogue.costing(records, costs)
@@ -420,7 +420,7 @@ def _reason(lot: Lot, arm: ArmId) -> str:
 
 def noted(world: World, posed: Posed) -> dict[ArmId, str]:
     """What the event keeps of `left_out`."""
-    if len(posed.records) == len(world.catalogue.pool().records):
+    if len(posed.records) == len(world.catalogue.table().records):
         return {}
     found = left_out(world, posed.query).items()
     reasons = ((id, why) for id, why in found if why != NOT_ALLOWED)

@@ -11,6 +11,7 @@ import msgspec
 from bandit_service.core import events as ev
 from bandit_service.core.arm_kinds import is_named_only
 from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.arm_table import ArmTable
 from bandit_service.core.conversations import KEPT_S, Sent, Turn
 from bandit_service.core.deployments import calls_in, calls_of
 from bandit_service.core.errors import (
@@ -21,7 +22,6 @@ from bandit_service.core.errors import (
     Unavailable,
     Unknown,
 )
-from bandit_service.core.pool import Pool
 from bandit_service.core.routes import AUTO
 from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
@@ -72,7 +72,7 @@ class ArmSelector:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._numbers = itertools.count()
-        self._of: tuple[Pool, Upstreams] | None = None
+        self._of: tuple[ArmTable, Upstreams] | None = None
         self._specs: dict[str, ev.ArmSpec] = {}
         self._ways: dict[str, tuple[ev.ArmSpec, list[ev.ArmSpec]]] = {}
 
@@ -81,12 +81,12 @@ class ArmSelector:
         the one that the request names.
         """
         resources = self._resources
-        pool, upstreams = resources.router.world.catalogue.pool(), resources.upstreams
-        if self._of is None or pool is not self._of[0] or upstreams is not self._of[1]:
-            specs = (record.spec for record in pool.records)
+        table, upstreams = resources.router.world.catalogue.table(), resources.upstreams
+        if self._of is None or table is not self._of[0] or upstreams is not self._of[1]:
+            specs = (record.spec for record in table.records)
             self._specs = {spec.id: spec for spec in specs if resources.serves(spec)}
             self._ways.clear()
-            self._of = pool, upstreams
+            self._of = table, upstreams
         named = routing.decide.arms
         if route := routing.decide.route:
             allowed = resources.router.world.routes.find(route, "model").arms

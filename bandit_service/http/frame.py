@@ -285,6 +285,9 @@ async def name_response(request: web.Request, response: web.StreamResponse) -> N
         response.headers["request-id"] = id
     if CALLER in request:
         name_offset(response, request.app[ROUTER].writer)
+    if request.content.exception() is not None:  # the rest of the body cannot be skipped
+        response.force_close()
+        response.headers["Connection"] = "close"
 
 
 async def body_of(request: web.Request, limit: str = "server.max_body_bytes") -> bytes:

@@ -169,11 +169,9 @@ class Homes:
     def _at(self, place: Place, param: str, here: web.Application | None) -> web.Application:
         """here: the application that has the request already, whose end waits for it."""
         assert self.map is not None
-        if here is not None and self.apps.get(place.pool) is here:
-            return here
-        if place.pool in self.apps and place.cell == self.map.cell:
-            return self._open(place.pool)
-        raise Misdirected(param, place.pool, place.cell, self.map.cell)
+        if place.pool not in self.apps or place.cell != self.map.cell:
+            raise Misdirected(param, place.pool, place.cell, self.map.cell)
+        return here if here is self.apps[place.pool] else self._open(place.pool)
 
 
 HOMES = web.AppKey("homes", Homes)

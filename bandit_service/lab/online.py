@@ -22,7 +22,7 @@ from bandit_service.core.prior import STRENGTH
 from bandit_service.data.recall import Recall
 from bandit_service.lab.change import SCENARIOS, SILENT, phases_of
 from bandit_service.lab.data import Labelled
-from bandit_service.lab.pool import in_processes
+from bandit_service.lab.processes import in_processes
 from bandit_service.offline.simulate import Feedback, Run, Warm, simulate, stream
 from bandit_service.runtime.detectors import DriftWatch
 from policies import Floats

@@ -30,7 +30,7 @@ from bandit_service.lab.online import (
 )
 from bandit_service.lab.output import regret_points
 from bandit_service.lab.plots import change_plot, offline_plot, regret_plot
-from bandit_service.lab.pool import in_processes
+from bandit_service.lab.processes import in_processes
 from bandit_service.lab.routers import OfflineRouter
 from bandit_service.lab.summary import change_rows, floor_rows, online_rows
 from bandit_service.lab.tables import (

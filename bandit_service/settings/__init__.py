@@ -5,6 +5,7 @@ One optional TOML file, every key overridable by the environment: `[server] port
 `reading` is the only reader of the environment.
 """
 
+from bandit_service.settings.arms_and_judges import arm_and_judge_mistakes, check_arm_among
 from bandit_service.settings.derived import (
     cut_off,
     experiment_rules,
@@ -15,7 +16,6 @@ from bandit_service.settings.derived import (
     not_configured,
     policy_key,
 )
-from bandit_service.settings.pool import check_arm_among, pool_mistakes
 from bandit_service.settings.pool_logs import default_of, map_of, named, others_of
 from bandit_service.settings.pools import Pool, PoolSpec
 from bandit_service.settings.reading import (
@@ -80,6 +80,7 @@ __all__ = [
     "SnapshotSettings",
     "TextsSettings",
     "TracingSettings",
+    "arm_and_judge_mistakes",
     "arm_spec",
     "check_arm_among",
     "check_served",
@@ -96,7 +97,6 @@ __all__ = [
     "not_configured",
     "others_of",
     "policy_key",
-    "pool_mistakes",
     "read",
     "rules",
     "service_asked",

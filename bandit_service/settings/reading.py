@@ -18,10 +18,10 @@ from bandit_service.parsing.hosts import check_host, check_origin
 from bandit_service.parsing.inputs import text_of
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables, texts
+from bandit_service.settings.arms_and_judges import arm_and_judge_mistakes
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec, check_judge
 from bandit_service.settings.metrics import all_metrics, metrics_of
-from bandit_service.settings.pool import pool_mistakes
 from bandit_service.settings.pools import pools_of
 from bandit_service.settings.routes import (
     route_mistakes,
@@ -243,7 +243,7 @@ def check_references(
             tables.check_sayable(arm, kinds)
         except ValueError as error:
             mistakes.append(f"arms[{place[arm.id]}].{error}")
-    mistakes += pool_mistakes(found["arms"], found["judges"])
+    mistakes += arm_and_judge_mistakes(found["arms"], found["judges"])
     mistakes += route_mistakes(found["routes"], found["arms"])
     mistakes += unknown_routes(found["routes"], found["judges"])
     metrics = [each.name for each in all_metrics(found["metrics"], implicit)]

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 
-from bandit_service.statistics.special import bisect, log_lower_gamma, log_upper_gamma, lowest
+from bandit_service.statistics.special import bisect, log_lower_gamma, lowest
 
 _ZETA_1_4 = 3.105547  # ζ(1.4), of the stitchings below
 _K1 = (2.0**0.25 + 2.0**-0.25) / math.sqrt(2.0)
@@ -26,17 +26,6 @@ def best_rho(v_opt: float, alpha: float) -> float:
     """
     l = 2.0 * math.log(1.0 / alpha)  # noqa: E741
     return v_opt / (l + math.log1p(l))
-
-
-def normal_log_mixture(s: float, v: float, rho: float) -> float:
-    """½ log(ρ / (v + ρ)) + s² / (2 (v + ρ)), two-sided (eq. 14)."""
-    return 0.5 * math.log(rho / (v + rho)) + s * s / (2.0 * (v + rho))
-
-
-def normal_log_mixture_one_sided(s: float, v: float, rho: float) -> float:
-    """½ log(4ρ / (v + ρ)) + s² / (2 (v + ρ)) + log Φ(s / sqrt(v + ρ)) (prop. 6)."""
-    phi = 0.5 * math.erfc(-s / math.sqrt(2.0 * (v + rho)))
-    return 0.5 * math.log(4.0 * rho / (v + rho)) + s * s / (2.0 * (v + rho)) + math.log(phi)
 
 
 def normal_bound(v: float, rho: float, alpha: float) -> float:
@@ -55,21 +44,6 @@ def gamma_exponential_log_mixture(s: float, v: float, rho: float, c: float) -> f
         + log_lower_gamma(u, w)
         - u * math.log(w)
         + w
-        - r
-    )
-
-
-def gamma_poisson_log_mixture(s: float, v: float, rho: float, c: float) -> float:
-    """For sums of sub-Poisson numbers of scale c (prop. 10)."""
-    r, u, w = rho / (c * c), (v + rho) / (c * c), s / c + (v + rho) / (c * c)
-    return (
-        r * math.log(r)
-        - math.lgamma(r)
-        - log_upper_gamma(r, r)
-        + math.lgamma(w)
-        + log_upper_gamma(w, u)
-        - w * math.log(u)
-        + u
         - r
     )
 

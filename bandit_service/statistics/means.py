@@ -55,13 +55,6 @@ def halfwidth(stderr: float, n: int, alpha: float, n_star: int = N_STAR) -> floa
     return stderr * math.sqrt(2.0 * (t + 1.0) / t * math.log(math.sqrt(t + 1.0) / alpha))
 
 
-def halfwidth_one_sided(stderr: float, n: int, alpha: float, n_star: int = N_STAR) -> float:
-    """The margin on one side only (eq. 134)."""
-    t = n * rho(2.0 * alpha, n_star) ** 2
-    inner = 1.0 + math.sqrt(t + 1.0) / (2.0 * alpha)
-    return stderr * math.sqrt(2.0 * (t + 1.0) / t * math.log(inner))
-
-
 def interval(
     estimate: float, stderr: float, n: int, alpha: float, n_star: int = N_STAR
 ) -> Interval:

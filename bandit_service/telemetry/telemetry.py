@@ -31,6 +31,8 @@ AT_ONCE = 256
 """Decisions, requests, rewards or answers of arms that are counted together."""
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
+_OF_EXPERIMENTS = (ev.ExperimentChanged, ev.ExperimentDeleted, ev.RulesChanged, ev.RouteChanged)
+"""Events by which an experiment, or a hold-out, may begin or end."""
 
 
 class Telemetry:
@@ -210,7 +212,7 @@ class Telemetry:
         if isinstance(what.event, ev.Shadowed):
             for shadow in what.event.shadows:
                 self.experiments.decided(shadow.experiment, shadow.variant)
-        if isinstance(what.event, ev.ExperimentChanged | ev.ExperimentDeleted | ev.RulesChanged):
+        if isinstance(what.event, _OF_EXPERIMENTS):
             self.experiments.admit(world)
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:

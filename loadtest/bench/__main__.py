@@ -63,7 +63,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
         "server's CPU for a decide on a stream, 32 in flight, nested, 11 arms, 10,000 past queries",
         bench_turns,
     ),
-    "learn": ("learning from one reward, metallm, 11 arms", bench_learn),
+    "learn": ("learning from one reward, the default policy, 11 arms", bench_learn),
     "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
     "start": ("start-up", bench_start),
     "fold": ("the fold of a log, and worlds to bytes and back, CPU time", bench_fold),

@@ -40,7 +40,7 @@ from bandit_service.data.recordings import (
 from bandit_service.embedding import open_backend
 from bandit_service.lab.change import phases_of
 from bandit_service.lab.data import Labelled
-from bandit_service.lab.pool import in_processes
+from bandit_service.lab.processes import in_processes
 from bandit_service.lab.summary import interval
 from bandit_service.lab.tables import Table, number
 from bandit_service.offline.simulate import simulate, stream

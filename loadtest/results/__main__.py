@@ -31,7 +31,7 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.offline import parts, update_times
 from bandit_service.lab.online import Protocol
 from bandit_service.lab.pairs import load_pairs
-from bandit_service.lab.pool import keeping
+from bandit_service.lab.processes import keeping
 from bandit_service.lab.routers import standard
 from bandit_service.settings import Settings
 from loadtest.results import claims, experiments, latency

@@ -104,6 +104,16 @@ TOO_MUCH: list[tuple[str, bytes, int, str]] = [
 ]  # fmt: skip
 
 
+async def test_a_body_that_cannot_be_unpacked_ends_its_connection_and_the_answer_says_so(
+    client: Client,
+) -> None:
+    """Otherwise the next request on the connection, which may be another user's, gets no answer."""
+    for path in ("/v1/decide", "/v1/rewards", "/v1/chat/completions", "/v1/messages"):
+        raw = _post(path, b"{}", "Content-Encoding: gzip\r\n")
+        status, headers, _ = await _asked(client, raw)
+        assert (status, headers["connection"]) == (400, "close"), path
+
+
 async def test_each_excess_is_refused_in_our_shape_and_the_service_lives(client: Client) -> None:
     for why, raw, status, code in TOO_MUCH:
         got, headers, body = await _asked(client, raw)

@@ -25,7 +25,6 @@ from bandit_service.runtime.shared import migrating
 from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
 from store import StoreError, open_to_read
-from store.postgres import PostgresLog
 from tests.service.keyring import Keyring
 from tests.service.running import Client, Process, a_vector, prepare
 from tests.service.test_pools import pools
@@ -91,12 +90,21 @@ async def test_the_log_of_a_pool_is_migrated(
 _POOL = "[[pools]]\nname = 'acme'\ntenants = ['acme']\n"
 
 
-def _files(tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
+def _files(
+    tmp_path: Path, engine: Postgres | NatsServers, monkeypatch: pytest.MonkeyPatch
+) -> tuple[str, str]:
     """The file of before a move, and that of after it."""
-    monkeypatch.setenv("THE_DSN", postgres.dsn)
+    of_nats = isinstance(engine, NatsServers)
+    monkeypatch.setenv("THE_DSN", shared(tmp_path, engine)["THE_DSN"])
     before = f"data_dir = {str(tmp_path / 'var')!r}\n[server]\nport = 0\n{_POOL}"
-    name = f"acme {tmp_path}"[-60:]
-    return before, f"{before}engine = 'postgres'\ndsn_env = 'THE_DSN'\nlog = {name!r}\n"
+    kind = "'jetstream'\ninsecure_single = true" if of_nats else "'postgres'"
+    name = _log_of(tmp_path)
+    return before, f"{before}engine = {kind}\ndsn_env = 'THE_DSN'\nlog = {name!r}\n"
+
+
+def _log_of(tmp_path: Path) -> str:
+    """A name that both engines take, of this test."""
+    return "".join(each if each.isalnum() else "-" for each in str(tmp_path)[-50:])
 
 
 async def _moved(client: Client, *, ends: str = "moved") -> dict[str, Any]:
@@ -110,13 +118,18 @@ async def _moved(client: Client, *, ends: str = "moved") -> dict[str, Any]:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("engine", ["postgres", "nats"])
 async def test_a_pool_moves_while_it_serves(
-    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+    engine: str,
+    tmp_path: Path,
+    models: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Calls go on: none is refused, and what was acknowledged is in the other log."""
     config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, postgres, monkeypatch)
+    before, after = _files(tmp_path, request.getfixturevalue(engine), monkeypatch)
     config.write_text(before)
     moved, made = asyncio.Event(), list[str]()
 
@@ -145,12 +158,14 @@ async def test_a_pool_moves_while_it_serves(
             assert (await client.post("/v1/pools/acme/move", None))[0] == 409
             row = await _moved(client)
             moved.set()
-        assert (row["engine"], row["state"]) == ("postgres", "ready")
+        kind = "jetstream" if engine == "nats" else "postgres"
+        assert (row["engine"], row["state"]) == (kind, "ready")
         for id in made:
             assert await client.reward(id, quality=0.5) == "duplicate"
         world = names_and_pools(running)["acme"][ROUTER].world
         assert (world.decisions, world.rewards) == (len(made), len(made))
-        log = PostgresLog(postgres.dsn, f"acme {tmp_path}"[-60:])
+        log = open_shared(settings.others_of(settings.read(config))[0])
+        assert log is not None
         await log.connect()
         assert (await log.state()).head == world.events
         await log.close()

@@ -8,7 +8,7 @@ import numpy as np
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.arm_record import relative_price
-from bandit_service.core.pool import families
+from bandit_service.core.arm_table import families
 from bandit_service.core.world import World, new_world
 from policies import ArmId, Arms, load
 

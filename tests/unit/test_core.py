@@ -212,7 +212,7 @@ def test_a_state_may_hold_plain_data_only() -> None:
 def test_the_compiled_catalogue_follows_every_change_of_an_arm() -> None:
     """Prices, room and which arms there are; and what its calls cost, which it does not hold."""
     world = new_world({"uniform": policies.load("uniform")}, "uniform", 10)
-    assert world.catalogue.pool().ids == ()
+    assert world.catalogue.table().ids == ()
 
     def put(id: str, usd: float, window: int = 1000) -> None:
         spec = ev.ArmSpec(
@@ -227,10 +227,10 @@ def test_the_compiled_catalogue_follows_every_change_of_an_arm() -> None:
         lambda: apply(world, ev.ArmRetired(ts=1.0, id=ArmId("a"), source="api")),
         lambda: put("a", 2.0),
     ):
-        before = world.catalogue.pool()
-        assert world.catalogue.pool() is before
+        before = world.catalogue.table()
+        assert world.catalogue.table() is before
         changed()
-        pool, records = world.catalogue.pool(), world.offered()
+        pool, records = world.catalogue.table(), world.offered()
         assert pool.records == records
         assert pool.room == min(one.spec.context_window - 300 for one in records)
         for record in records:

@@ -83,6 +83,7 @@ class Tailer:
         while True:
             await self._link.up.wait()
             epoch = self._link.epoch
+            self._wanted.clear()  # before it is read: what is appended meanwhile is wanted, too
             try:
                 rows = await self._link.shared.tail(self._copy.last, _PAGE)
             except Corrupt as error:
@@ -106,7 +107,6 @@ class Tailer:
                 wait_s = self._poll_s
             if len(rows) < _PAGE:
                 self._tasks.well("tail")
-                self._wanted.clear()
                 with suppress(TimeoutError):  # not by wait_for, which may swallow a cancellation
                     async with asyncio.timeout(wait_s):
                         await self._wanted.wait()

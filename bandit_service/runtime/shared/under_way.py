@@ -11,7 +11,7 @@ from bandit_service.runtime.shared.appending import Appender, Outgoing
 from bandit_service.runtime.turn import Command
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnEvent:
     """One of them. owed: its key in the backlog, if it is a cost that waited there."""
 

@@ -519,6 +519,24 @@ async def test_a_full_spool_gives_up_the_oldest_and_says_so(start: Start) -> Non
     assert one.writer._telemetry.metrics.unlogged._value.get() == 2
 
 
+async def test_where_the_disk_of_the_spool_is_full_decisions_go_on_and_it_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = await start("one"), await start("other")
+
+    def no_room(_: Sequence[Record]) -> None:
+        raise Full("no space is left")
+
+    with monkeypatch.context() as full:
+        full.setattr(one.spool, "keep", no_room)
+        id = await one.decide()
+        assert "decisions are kept in memory only" in one.writer.degraded
+        assert "no space is left" in one.writer.degraded
+    assert await other.reward(id) == "accepted"  # it came to the log from memory
+    assert await one.reward(await one.decide(1)) == "accepted"
+    assert one.writer.degraded == ""
+
+
 async def test_a_cost_that_a_full_spool_has_no_room_for_waits_and_is_in_the_log_once(
     start: Start,
 ) -> None:
@@ -578,6 +596,33 @@ async def test_what_a_failover_lost_unapplied_is_appended_again_without_a_restar
     assert [event.id for event in _events(one, ev.Decided)] == [before, *ids]
     assert len(_events(one, ev.Rewarded)) == 4
     assert not one.writer._appender.sent
+
+
+async def test_what_is_appended_while_the_log_is_read_is_read_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await start("one")
+    one.writer._tailer._poll_s = 10 * HANG_S
+    await one.decide()  # from now on it is not polled
+    await _until(lambda: one.world.decisions == 1)
+    tail, appended = one.shared.tail, one.writer._appender.appended
+    read = list[int]()
+
+    async def late(after: Offset, most: int = 512) -> list[Tailed]:
+        """The answer of before another append, which is answered first."""
+        rows = await tail(after, most)
+        read.append(len(rows))
+        if len(read) == 1:
+            assert rows == []
+            appended.clear()
+            await one.decide()
+            await appended.wait()
+        return rows
+
+    monkeypatch.setattr(one.shared, "tail", late)
+    appended.set()
+    await _until(lambda: one.world.decisions == 2)
+    assert read[:2] == [0, 1]
 
 
 async def test_what_is_applied_before_its_append_is_answered_is_kept_no_more(

@@ -25,6 +25,7 @@ from store import (
     Unsure,
 )
 from store import _postgres_sql as sql
+from store import postgres as postgres_log
 from store._postgres_hosts import Host, hosts_of
 from store._postgres_snapshots import newest, save
 from store.postgres import PostgresLog
@@ -187,6 +188,26 @@ async def test_what_cannot_be_reached_or_entered_is_told(postgres: Postgres) -> 
     with pytest.raises(Unfit, match="must be percent-encoded") as refused:
         await odd.connect()
     assert "top" not in str(refused.value)
+
+
+async def test_a_role_without_rights_and_an_old_server_are_told(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await joined("one")
+    await log._writing.execute(
+        "DO $$ BEGIN CREATE ROLE guest LOGIN PASSWORD 'guest'; "
+        "EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+    )
+    dsn = log._hosts[0].dsn
+    guest = PostgresLog(f"postgresql://guest:guest@{dsn.rpartition('@')[2]}", log.name)
+    with pytest.raises(Unfit, match="refuses it: permission denied for table bandit_"):
+        await guest.connect()
+    await guest.close()
+    monkeypatch.setattr(postgres_log, "_OLDEST", 99)
+    old = PostgresLog(dsn, log.name)
+    with pytest.raises(Unfit, match=r"the database is PostgreSQL \d+; 99 or newer is needed"):
+        await old.connect()
+    await old.close()
 
 
 @asynccontextmanager

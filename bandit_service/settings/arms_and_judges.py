@@ -1,4 +1,4 @@
-"""Checks across the arms of one pool and the judges."""
+"""Checks of arms that are offered together, and of judges among them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.settings.judges import JudgeSpec
 
 
-def pool_mistakes(arms: Collection[ArmSpec], judges: Sequence[JudgeSpec]) -> list[str]:
+def arm_and_judge_mistakes(arms: Collection[ArmSpec], judges: Sequence[JudgeSpec]) -> list[str]:
     """Each mistake as a sentence with its place; arms: those that are not retired.
 
     A judge whose arm is not there judges nothing until it is.

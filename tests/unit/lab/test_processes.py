@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bandit_service.lab.pool import in_processes, keeping
+from bandit_service.lab.processes import in_processes, keeping
 from policies import Floats
 from tests.tools import needed
 

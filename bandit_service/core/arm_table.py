@@ -10,7 +10,7 @@ from bandit_service.core.arm_record import ArmRecord, list_price, relative_price
 from policies import Arms, Floats
 
 
-class Pool:
+class ArmTable:
     """All of it but what rewards change: ids, prices, and how long a query may be for every arm.
 
     ids: in the canonical order. dearest: the highest list price. price: relative to it. room:
