@@ -103,6 +103,12 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_the_index_of_the_readme_names_every_page() -> None:
+    index = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Documentation\n")[2]
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\(docs/([a-z-]+\.md)\)", index))
+
+
 def test_every_make_target_is_explained_and_the_readme_names_real_ones() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
