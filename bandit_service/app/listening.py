@@ -21,6 +21,7 @@ def check_address(host: str, port: int) -> None:
         )
     except (OSError, UnicodeError) as error:
         raise cannot_listen(error, host, port) from None
+    absent: list[OSError] = []
     for family, kind, protocol, _, address in found:
         try:
             trial = socket.socket(family, kind, protocol)
@@ -33,7 +34,11 @@ def check_address(host: str, port: int) -> None:
             try:
                 trial.bind(address)
             except OSError as error:
-                raise cannot_listen(error, host, port) from None
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise cannot_listen(error, host, port) from None
+                absent.append(error)  # as ::1 of localhost; the name's other addresses may do
+    if absent and len(absent) == len(found):
+        raise cannot_listen(absent[0], host, port)
 
 
 def cannot_listen(error: OSError | UnicodeError, host: str, port: int) -> CannotListen:
