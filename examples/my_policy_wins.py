@@ -19,7 +19,7 @@ import numpy as np
 import policies
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
-from bandit_service.data.recordings import embed_all, open_recording
+from bandit_service.data.recordings import BadRecording, embed_all, open_recording
 from bandit_service.embedding import open_backend
 from bandit_service.lab.summary import Interval, interval
 from bandit_service.offline.simulate import simulate, stream
@@ -50,6 +50,7 @@ def rewards(data: str, seeds: int) -> dict[str, Floats]:
     vectors = embed_all(recorded.texts, open_backend("onnx", MODEL, MODELS), MODEL, VECTORS)
     found: dict[str, list[float]] = {}
     for seed in range(seeds):
+        print(f"{data}, order {seed + 1} of {seeds}", file=sys.stderr)
         recall = stream(recorded, vectors, seed=seed, neighbours=20, capacity=20_000)
         for name in (MINE, *OTHERS):
             run = simulate(
@@ -76,16 +77,20 @@ def main() -> None:
     """Laws first, then a line for each recording and each policy that mine is compared with."""
     given = os.environ.get("SEEDS", "10")
     if not given.isdecimal() or (seeds := int(given)) < 2:
-        sys.exit("SEEDS: must be a number from 2 up: one order has no interval")
-    print(f"{MINE} keeps {laws_kept(MINE)} laws")
+        sys.exit(f"SEEDS: must be a number from 2 up, got {given!r}: one order has no interval")
+    print(f"{MINE} keeps {laws_kept(MINE)} laws", flush=True)
     for data in os.environ.get("DATA", "specialists paretobandit").split():
-        found = rewards(data, seeds)
+        try:
+            found = rewards(data, seeds)
+        except BadRecording as error:
+            sys.exit(f"DATA: {error}")
         print(f"{data}, {seeds} orders: mean reward of {MINE} {found[MINE].mean():.4f}")
         for other in OTHERS:
             gain = interval(found[MINE] - found[other])
             print(
                 f"  {other} {found[other].mean():.4f}, difference {gain.mean:+.4f} ± "
-                f"{gain.half:.4f}: {verdict(gain)}"
+                f"{gain.half:.4f}: {verdict(gain)}",
+                flush=True,
             )
 
 

@@ -14,12 +14,13 @@ downloaded from its authors; name the file in DATA to measure on it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from bandit_service.data.recordings import embed_all, open_recording
+from bandit_service.data.recordings import BadRecording, embed_all, open_recording
 from bandit_service.embedding import open_backend
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.offline import UpdateRow, update_times
@@ -35,7 +36,14 @@ def measured(data: str, seeds: int) -> list[UpdateRow]:
     recorded = open_recording(data)
     vectors = embed_all(recorded.texts, open_backend("onnx", MODEL, MODELS), MODEL, VECTORS)
     whole = Labelled(recorded, vectors)
-    return [row for seed in range(seeds) for row in update_times(whole, ROUTERS, seed=seed)]
+    rows: list[UpdateRow] = []
+    for seed in range(seeds):
+
+        def tell(_: int, __: int, router: str, split: int = seed + 1) -> None:
+            print(f"{data}, split {split} of {seeds}: {router}", file=sys.stderr)
+
+        rows += update_times(whole, ROUTERS, seed=seed, progress=tell)
+    return rows
 
 
 def mean(rows: Sequence[UpdateRow], router: str, share: float, number: str) -> float:
@@ -73,9 +81,15 @@ def claims(rows: Sequence[UpdateRow]) -> str:
 
 def main() -> None:
     """A table and the claims for each recording."""
+    given = os.environ.get("SEEDS", "3")
+    if not given.isdecimal() or (seeds := int(given)) < 1:
+        sys.exit(f"SEEDS: must be a number from 1 up, got {given!r}")
     for data in os.environ.get("DATA", "specialists paretobandit").split():
-        rows = measured(data, int(os.environ.get("SEEDS", "3")))
-        print(f"{data}\n{table(rows)}\n{claims(rows)}\n")
+        try:
+            rows = measured(data, seeds)
+        except BadRecording as error:
+            sys.exit(f"DATA: {error}")
+        print(f"{data}\n{table(rows)}\n{claims(rows)}\n", flush=True)
 
 
 if __name__ == "__main__":

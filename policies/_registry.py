@@ -82,15 +82,20 @@ def there_are(first: Sequence[str] | None = None) -> str:
     return f"{', '.join(first or names())} and {RIVER}NAME, NAME one of {of_river}"
 
 
+def no_such(name: str) -> str:
+    """What to say of a name that no policy has: which was meant, and which there are."""
+    close = difflib.get_close_matches(name, (*names(), *river_names()), n=1, cutoff=0.7)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    return f"no policy named {name!r}{meant}; expected one of {there_are()}"
+
+
 def policy_class(name: str) -> type[Policy[Any]]:
     """The one class that the file `name` exports in `__all__`, or that is installed by that name.
 
     Unknown names raise ValueError.
     """
     if not exists(name):
-        close = difflib.get_close_matches(name, (*names(), *river_names()), n=1, cutoff=0.7)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"policy: no policy named {name!r}{meant}; expected one of {there_are()}")
+        raise ValueError(f"policy: {no_such(name)}")
     if name.startswith(RIVER):
         adapted: type[Policy[Any]] = getattr(_adapter(), name.removeprefix(RIVER))
         return adapted

@@ -24,6 +24,7 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
+from bandit_service.app.listening import cannot_listen, check_address
 from bandit_service.app.pools import RELOADING, OpenPools, SameKeys, settings_in
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError
@@ -281,13 +282,16 @@ async def _listening(
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_seldom)
         refused = main[frame.TELEMETRY].metrics.connections_refused.inc
-        listening = await loop.create_server(
-            _entrances(runner, main, server.idle_s, Door(refused)),
-            server.host,
-            server.port,
-            ssl=tls,
-            backlog=AT_ONCE,
-        )
+        try:
+            listening = await loop.create_server(
+                _entrances(runner, main, server.idle_s, Door(refused)),
+                server.host,
+                server.port,
+                ssl=tls,
+                backlog=AT_ONCE,
+            )
+        except OSError as error:  # taken since it was looked at
+            raise cannot_listen(error, server.host, server.port) from None
         deepen(listening)
         host, port = listening.sockets[0].getsockname()[:2]
         scheme = "https" if tls else "http"
@@ -412,6 +416,7 @@ async def serving(
     refused = exposure(settings)
     if refused:
         raise BadSettings([refused])
+    check_address(settings.server.host, settings.server.port)
     tls, tracer = tls_context(settings), open_tracer(settings)
     main: web.Application | None = None
     try:

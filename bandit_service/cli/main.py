@@ -21,8 +21,14 @@ from store import StoreError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 done, 1 failed, 2 the command or the configuration is wrong."""
-    return terminal.kept(lambda: _run(argv))
+    """Run one command; 0 done, 1 failed, 2 the command or the configuration is wrong, 130 Ctrl-C.
+
+    Ctrl-C may also come while the command's modules are imported, which takes a second or more.
+    """
+    try:
+        return terminal.kept(lambda: _run(argv))
+    except KeyboardInterrupt:
+        return 130
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -43,8 +49,6 @@ def _run(argv: Sequence[str] | None) -> int:
             return 0
         print(f"bandit-service: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
 
 
 def names() -> dict[str, str]:

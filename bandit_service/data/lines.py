@@ -84,6 +84,8 @@ def check_columns(
     path: Path, there: Sequence[str], needed: Sequence[str], parted: str = ""
 ) -> None:
     """Raise BadRecording for a missing or duplicate column."""
+    if needed and not any(there):
+        raise BadRecording(f"{path}: is empty; it needs the columns {', '.join(needed)}")
     for name in needed:
         if name not in there:
             raise BadRecording(

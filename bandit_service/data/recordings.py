@@ -41,6 +41,7 @@ from bandit_service.data.rows import BadRecording as BadRecording
 from bandit_service.embedding import Backend
 from bandit_service.parsing.extras import install
 from bandit_service.parsing.inputs import Unusable, json_of, text_of
+from bandit_service.parsing.suggestions import did_you_mean
 from policies import Vector
 
 PARETOBANDIT = "paretobandit"
@@ -70,7 +71,11 @@ def load(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Recorded:
     """The recording in NAME.jsonl or NAME.jsonl.gz, with NAME.meta.json beside it."""
     suffix = next((suffix for suffix in reversed(_SUFFIXES) if path.name.endswith(suffix)), None)
     if suffix is None:
-        raise BadRecording(f"{path}: must be named NAME{' or NAME'.join(_SUFFIXES)}")
+        known = (PARETOBANDIT, SPECIALISTS)
+        raise BadRecording(
+            f"{path}: must be named NAME{' or NAME'.join(_SUFFIXES)}, or be one of the recordings "
+            f"{' and '.join(known)}{did_you_mean(str(path), known)}"
+        )
     name = path.name.removesuffix(suffix)
     if not path.is_file():
         raise BadRecording(f"{path}: no such file")

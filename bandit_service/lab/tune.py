@@ -170,7 +170,7 @@ class Guided:
 def check_space(policy: str, space: Space) -> frozenset[str]:
     """BadSearch for what the policy does not take; the names of its whole-number parameters."""
     if not policies.exists(policy):
-        raise BadSearch(f"policy {policy}: expected one of {policies.there_are()}")
+        raise BadSearch(policies.no_such(policy))
     default = _parameters(policies.load(policy))
     for name, values in space.items():
         if name not in default:

@@ -61,6 +61,6 @@ def parsed(text: str) -> Candidate:
 def checked(candidate: Candidate) -> Candidate:
     """The candidate, if there is such a policy with such parameters; ValueError or TypeError."""
     if not policies.exists(candidate.name):
-        raise ValueError(f"no policy {candidate.name!r}; expected one of {policies.there_are()}")
+        raise ValueError(policies.no_such(candidate.name))
     policies.load(candidate.name, **candidate.parameters)
     return candidate

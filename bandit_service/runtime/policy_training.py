@@ -69,10 +69,7 @@ class PolicyTraining:
         if another process on the log cannot read its events.
         """
         if not policies.exists(wanted.name):
-            there_are = policies.there_are()
-            raise Refused(
-                f"name: no policy {wanted.name!r}; expected one of {there_are}", param="name"
-            )
+            raise Refused(f"name: {policies.no_such(wanted.name)}", param="name")
         try:
             load_policy(wanted)
         except (ValueError, TypeError) as error:

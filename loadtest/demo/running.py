@@ -32,7 +32,7 @@ def run(
     """
     args = _parsed(made, sys.argv[1:])
     if not policies.exists(args.policy):
-        print(f"demo: --policy: expected one of {policies.there_are()}", file=sys.stderr)
+        print(f"demo: --policy: {policies.no_such(args.policy)}", file=sys.stderr)
         return options.USAGE_ERROR
     settings = Settings()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import contextlib
 import importlib
@@ -102,6 +103,12 @@ def test_links_between_documents_lead_somewhere(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
+def test_the_index_of_the_readme_names_every_page() -> None:
+    index = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Documentation\n")[2]
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\(docs/([a-z-]+\.md)\)", index))
+
+
 def test_every_make_target_is_explained_and_the_readme_names_real_ones() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
@@ -137,3 +144,23 @@ def test_the_api_page_lists_every_path_and_no_other() -> None:
     short = {path: "/" + path.rpartition("/")[2] for path in paths}
     assert {path for path in paths if not {path, short[path]} & named} == set()
     assert named - paths - set(short.values()) == set()
+
+
+_OURS = {"bandit_client", "bandit_service", "policies", "store"}
+
+
+@pytest.mark.parametrize(
+    "page", ["five-minutes.md", "first-ab-test.md", "client.md", "rewards.md", "walkthrough.md"]
+)
+def test_code_of_a_page_imports_only_what_the_page_installs(page: str) -> None:
+    """What another package happens to bring today is not installed by its next version."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    installed = {
+        word for line in re.findall(r"pip install ([^\n`]*)", text) for word in line.split()
+    }
+    for code in _fences(ROOT / "docs" / page, "python"):
+        nodes = list(ast.walk(ast.parse(code)))
+        names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+        roots = {name.partition(".")[0] for name in names}
+        assert roots <= {*sys.stdlib_module_names, *_OURS, *installed}, page

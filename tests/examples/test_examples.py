@@ -207,13 +207,24 @@ def test_the_proof_refuses_a_policy_that_breaks_a_law(copied: Path, run: Ran) ->
     assert "AssertionError" in done.stderr
     assert done.stdout == ""
     one = run("my_policy_wins.py", SEEDS="1")
-    assert one.stderr == "SEEDS: must be a number from 2 up: one order has no interval\n"
+    told = "SEEDS: must be a number from 2 up, got '1': one order has no interval\n"
+    assert one.stderr == told
+
+
+def test_what_the_reproduction_cannot_use_is_one_line(run: Ran) -> None:
+    assert run("reproduce_eagle.py", SEEDS="x").stderr == (
+        "SEEDS: must be a number from 1 up, got 'x'\n"
+    )
+    misspelt = run("reproduce_eagle.py", DATA="specialist").stderr
+    assert misspelt.startswith("DATA: specialist: ")
+    assert misspelt.endswith("did you mean specialists?\n")
 
 
 @pytest.mark.long
 def test_eagle_is_measured_beside_the_papers_baselines(run: Ran, few: str) -> None:
     done = run("reproduce_eagle.py", SEEDS="1", DATA=few)
     assert done.returncode == 0, done.stderr
+    assert f"{few}, split 1 of 1: Eagle" in done.stderr
     name, head, *rows = done.stdout.strip().splitlines()
     assert name == few
     assert " ".join(head.split()) == "router log-WTP AUC AUC s at 70% s at 85% s at 100%"

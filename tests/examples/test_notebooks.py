@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,4 +58,5 @@ def test_it_runs_from_top_to_bottom(
     for words in SAYS[name]:
         assert words in said
     assert [each for each in outputs if _PNG in each.get("data", {})]
-    assert not [each for each in outputs if each.get("name") == "stderr"]
+    told = "".join(each["text"] for each in outputs if each.get("name") == "stderr")
+    assert re.fullmatch(r"(\S+, (order|split) \d+ of \d+.*\n)*", told)  # how far it is

@@ -102,7 +102,7 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--policy", "none"], "demo: --policy: expected one of"),
+        (["--policy", "none"], "demo: --policy: no policy named 'none'; expected one of"),
         (["--data", "no.jsonl"], "demo: no.jsonl: no such file"),
     ],
 )

@@ -127,5 +127,5 @@ def test_a_candidate_of_river_is_told_from_its_parameters() -> None:
     candidate = parsed("river:ThompsonSampling:pulls=5:reward_obj=Gaussian")
     assert candidate.name == "river:ThompsonSampling"
     assert candidate.parameters == {"pulls": 5, "reward_obj": "Gaussian"}
-    with pytest.raises(ValueError, match="no policy 'river:pulls=5'"):
+    with pytest.raises(ValueError, match="no policy named 'river:pulls=5'"):
         parsed("river:pulls=5")

@@ -150,7 +150,7 @@ async def test_the_command_line_asks_it_too(
     told = capsys.readouterr().out
     assert "epsilon_greedy:epsilon=0.5: effective size" in told
     assert await asyncio.to_thread(cli.main, [*arguments, "--policy", "best"]) == 2
-    assert "no policy 'best'" in capsys.readouterr().err
+    assert "no policy named 'best'" in capsys.readouterr().err
     assert await asyncio.to_thread(cli.main, arguments) == 1
     assert "policies: must be 1 to 8, got 0" in capsys.readouterr().err
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import subprocess
@@ -97,6 +98,8 @@ def test_streams_that_are_closed_are_no_error(
         (["evaluate", "--data", "x", "--polcy", "knn"], "--policy"),
         (["experiments", "strat", "e"], "start"),
         (["policies", "epsilon_gredy"], "epsilon_greedy"),
+        (["replay", "--data", "x.jsonl", "--policy", "metalm"], "metallm"),
+        (["replay", "--data", "specialist"], "specialists"),
     ],
 )
 def test_the_word_that_was_meant_is_named(
@@ -113,6 +116,16 @@ def test_the_word_that_was_meant_is_named(
         code = ended.code
     assert code == 2
     assert f"did you mean {meant}?" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_a_command_is_imported_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def pressed(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", pressed)
+    assert cli.main(["replay", "--data", "specialists"]) == 130
 
 
 WRONG = """

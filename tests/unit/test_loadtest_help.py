@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +33,21 @@ def test_it_says_what_it_takes(
         main(*([["--help"]] if inspect.signature(main).parameters else []))
     assert ended.value.code == 0
     assert "--help" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [("raise KeyboardInterrupt", ""), ("raise OSError('disk full')", "disk full")],
+)
+def test_ctrl_c_while_a_program_is_imported_is_no_traceback(raised: str, told: str) -> None:
+    """As `python -m` leaves the name of the program while it imports the package."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.argv = ['-m']; import loadtest; {raised}"],
+        cwd=ROOT.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert told in ended.stderr
+    assert bool(ended.stderr) == bool(told)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from bandit_service.app.listening import check_address
 from bandit_service.cli import options
 from bandit_service.data.recordings import (
     PARETOBANDIT,
@@ -70,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     except BadRecording as error:
         print(f"upstream: {error}", file=sys.stderr)
         return 2
+    check_address(args.host, args.port)
     asyncio.run(_serve(args, recorded))
     return 0
 

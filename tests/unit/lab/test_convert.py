@@ -138,6 +138,7 @@ def test_a_csv_row_counts_where_it_begins_and_must_have_every_cell(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "body", "why"),
     [
+        ("l.csv", b"\n \n", "l.csv: is empty; it needs the columns query, model, quality, "),
         ("l.csv", b"query,model,quality\nx,m,1\n", "no column 'cost_usd'; it has query, model,"),
         ("l.csv", b"query,model,quality,cost_usd,model\n", "column 'model' is there twice"),
         ("l.csv", b"query,model,quality,cost_usd\n", "no usable row"),

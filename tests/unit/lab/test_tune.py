@@ -85,7 +85,7 @@ def test_a_guided_search_keeps_its_ranges_and_its_seed() -> None:
 @pytest.mark.parametrize(
     ("policy", "space", "why"),
     [
-        ("nothing", {}, "policy nothing: expected one of "),
+        ("nothing", {}, "no policy named 'nothing'; expected one of "),
         ("metallm", {"beta": [1]}, "beta: metallm has alpha, ridge"),
         ("metallm", {"alpha": [-1]}, "alpha: must be"),
         ("metallm", {"reward": Range(0, 1)}, "reward: no number, give a list"),
@@ -258,7 +258,7 @@ def test_the_command_shows_both_parts_the_feedback_and_the_configuration(
         (("--data", "nowhere.jsonl", "--grid", "kappa=1"), "no such file"),
         (
             ("--data", "x", "--policy", "nothing", "--grid", "a=1"),
-            "--policy nothing: no policy 'nothing'; expected one of",
+            "--policy nothing: no policy named 'nothing'; expected one of",
         ),
         (("--data", "x"), "--grid KEY=V1,V2"),
     ],

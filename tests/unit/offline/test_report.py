@@ -85,7 +85,7 @@ def test_a_policy_brings_its_parameters_and_stands_by_them() -> None:
 @pytest.mark.parametrize(
     ("names", "params", "why"),
     [
-        (["nosuch"], [], "--policy nosuch: no policy 'nosuch'; expected one of "),
+        (["nosuch"], [], "--policy nosuch: no policy named 'nosuch'; expected one of "),
         (["metallm"], ["nosuch=1"], "--param nosuch=1: must be KEY=VALUE"),
         (["metallm"], ["alpha"], "--param alpha: must be KEY=VALUE"),
         (["metallm"], ["eagle.blend=1"], "--param eagle.blend=1: must be"),

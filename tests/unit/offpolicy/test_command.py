@@ -119,7 +119,7 @@ def test_a_metric_of_the_users_own_may_be_estimated(
         (("--from-log", "nowhere"), "there is no log at nowhere"),
         (
             ("--from-log", "data", "--policy", "best"),
-            "--policy best: no policy 'best'; expected one of eagle",
+            "--policy best: no policy named 'best'; expected one of eagle",
         ),
         (("--from-log", "data", "--policy", "metallm:alpha"), "comes PARAMETER=VALUE, got 'alpha'"),
         (("--from-log", "data", "--policy", "metallm:alpha=x"), "alpha: must be a number"),
