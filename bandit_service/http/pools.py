@@ -148,9 +148,11 @@ class Homes:
             return self.of_decision(id, default)
         wanted = header(headers, POOL)
         tenant = default[GATE].tenant_of(authorization(headers), clock.now())
+        if tenant is None:  # who has no key learns nothing of the pools
+            return default
         if tenant:
             home = self.of_tenant(tenant, default)
-            if wanted and self.named(wanted) is not home:
+            if wanted and wanted != self.map.of_tenant(tenant).pool:  # nor what others there are
                 raise Forbidden(
                     f"{POOL}: this key acts for a tenant of another pool",
                     param=POOL,

@@ -114,6 +114,17 @@ async def test_a_call_finds_the_log_of_its_tenant(tmp_path: Path, models: Path) 
             "x-bandit-pool: no pool 'acmee'; did you mean acme?; expected one of main, acme, globex"
         )
 
+        # whoever may not see all of them learns no names
+        for who, path, status in (
+            (acme, "/v1/arms", 403),
+            (acme, "/v1/no-such-path", 403),
+            (Client(client.session, client.url), "/v1/arms", 401),
+            (Client(client.session, client.url), "/v1/no-such-path", 404),
+            (Client(client.session, client.url), "/v1/feedback/no-token", 400),
+        ):
+            told, body, _ = await _asked(who, "GET", path, x_bandit_pool="globes")
+            assert (told, "globex" in str(body)) == (status, False), (path, body)
+
 
 async def test_a_stream_serves_every_pool(tmp_path: Path, models: Path) -> None:
     async with pools(tmp_path / "var", models) as (client, apps):
@@ -151,6 +162,7 @@ async def test_the_gateway_finds_the_log_on_both_paths(
         ("/v1/decide", {"embedding": vector, "tenant": "globex"}, "any", "", "globex"),
         ("/v1/decide", {"embedding": vector}, "acme", "", "acme"),
         ("/v1/decide", {"embedding": vector}, "any", "", "main"),
+        ("/v1/decide", {"embedding": vector}, "any", "x-tenant: acme\r\n", "acme"),
     ]
     async with a_gateway(tmp_path, models, **WITH_POOLS, **ring.environ) as (client, provider):
         for path, body, key, more, pool in asked:
@@ -283,6 +295,7 @@ async def test_other_cells_are_told(tmp_path: Path, models: Path) -> None:
         theirs = Ids(code=code_of("globex")).new(now())
         status, body = await client.post("/v1/rewards", {"decision_id": theirs, "quality": 1.0})
         assert (status, body["error"]["param"]) == (421, "decision_id")
+        assert "globex" not in body["error"]["message"]  # whose tenant has nothing to do with it
         default = Ids(code=code_of("main", "us")).new(now())
         assert (await client.get(f"/v1/decisions/{default}"))[0] == 421
         status, body, _ = await _asked(client, "GET", "/v1/arms", x_bandit_pool="globex")

@@ -75,6 +75,13 @@ def test_an_id_says_its_pool_and_its_cell() -> None:
     assert found.of_id("no id") is None
 
 
+def test_what_is_too_long_for_a_tenant_is_not_remembered() -> None:
+    found = _ring(a=1)
+    for i in range(3):
+        assert found.of_tenant(f"{i}" + "x" * 256).pool == "main"
+    assert found._find.cache_info().currsize == 1  # type: ignore[attr-defined]
+
+
 def test_two_names_with_one_code_are_found() -> None:
     names = [f"pool-{i}" for i in range(400)]
     found = twins("main", [""], names)
