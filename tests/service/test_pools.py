@@ -24,7 +24,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.core.world import World
 from bandit_service.http.frame import ROUTER
-from bandit_service.http.pools import names_and_pools
+from bandit_service.http.pools import HOMES, names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, a_gateway
@@ -221,6 +221,30 @@ async def test_metrics_readiness_and_the_list_cover_all_pools(tmp_path: Path, mo
         status, body = await client.get("/readyz")
         assert status == 503
         assert "pool globex: planted" in body["error"]["message"]
+
+
+async def test_requests_of_a_pool_that_moves_take_no_place_from_others(
+    tmp_path: Path, models: Path
+) -> None:
+    few = {"BANDIT_SERVER_MAX_IN_FLIGHT": "2"}
+    async with pools(tmp_path / "var", models, **few) as (client, apps):
+        homes, ended = apps["main"][HOMES], asyncio.Event()
+        homes.held["acme"] = ended
+        vector = {"embedding": a_vector(1), "tenant": "acme"}
+        waiting = []
+        for headers in ({}, {"x_tenant": "acme"}):  # by the body, and by the head
+            asked = _asked(client, "POST", "/v1/decide", vector, **headers)
+            waiting.append(asyncio.create_task(asked))
+            async with asyncio.timeout(60):
+                while len(ended._waiters) < len(waiting):
+                    assert not waiting[-1].done(), waiting[-1].result()
+                    await asyncio.sleep(0.01)
+        for _ in range(3):
+            await client.decide(tenant="globex")
+        del homes.held["acme"]
+        ended.set()
+        assert [(await each)[0] for each in waiting] == [200, 200]
+        assert _decided(apps) == {"main": 0, "acme": 2, "globex": 3}
 
 
 async def test_keys_are_those_of_the_default_pool(tmp_path: Path, models: Path) -> None:
