@@ -82,12 +82,14 @@ class Homes:
 
     map: None where there is one log, and every call answers the application that was asked. held:
     pools whose requests wait, since they move to another log. broken: why the process ends.
+    changing: while the file is read for all pools, or one is closed and opened.
     """
 
     map: PoolMap | None = None
     apps: dict[str, web.Application] = field(default_factory=dict)
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     broken: asyncio.Future[str] | None = None
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def found(self, find: Callable[[], web.Application]) -> web.Application:
         """The application that a look-up finds, once it is not held; it is not closed before the

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from bandit_service import settings
+from bandit_service import cli, settings
 from bandit_service.clock import Ids
 from bandit_service.core.pools import CODES, Place, PoolMap, PoolTenants, code_in, code_of, twins
 
@@ -171,3 +172,13 @@ def test_pools_that_cannot_be_together_are_told(tmp_path: Path) -> None:
     with pytest.raises(settings.BadSettings) as told:
         _read(f"{one.format('a', 'x')}{one.format('b', 'x')}", tmp_path)
     assert told.value.mistakes == ["pools[1].tenants: 'x' is in the pool 'a', too"]
+
+
+def test_config_show_prints_the_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "bandit.toml"
+    config.write_text("[[pools]]\nname = 'acme'\ntenants = ['acme-*']\n")
+    assert cli.main(["config", "show", "--config", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert 'pools: {"name": "acme", "tenants": ["acme-*"]' in told
+    assert cli.main(["config", "show", "--config", str(config), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pools"][0]["name"] == "acme"
