@@ -23,11 +23,15 @@ NOTE, _REPLICA = "moving.json", "replica.json"
 def begin(settings: Settings) -> None:
     """Note that the log in this directory moves to where these settings have it."""
     directory = Path(settings.data_dir)
-    # of an earlier life as a replica: this log is the whole one now
-    (directory / _REPLICA).unlink(missing_ok=True)
+    undo(settings)
     partial = directory / f"{NOTE}.partial"
     partial.write_text(json.dumps(_target(settings)), encoding="utf-8")
     partial.rename(directory / NOTE)
+
+
+def undo(settings: Settings) -> None:
+    """The log in this directory is the whole one, and not the copy of an earlier replica."""
+    (Path(settings.data_dir) / _REPLICA).unlink(missing_ok=True)
 
 
 def end(settings: Settings) -> None:

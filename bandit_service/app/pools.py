@@ -12,7 +12,7 @@ from aiohttp import web
 
 from bandit_service import settings as reading
 from bandit_service.app.assembly import open_log, open_snapshots
-from bandit_service.app.moving import begin, end
+from bandit_service.app.moving import begin, end, undo
 from bandit_service.app.reloading import Reloading
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.errors import Conflict, Refused, ServiceError
@@ -138,28 +138,51 @@ class OpenPools:
         def progress(done: int, total: int) -> None:
             self.moves[name] = f"copied {done} of {total} events"
 
-        now, log = app[CONFIGURATION].file, app[ROUTER].writer.log
+        began, log = app[CONFIGURATION].file, app[ROUTER].writer.log
         snapshots = open_snapshots(wanted)
         # while it serves; nothing is deleted or erased meanwhile
         async with app[KEEPER].kept():
             migration = await begin_migration(shared, log, snapshots, wanted)
             while await migration.copy(log, progress) > _FEW:
                 pass
-            ended = self.homes.held[name] = asyncio.Event()
-            try:
-                await self._emptied(app)
-                await self._stacks.pop(name).aclose()
+            async with self.homes.changing:
+                now = app[CONFIGURATION].file
+                if now is not began:  # the file was read again meanwhile
+                    wanted = replace(now, log=wanted.log, dsn=wanted.dsn, pools=wanted.pools)
+                ended = self.homes.held[name] = asyncio.Event()
                 try:
-                    await self._rest(migration, now, wanted, snapshots)
-                    await self.open(wanted)
-                except BaseException:
-                    begin(wanted)  # the file has all of it, and grows again
-                    await self.open(now)
-                    raise
-                end(wanted)
-            finally:
-                del self.homes.held[name]
-                ended.set()
+                    await self._emptied(app)
+                    await self._stacks.pop(name).aclose()
+                    try:
+                        await self._rest(migration, now, wanted, snapshots)
+                        await self.open(wanted)
+                    except BaseException:
+                        await self._open_again(name, now)
+                        raise
+                    self._tell_all(name, wanted)
+                    end(wanted)
+                finally:
+                    del self.homes.held[name]
+                    ended.set()
+
+    async def _open_again(self, name: str, now: Settings) -> None:
+        """Open a pool on its file, which has all of it, and grows again. The process ends where
+        that cannot be: a start says what is wrong, or repairs it.
+        """
+        try:
+            undo(now)
+            await self.open(now)
+        except Exception as error:
+            broken = self.homes.broken
+            if broken is not None and not broken.done():
+                broken.set_result(f"the pool {name!r} could not be opened again: {error}")
+            raise
+
+    def _tell_all(self, name: str, wanted: Settings) -> None:
+        """The pool is where the file says, so that it takes no restart any more."""
+        pool = next(each for each in wanted.pools if each.spec.name == name)
+        for app in self.homes.apps.values():
+            app[RELOADING].moved(pool)
 
     async def _emptied(self, app: web.Application) -> None:
         """Wait until its requests have ended, as long as at the end of the process; then end them.
@@ -232,5 +255,6 @@ def settings_in(main: web.Application, name: str) -> Callable[[Settings], Settin
 
 async def reload(main: web.Application) -> bool:
     """Read the file again, for every pool; whether all that it says is in force in all of them."""
-    taken = [await app[RELOADING].reload() for app in names_and_pools(main).values()]
+    async with main[HOMES].changing:
+        taken = [await app[RELOADING].reload() for app in names_and_pools(main).values()]
     return all(taken)

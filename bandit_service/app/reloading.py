@@ -22,6 +22,7 @@ from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
 from bandit_service.settings import BadSettings, Settings, default_of, experiment_rules, exposure
 from bandit_service.settings.live_values import at_a_start, value_of
+from bandit_service.settings.pools import Pool
 from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.configuration")
@@ -67,6 +68,12 @@ class Reloading:
                 return True
             metrics.configuration_reloads("refused").inc()
             return False
+
+    def moved(self, pool: Pool) -> None:
+        """A pool is served where the file says now."""
+        there = self._started.pools
+        pools = tuple(pool if each.spec.name == pool.spec.name else each for each in there)
+        self._started = replace(self._started, pools=pools)
 
     async def _reload(self) -> None:
         configuration = self._configuration

@@ -95,9 +95,11 @@ class Misdirected(ServiceError):
     status, type, code = 421, "invalid_request_error", "wrong_cell"
 
     def __init__(self, param: str, pool: str, cell: str, here: str) -> None:
+        # who names a decision may be another's tenant, or have no key
+        what = "this decision" if param == "decision_id" else f"the pool {pool!r}"
         super().__init__(
-            f"{param}: the pool {pool!r} is served in the cell {cell!r}, and this is the cell "
-            f"{here!r}; send it there",
+            f"{param}: {what} is served in the cell {cell!r}, and this is the cell {here!r}; send "
+            "it there",
             param=param,
         )
         self.headers["x-bandit-cell"] = cell

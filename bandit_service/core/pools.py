@@ -13,6 +13,8 @@ from functools import lru_cache
 from hashlib import sha256
 from uuid import UUID
 
+from bandit_service.core.fields import MAX_NAME
+
 CODES = 1 << 12
 """How many codes there are: 12 of the 62 random bits of an id name its pool."""
 _FREE_BITS = 50
@@ -109,8 +111,10 @@ class PoolMap:
         object.__setattr__(self, "_find", lru_cache(_KEPT)(self._of_tenant))
 
     def of_tenant(self, tenant: str) -> Place:
-        """The pool of a tenant; that of no tenant is the default one."""
-        return self._find(tenant)
+        """The pool of a tenant; that of no tenant is the default one. A name that is longer than a
+        tenant's may be, which is refused later, is the default pool's, and is not remembered.
+        """
+        return self._find(tenant if len(tenant) <= MAX_NAME else "")
 
     def of_id(self, id: str) -> Place | None:
         """The pool that an id names; None for an id of before there were pools, or of elsewhere."""

@@ -107,6 +107,10 @@ class Admission:
         self.limits[kind].enter(weight)
         return time.perf_counter()
 
+    def set_aside(self, kind: str, weight: int = 1) -> None:
+        """An admitted request leaves without an answer, and may `enter` again."""
+        self.limits[kind].under_way -= weight
+
     def leave(self, kind: str, entered: float, weight: int = 1) -> None:
         """An admitted request is answered."""
         now = time.perf_counter()

@@ -149,14 +149,14 @@ class Gate:
             caller.needs("read" if scope in ("metrics", "totals") else scope)
         return caller
 
-    def tenant_of(self, authorization: str, utc: float) -> str:
-        """The tenant of the key that is sent; "" for a key of none, or one that is not known."""
+    def tenant_of(self, authorization: str, utc: float) -> str | None:
+        """The tenant of the key that is sent, "" for a key of none; None for no known key."""
         if not self.keys:
             return ""
         try:
             return self._known(authorization, utc)[0].tenant
         except Denied:
-            return ""
+            return None
 
     def delegated(self, key: str, utc: float) -> Caller:
         """The caller if a feedback token of a decision of this key is sent instead of the key.

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Generic, Protocol, TypeVar
 
 from bandit_service.http.admission import PATHS, Admission
@@ -65,6 +66,7 @@ class Entrance(asyncio.Protocol, Generic[H]):
         self._kind = ""
         self._weight = 1
         self._entered = 0.0
+        self._aside = 0
         self._known: H | None = None
         self._looked = False
         self._held: bytearray | None = None
@@ -128,9 +130,24 @@ class Entrance(asyncio.Protocol, Generic[H]):
     def answered(self) -> None:
         """The running request has its answer."""
         self._busy = False
-        if self._entered:
+        if self._entered and not self._aside:
             self._admission.leave(self._kind, self._entered, self._weight)
         self._kind, self._entered = "", 0.0
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within this the running request waits for what is no work of this process: it takes no
+        place from others, and its waiting says nothing of how long they would wait.
+        """
+        if self._entered and not self._aside:
+            self._admission.set_aside(self._kind, self._weight)
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
+            if self._entered and not self._aside:
+                self._entered = self._admission.enter(self._kind, self._weight)
 
     def finished(self) -> None:
         """The fast path has answered: what came meanwhile is the next request."""

@@ -29,6 +29,7 @@ from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, stopped
 from bandit_service.gateway.client import Reply
+from bandit_service.gateway.request import header
 from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
@@ -56,7 +57,7 @@ from bandit_service.http.frame import (
 from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
 from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
-from bandit_service.http.pools import HOMES
+from bandit_service.http.pools import HOMES, TENANT
 from bandit_service.http.stream_frames import is_plain
 from bandit_service.runtime.router import Router
 
@@ -91,13 +92,16 @@ _USUAL = b"POST /v1/decide HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: 1"
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
-    """What the head of a request says. seen: to the borders. id: that its client gave it."""
+    """What the head of a request says. seen: to the borders. id: that its client gave it. tenant:
+    of its header.
+    """
 
     path: str
     headers: CIMultiDictProxy[str]
     seen: Headers
     authorization: str
     id: str
+    tenant: str
 
     @property
     def anthropic(self) -> bool:
@@ -132,7 +136,7 @@ def head_of(head: bytes, unconnected: BaseProtocol, loop: asyncio.AbstractEventL
     if not usual or any(name in headers for name in _RARE):
         return None
     seen, credentials = seen_in(headers), authorization(headers)
-    return Head(path, headers, seen, credentials, given_id(headers))
+    return Head(path, headers, seen, credentials, given_id(headers), header(headers, TENANT) or "")
 
 
 class FastPath:
@@ -201,7 +205,7 @@ class FastPath:
         ours = f"Date: {_date(int(clock.now()))}\r\n{_SERVER}x-request-id: {id}\r\n"
         if of.head.anthropic:  # whose clients look for it under this name
             ours += f"request-id: {id}\r\n"
-        writer = (of.router or self._router).writer
+        writer = (of.asked or self._router).writer
         if writer.shared and of.admitted:
             ours += f"{OFFSET}: {writer.seen}\r\n"
         return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{lines}{more}{ours}\r\n".encode()
@@ -212,8 +216,10 @@ class FastPath:
         self.ending.soon += 1
         try:
             caller = self._admitted(one)
+            here = self._homes.of_tenant(caller.tenant or one.head.tenant, self._app)
+            one.asked = here[ROUTER]
             asked.tenant = caller.tenant_for(asked.tenant)
-            one.router = self._homes.of_tenant(asked.tenant, self._app)[ROUTER]
+            one.router = self._homes.of_tenant(asked.tenant, here)[ROUTER]
             one.router.decide_soon(asked, caller.key, one, patient=True)
         except Exception as error:  # noqa: BLE001 - it is answered
             one.set_exception(error)
@@ -284,9 +290,9 @@ class FastPath:
         try:
             try:
                 caller = self._admitted(client)
-                tenant, here, homes = caller.tenant or "", self._app, self._homes
+                tenant, here, homes = caller.tenant or head.tenant, self._app, self._homes
                 home = await homes.found(lambda: homes.of_tenant(tenant, here))
-                client.router = home[ROUTER]
+                client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)
@@ -348,9 +354,11 @@ async def _finished_when_read(entrance: Entrance[Head], connection: Connection) 
 
 
 class _Decide(AtOnce):
-    """A decide of an HTTP request. admitted: its caller was."""
+    """A decide of an HTTP request. admitted: its caller was. asked: the router of the pool that the
+    head names.
+    """
 
-    __slots__ = ("admitted", "connection", "entrance", "head", "id")
+    __slots__ = ("admitted", "asked", "connection", "entrance", "head", "id")
 
     def __init__(
         self,
@@ -363,16 +371,17 @@ class _Decide(AtOnce):
         self.head, self.entrance, self.connection = head, entrance, connection
         self.id = head.id or new_id()
         self.admitted = False
+        self.asked: Router | None = None
 
 
 class _Client:
-    """A `gateway.client.Client` on a connection. router: of the pool that is asked. admitted: its
-    caller was. begun: the head of a stream was made.
+    """A `gateway.client.Client` on a connection. asked: the router of the pool that the head names.
+    admitted: its caller was. begun: the head of a stream was made.
     """
 
     __slots__ = (
         *("_connection", "_entrance", "_fast", "_unsent"),
-        *("admitted", "begun", "head", "id", "router"),
+        *("admitted", "asked", "begun", "head", "id"),
     )
 
     def __init__(
@@ -381,7 +390,7 @@ class _Client:
         self._fast, self.head = fast, head
         self._entrance, self._connection = entrance, connection
         self._unsent = b""
-        self.router: Router | None = None
+        self.asked: Router | None = None
         self.admitted = self.begun = False
         self.id = head.id or new_id()
 

@@ -12,7 +12,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from aiohttp import web
@@ -34,6 +37,7 @@ from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import Place, PoolMap
 from bandit_service.gateway.request import header
 from bandit_service.http.ending import ENDING
+from bandit_service.http.entrance import Entrance
 from bandit_service.http.frame import (
     GATE,
     MISDIRECTED,
@@ -55,6 +59,9 @@ _OF_PROCESS = re.compile(
 
 LONGEST_HELD_S = 30.0
 """How long a request waits for a pool that moves."""
+_ENTRANCE: ContextVar[Entrance[Any] | None] = ContextVar("entrance", default=None)
+"""Where the running request came in; those that wait for a pool are to take no place from others.
+"""
 
 
 class _Held(Exception):
@@ -75,12 +82,14 @@ class Homes:
 
     map: None where there is one log, and every call answers the application that was asked. held:
     pools whose requests wait, since they move to another log. broken: why the process ends.
+    changing: while the file is read for all pools, or one is closed and opened.
     """
 
     map: PoolMap | None = None
     apps: dict[str, web.Application] = field(default_factory=dict)
     held: dict[str, asyncio.Event] = field(default_factory=dict)
     broken: asyncio.Future[str] | None = None
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def found(self, find: Callable[[], web.Application]) -> web.Application:
         """The application that a look-up finds, once it is not held; it is not closed before the
@@ -92,9 +101,11 @@ class Homes:
                 app = find()
                 break
             except _Held as held:
+                entrance = _ENTRANCE.get()
                 try:
-                    async with asyncio.timeout(until - time.monotonic()):
-                        await held.ended.wait()
+                    with nullcontext() if entrance is None else entrance.aside():
+                        async with asyncio.timeout(until - time.monotonic()):
+                            await held.ended.wait()
                 except TimeoutError:
                     raise held.refusal() from None
         if self.map is not None:
@@ -148,9 +159,11 @@ class Homes:
             return self.of_decision(id, default)
         wanted = header(headers, POOL)
         tenant = default[GATE].tenant_of(authorization(headers), clock.now())
+        if tenant is None:  # who has no key learns nothing of the pools
+            return default
         if tenant:
             home = self.of_tenant(tenant, default)
-            if wanted and self.named(wanted) is not home:
+            if wanted and wanted != self.map.of_tenant(tenant).pool:  # nor what others there are
                 raise Forbidden(
                     f"{POOL}: this key acts for a tenant of another pool",
                     param=POOL,
@@ -225,7 +238,9 @@ class _OfPools(MatchedSubAppResource):
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo, set[str]]:
         """Called by aiohttp's dispatcher."""
-        homes = self._homes
+        homes, transport = self._homes, request.transport
+        entrance = None if transport is None else transport.get_protocol()
+        _ENTRANCE.set(entrance if isinstance(entrance, Entrance) else None)
         try:
             app = await homes.found(lambda: homes.of_head(request.rel_url.path, request.headers))
         except ServiceError as error:

@@ -24,7 +24,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.core.world import World
 from bandit_service.http.frame import ROUTER
-from bandit_service.http.pools import names_and_pools
+from bandit_service.http.pools import HOMES, names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, a_gateway
@@ -114,6 +114,17 @@ async def test_a_call_finds_the_log_of_its_tenant(tmp_path: Path, models: Path) 
             "x-bandit-pool: no pool 'acmee'; did you mean acme?; expected one of main, acme, globex"
         )
 
+        # whoever may not see all of them learns no names
+        for who, path, status in (
+            (acme, "/v1/arms", 403),
+            (acme, "/v1/no-such-path", 403),
+            (Client(client.session, client.url), "/v1/arms", 401),
+            (Client(client.session, client.url), "/v1/no-such-path", 404),
+            (Client(client.session, client.url), "/v1/feedback/no-token", 400),
+        ):
+            told, body, _ = await _asked(who, "GET", path, x_bandit_pool="globes")
+            assert (told, "globex" in str(body)) == (status, False), (path, body)
+
 
 async def test_a_stream_serves_every_pool(tmp_path: Path, models: Path) -> None:
     async with pools(tmp_path / "var", models) as (client, apps):
@@ -151,6 +162,7 @@ async def test_the_gateway_finds_the_log_on_both_paths(
         ("/v1/decide", {"embedding": vector, "tenant": "globex"}, "any", "", "globex"),
         ("/v1/decide", {"embedding": vector}, "acme", "", "acme"),
         ("/v1/decide", {"embedding": vector}, "any", "", "main"),
+        ("/v1/decide", {"embedding": vector}, "any", "x-tenant: acme\r\n", "acme"),
     ]
     async with a_gateway(tmp_path, models, **WITH_POOLS, **ring.environ) as (client, provider):
         for path, body, key, more, pool in asked:
@@ -209,6 +221,30 @@ async def test_metrics_readiness_and_the_list_cover_all_pools(tmp_path: Path, mo
         status, body = await client.get("/readyz")
         assert status == 503
         assert "pool globex: planted" in body["error"]["message"]
+
+
+async def test_requests_of_a_pool_that_moves_take_no_place_from_others(
+    tmp_path: Path, models: Path
+) -> None:
+    few = {"BANDIT_SERVER_MAX_IN_FLIGHT": "2"}
+    async with pools(tmp_path / "var", models, **few) as (client, apps):
+        homes, ended = apps["main"][HOMES], asyncio.Event()
+        homes.held["acme"] = ended
+        vector = {"embedding": a_vector(1), "tenant": "acme"}
+        waiting = []
+        for headers in ({}, {"x_tenant": "acme"}):  # by the body, and by the head
+            asked = _asked(client, "POST", "/v1/decide", vector, **headers)
+            waiting.append(asyncio.create_task(asked))
+            async with asyncio.timeout(60):
+                while len(ended._waiters) < len(waiting):
+                    assert not waiting[-1].done(), waiting[-1].result()
+                    await asyncio.sleep(0.01)
+        for _ in range(3):
+            await client.decide(tenant="globex")
+        del homes.held["acme"]
+        ended.set()
+        assert [(await each)[0] for each in waiting] == [200, 200]
+        assert _decided(apps) == {"main": 0, "acme": 2, "globex": 3}
 
 
 async def test_keys_are_those_of_the_default_pool(tmp_path: Path, models: Path) -> None:
@@ -283,6 +319,7 @@ async def test_other_cells_are_told(tmp_path: Path, models: Path) -> None:
         theirs = Ids(code=code_of("globex")).new(now())
         status, body = await client.post("/v1/rewards", {"decision_id": theirs, "quality": 1.0})
         assert (status, body["error"]["param"]) == (421, "decision_id")
+        assert "globex" not in body["error"]["message"]  # whose tenant has nothing to do with it
         default = Ids(code=code_of("main", "us")).new(now())
         assert (await client.get(f"/v1/decisions/{default}"))[0] == 421
         status, body, _ = await _asked(client, "GET", "/v1/arms", x_bandit_pool="globex")

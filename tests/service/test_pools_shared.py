@@ -17,7 +17,7 @@ from bandit_service import cli, settings
 from bandit_service.app import moving, service
 from bandit_service.app import pools as app_pools
 from bandit_service.app.assembly import open_snapshots
-from bandit_service.app.sharing import begin_migration, open_shared
+from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.http.frame import ROUTER
 from bandit_service.http.pools import HOMES, names_and_pools
@@ -207,6 +207,84 @@ async def test_a_move_that_fails_leaves_the_log_where_it_was(
         assert re.search(r"^acme +ready +- +postgres:.* acme$", table, re.MULTILINE), table
         assert "acme: move: moved\n" in table
         assert await client.reward(made["decision_id"], quality=0.5) == "duplicate"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_file_that_is_read_in_a_move_is_in_force_after_it(
+    closed: bool,
+    tmp_path: Path,
+    models: Path,
+    postgres: Postgres,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = tmp_path / "bandit.toml"
+    prepare(tmp_path / "var", models)
+    before, after = _files(tmp_path, postgres, monkeypatch)
+    config.write_text(before)
+    begun, ended = begin_migration, end_migration
+    arm = "[[arms]]\nid = '{}'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\n"
+    reloads = list[asyncio.Task[bool]]()
+    async with (
+        service.serving(settings.read(config)) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+
+        def offered() -> list[str]:
+            app = names_and_pools(running)["acme"]
+            return [arm.spec.id for arm in app[ROUTER].world.offered()]
+
+        async def first(*args: Any) -> Any:  # while the pool serves
+            if not closed:
+                config.write_text(after + arm.format("one"))
+                reloads.append(asyncio.create_task(app_pools.reload(running)))
+                await reloads[0]
+                assert offered() == ["one"]
+            return await begun(*args)
+
+        async def second(*args: Any) -> Any:  # while it is closed
+            if closed:
+                config.write_text(after + arm.format("one"))
+                reloads.append(asyncio.create_task(app_pools.reload(running)))
+            return await ended(*args)
+
+        monkeypatch.setattr(app_pools, "begin_migration", first)
+        monkeypatch.setattr(app_pools, "end_migration", second)
+        config.write_text(after)
+        client = Client(session, url)
+        await client.post("/v1/pools/acme/move", None)
+        await _moved(client)
+        assert await reloads[0]
+        assert offered() == ["one"]
+        caplog.clear()
+        assert await app_pools.reload(running)
+        assert "these take a restart" not in caplog.text
+
+
+async def test_the_process_ends_where_a_pool_cannot_be_opened_again(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "bandit.toml"
+    prepare(tmp_path / "var", models)
+    before, after = _files(tmp_path, postgres, monkeypatch)
+    config.write_text(before)
+    async with (
+        service.serving(settings.read(config)) as (url, running),
+        aiohttp.ClientSession() as session,
+    ):
+        config.write_text(after)
+
+        async def breaks(*_: object) -> None:
+            raise StoreError("the disk is full")
+
+        monkeypatch.setattr(app_pools.OpenPools, "open", breaks)
+        client = Client(session, url)
+        await client.post("/v1/pools/acme/move", None)
+        await _moved(client, ends="failed: the disk is full")
+        broken = running[HOMES].broken
+        assert broken is not None
+        assert broken.done()
+        assert broken.result() == "the pool 'acme' could not be opened again: the disk is full"
 
 
 async def test_a_start_finishes_a_move_that_was_killed(

@@ -122,6 +122,21 @@ def test_a_body_that_comes_in_pieces_is_refused_when_it_is_there() -> None:
     assert door.stack.received == b""
 
 
+def test_one_that_is_set_aside_takes_no_place_and_its_waiting_does_not_count() -> None:
+    door = _Door()
+    limit = door.admission.limits[DECIDE]
+    door.entrance.data_received(_request("/v1/decide"))
+    with door.entrance.aside(), door.entrance.aside():  # two items of a list
+        assert limit.under_way == 0
+    assert limit.under_way == 1
+    door.entrance.answered()
+    assert limit.under_way == 0
+    door.entrance.data_received(_request("/v1/decide"))
+    with door.entrance.aside():
+        door.entrance.connection_lost(None)
+    assert limit.under_way == 0
+
+
 def test_one_under_way_takes_a_place_until_it_is_answered_or_its_client_leaves() -> None:
     door = _Door()
     limits = door.admission.limits

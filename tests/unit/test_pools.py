@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from bandit_service import settings
+from bandit_service import cli, settings
 from bandit_service.clock import Ids
 from bandit_service.core.pools import CODES, Place, PoolMap, PoolTenants, code_in, code_of, twins
 
@@ -73,6 +74,13 @@ def test_an_id_says_its_pool_and_its_cell() -> None:
     other = next(code for code in range(CODES) if code not in found._codes)
     assert found.of_id(Ids(code=other).new(1.0)) is None
     assert found.of_id("no id") is None
+
+
+def test_what_is_too_long_for_a_tenant_is_not_remembered() -> None:
+    found = _ring(a=1)
+    for i in range(3):
+        assert found.of_tenant(f"{i}" + "x" * 256).pool == "main"
+    assert found._find.cache_info().currsize == 1  # type: ignore[attr-defined]
 
 
 def test_two_names_with_one_code_are_found() -> None:
@@ -164,3 +172,13 @@ def test_pools_that_cannot_be_together_are_told(tmp_path: Path) -> None:
     with pytest.raises(settings.BadSettings) as told:
         _read(f"{one.format('a', 'x')}{one.format('b', 'x')}", tmp_path)
     assert told.value.mistakes == ["pools[1].tenants: 'x' is in the pool 'a', too"]
+
+
+def test_config_show_prints_the_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "bandit.toml"
+    config.write_text("[[pools]]\nname = 'acme'\ntenants = ['acme-*']\n")
+    assert cli.main(["config", "show", "--config", str(config)]) == 0
+    told = capsys.readouterr().out
+    assert 'pools: {"name": "acme", "tenants": ["acme-*"]' in told
+    assert cli.main(["config", "show", "--config", str(config), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pools"][0]["name"] == "acme"

@@ -143,13 +143,17 @@ def _config_show(args: argparse.Namespace) -> int:
             }
         )
     arms = [msgspec.to_builtins(arm) for arm in chosen.arms]
+    pools = [msgspec.to_builtins(pool.spec) for pool in chosen.pools]
     if args.json:
-        print(json.dumps({"settings": rows, "arms": arms, "arms_origin": chosen.origins["arms"]}))
+        tables = {"arms": arms, "arms_origin": chosen.origins["arms"], "pools": pools}
+        print(json.dumps({"settings": rows, **tables}))
         return 0
     for row in rows:
         print(f"{row['key']} = {json.dumps(row['value'])}    # {row['help']} ({row['origin']})")
     for arm in arms:
         print(f"arms: {json.dumps(arm)} ({chosen.origins['arms']})")
+    for pool in pools:
+        print(f"pools: {json.dumps(pool)} ({chosen.origins['pools']})")
     return 0
 
 
