@@ -270,8 +270,9 @@ int nested_begin(const State *state, const float *features, int64_t many, const 
     room.distances = (float *)(room.products + used);
     room.x = (int16_t *)(room.distances + used);
     int failed = 0;
-    for (int64_t i = 0; i < many && !failed; i++) {
+    for (int64_t i = 0; i < many; i++) {
         failed = estimate(state, features + i * state->dim, &room, m, v);
+        if (failed) break;
         double low = -INFINITY, high = -INFINITY;
         for (int64_t k = 0; k < arms; k++) {
             int64_t at = i * arms + k;
