@@ -109,9 +109,9 @@ async def test_a_replay_learns_what_the_live_process_learned(policy: str, coding
     assert any(pending.decided.similarities for pending in live.pending.decisions.values())
 
 
-def _qualities(told: Weighed) -> list[float]:
+def _qualities(told: Weighed) -> tuple[float, ...]:
     assert told.proposal.quality is not None
-    return told.proposal.quality.tolist()
+    return tuple(told.proposal.quality)
 
 
 @pytest.mark.parametrize("coding", LEAN)
