@@ -1,14 +1,17 @@
 """The compiled help of `nested`, where it was compiled: the same bits as by numpy, in less time.
 
-It reads one file, the library beside this module, once. Without it, or with a numpy that adds up in
-another order, numpy does everything.
+It reads the library beside this module, once, and its source, if that is there. Without the
+library, with one of other source, or with a numpy that adds up in another order, numpy does
+everything.
 """
 
 from __future__ import annotations
 
 import ctypes
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +20,6 @@ from policies._explore import PLACES
 from policies._types import Floats, Vector
 
 LIBRARY = __file__.rpartition("/")[0] + "/_nested.so"
-_VERSION = 1
 _LONGEST = 128
 """numpy adds up so many numbers in the order that the library knows, and more in another."""
 _OF_STATE = ("centres", "norms", "group", "n", "s", "group_n", "group_s")
@@ -84,12 +86,14 @@ class Pinned:
 
 
 class Native:
-    """The library; OSError or AttributeError where it is not there or of another version."""
+    """The library; OSError or AttributeError where it is not there or of other source."""
 
     def __init__(self, path: str) -> None:
         library = ctypes.PyDLL(path)  # a proposal is short: the interpreter's lock is kept
-        if library.nested_version() != _VERSION:
-            raise OSError(f"{path}: was compiled from another version")
+        library.nested_source.restype = ctypes.c_uint32
+        source = Path(path).with_suffix(".c")
+        if source.exists() and library.nested_source() != crc32(source.read_bytes()):
+            raise OSError(f"{path}: was compiled from other source")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         self._begin, self._end = library.nested_begin, library.nested_end
         self._find = library.nested_find

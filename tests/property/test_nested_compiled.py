@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,9 +103,13 @@ def test_a_copy_of_a_state_is_read_where_it_lies() -> None:
     assert _bits(policy.propose(fresh, query, arms)) == _bits(after)
 
 
-def test_a_library_of_another_version_is_not_used(tmp_path: object) -> None:
-    with pytest.raises(OSError, match=r"_nested.so"):
-        _native.Native(f"{tmp_path}/_nested.so")
+def test_a_library_of_other_source_is_not_used(tmp_path: Path) -> None:
+    library = str(shutil.copy(_native.LIBRARY, tmp_path))
+    source = Path(shutil.copy(Path(_native.LIBRARY).with_suffix(".c"), tmp_path))
+    _native.Native(library)
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(OSError, match=r"_nested.so: was compiled from other source"):
+        _native.Native(library)
 
 
 def _learned(d: int, policy: Nested) -> Cells:
