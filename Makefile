@@ -84,7 +84,7 @@ $(LITELLM)/.proxy: $(LITELLM)/.sdk
 $(CLIENTS)/.python: | $(VENV)/.base
 	@echo "installing LangChain and OpenAI's Agents SDK in an environment of their own"
 	@$(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	  --only-binary :all: 'langchain-anthropic==1.7.10' 'langchain-openai==1.7.4' 'openai-agents==0.24.0' \
+	  --only-binary=:all: 'langchain-anthropic==1.7.10' 'langchain-openai==1.7.4' 'openai-agents==0.24.0' \
 	  && touch $@ || { rm -rf $(CLIENTS)/bin; echo "LangChain and the Agents SDK could not be installed; their tests are skipped"; }
 
 $(CLIENTS)/.node: | $(VENV)/.base

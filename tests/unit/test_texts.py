@@ -29,6 +29,12 @@ ONE, TWO = (base64.urlsafe_b64decode(new_key()) for _ in range(2))
 ALL = tuple(RULES)
 
 
+@pytest.fixture(autouse=True)
+def _patiently(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader waits until all is written, however busy the machine is."""
+    monkeypatch.setattr(keeping, "_READ_S", 60.0)
+
+
 # --- redaction --------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "kept"),
