@@ -8,8 +8,8 @@ everything.
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -91,9 +91,10 @@ class Native:
     def __init__(self, path: str) -> None:
         library = ctypes.PyDLL(path)  # a proposal is short: the interpreter's lock is kept
         library.nested_source.restype = ctypes.c_uint32
-        source = Path(path).with_suffix(".c")
-        if source.exists() and library.nested_source() != crc32(source.read_bytes()):
-            raise OSError(f"{path}: was compiled from other source")
+        source = path.removesuffix("so") + "c"
+        with suppress(FileNotFoundError), open(source, "rb") as file:  # noqa: PTH123 - not imported
+            if library.nested_source() != crc32(file.read()):
+                raise OSError(f"{path}: was compiled from other source")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         self._begin, self._end = library.nested_begin, library.nested_end
         self._find = library.nested_find
