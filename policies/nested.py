@@ -235,18 +235,18 @@ class Nested:
         k, plain = len(arms), not (self.family and arms.family)
         if self.explore != "thompson" or not plain or not state.used or not _native.usable(k):
             return None
-        if features.dtype != np.float32 or features.shape[-1] != state.centres.shape[1]:
-            return None
         library, of_arms = _native.native(), self._over_all(state, arms)
         assert library is not None
         pinned = state.pinned()
-        pinned.point_at(of_arms)
-        pinned.state.group_shared, pinned.state.cell_shared = self.group_shared, self.cell_shared
-        pinned.state.borrow, pinned.state.kappa = self.borrow, self._kappa
+        asked = pinned.asked(of_arms)
+        asked.group_shared, asked.cell_shared = self.group_shared, self.cell_shared
+        asked.borrow, asked.kappa = self.borrow, self._kappa
         one = features.ndim == 1
         rows = np.ascontiguousarray(features[None] if one else features)
-        cost = np.ascontiguousarray(arms.cost_usd, np.float64)
-        found = library.propose(pinned, rows, cost, np.array(worth, np.float64).reshape(-1))
+        cost = np.asarray(arms.cost_usd, np.float64, "C")
+        if one and cost.ndim != 1:
+            return None
+        found = library.propose(asked, rows, cost, np.array(worth, np.float64).reshape(-1))
         if found is None:
             return None
         scores, shares, quality, deviation = (each[0] for each in found) if one else found

@@ -10,6 +10,7 @@ import ctypes
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from store._exact import nearest
 from store._protocols import Vector
 
 LEVELS = ("plain C", "AVX2", "AVX-512 VNNI")
-_VERSION = 2
 _BLOCK = 32
 """The number of queries whose products with all vectors are held at once."""
 _SOME = 512
@@ -142,8 +142,10 @@ class Native:
 
     def __init__(self, library: Path, level: int | None = None) -> None:
         quick, slow = ctypes.PyDLL(str(library)), ctypes.CDLL(str(library))
-        if quick.scan_version() != _VERSION:
-            raise OSError(f"{library}: was compiled from another version")
+        quick.scan_source.restype = ctypes.c_uint32
+        source = library.with_suffix(".c")
+        if source.exists() and quick.scan_source() != crc32(source.read_bytes()):
+            raise OSError(f"{library}: was compiled from other source")
         best = int(quick.scan_level())
         self.level = best if level is None else min(level, best)
         self.name = LEVELS[self.level]
@@ -195,7 +197,7 @@ def library() -> Path:
 
 
 def native(level: int | None = None) -> Native | None:
-    """The compiled scan; None if it was not compiled, or not for this machine."""
+    """The compiled scan; None if it was not compiled, not for this machine, or of other source."""
     try:
         return Native(library(), level)
     except (OSError, AttributeError):

@@ -96,8 +96,10 @@ class Queries:
                 param="decision_id",
             )
         named = decided.policy in self._world().deciding() and not (decided.experiment or routed)
+        coding = self._rules.embeddings
         return Query(
-            embedding=ev.unpack(decided.embedding),
+            embedding=rounded(ev.unpack(decided.embedding), coding),
+            coding=coding,
             tokens=decided.tokens,
             willingness_to_pay=decided.willingness_to_pay,
             arms=decided.arms,

@@ -234,7 +234,7 @@ class Router:
         else:
             wire.check_constraints(request)
             query = self.queries.query(request, await self.queries.features(request))
-        recalled = self._deciding.recall(query.embedding)
+        recalled = self._deciding.recall(query.embedding, query.coding)
         return weigh(self.world, query, recalled, self.rules.explore), left_out(self.world, query)
 
     # --- learn ----------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields
+import shutil
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,9 +103,78 @@ def test_a_copy_of_a_state_is_read_where_it_lies() -> None:
     assert _bits(policy.propose(fresh, query, arms)) == _bits(after)
 
 
-def test_a_library_of_another_version_is_not_used(tmp_path: object) -> None:
-    with pytest.raises(OSError, match=r"_nested.so"):
-        _native.Native(f"{tmp_path}/_nested.so")
+def test_a_library_of_other_source_is_not_used(tmp_path: Path) -> None:
+    library = str(shutil.copy(_native.LIBRARY, tmp_path))
+    source = Path(shutil.copy(Path(_native.LIBRARY).with_suffix(".c"), tmp_path))
+    _native.Native(library)
+    source.write_text(source.read_text() + "\n")
+    with pytest.raises(OSError, match=r"_nested.so: was compiled from other source"):
+        _native.Native(library)
+
+
+def _learned(d: int, policy: Nested) -> Cells:
+    rng, state = np.random.default_rng(5), policy.init()
+    for _ in range(30):
+        event = Rewarded(_query(rng, d), ArmId("a000"), 0.5, 1.0, 0.0, quality=0.5, reward=0.5)
+        policy.learn(state, event)
+    return state
+
+
+def _whole(shape: tuple[int, ...], queries: int, worths: int) -> tuple[Contexts, Arms]:
+    """Three arms with costs of this shape, and queries of which so many say their worth."""
+    rng = np.random.default_rng(7)
+    many = Contexts.of([_query(rng, 12) for _ in range(queries)])
+    many = replace(many, willingness_to_pay=many.willingness_to_pay[:worths])
+    return many, Arms(tuple(map(ArmId, "abc")), np.full(shape, 1e-3), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "queries", "worths"),
+    [((2,), 4, 4), ((), 4, 4), ((1, 3), 4, 4), ((2, 3), 4, 4), ((4, 2), 4, 4), ((3,), 4, 3),
+     ((3,), 4, 1)],
+)  # fmt: skip
+def test_it_reads_no_array_of_another_shape(
+    shape: tuple[int, ...], queries: int, worths: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Nested()
+    state, (many, arms) = _learned(12, policy), _whole(shape, queries, worths)
+    found = []
+    for _ in range(2):
+        try:
+            found.append(tuple(map(_bits, policy.propose_many(state, many, arms))))
+        except ValueError as error:
+            found.append((str(error),))  # type: ignore[arg-type]
+        monkeypatch.setattr(_native, "native", lambda: None)
+    assert found[0] == found[1]
+
+
+def test_it_reads_no_features_at_an_odd_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, rng = Nested(surface=0.0), np.random.default_rng(3)
+    state, arms, query = _learned(12, policy), _arms(rng, 5), _query(rng, 12)
+    odd = np.frombuffer(b"-" + query.embedding.tobytes(), np.float32, offset=1)
+    before = _bits(policy.propose(state, query, arms))
+    library = _native.native()
+    assert library is not None
+    monkeypatch.setattr(library, "_begin", None)  # it would be called
+    assert _bits(policy.propose(state, replace(query, embedding=odd), arms)) == before
+
+
+def test_a_proposal_is_of_its_own_arms_whoever_asks_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy, rng = Nested(), np.random.default_rng(3)
+    state, query = _learned(12, policy), _query(rng, 12)
+    few, more = _whole((3,), 1, 1)[1], Arms(tuple(map(ArmId, "defg")), np.ones(4), np.ones(4))
+    before, real = _bits(policy.propose(state, query, few)), _native.Native.propose
+
+    def meanwhile(*given: Any) -> Any:
+        """As if another thread came first."""
+        monkeypatch.setattr(_native.Native, "propose", real)
+        Nested(kappa=3.0).propose(state, query, more)
+        return real(*given)
+
+    monkeypatch.setattr(_native.Native, "propose", meanwhile)
+    assert _bits(policy.propose(state, query, few)) == before
 
 
 def _told(rng: np.random.Generator, y: float) -> Rewarded:

@@ -17,6 +17,7 @@ import policies
 from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.decide import Weighed
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.outcomes import RewardRule
 from bandit_service.core.vector_bytes import CODINGS, FLOAT32, pack_as, rounded, unpack_as
@@ -53,28 +54,38 @@ def _new(policy: str) -> World:
     return world
 
 
-async def _lived(policy: str, coding: str, log: MemoryLog, n: int = 40) -> World:
-    """The world of a process that made and learned decisions, all in this log."""
+def _router(policy: str, coding: str, log: MemoryLog) -> Router:
+    """Of a process that keeps its log so."""
     telemetry = Telemetry(pending=lambda: 0, remembered=lambda: 0)
     writer = Writer(
         _new(policy), log, telemetry, sync_interval_s=60.0, max_backlog=10, embeddings=coding
     )
     given = Exploration(), RewardRule(), 5, 1e9, None, 1000, 10, 100, 1000, 1.0
     rules = RouterRules(*given, embeddings=coding)
-    router = Router(
+    return Router(
         writer=writer,
         index=ExactIndex(DIM),
         embedder=_Embedder(),  # type: ignore[arg-type]  # every query brings its embedding
         telemetry=telemetry,
         rules=rules,
     )
-    await router.start()
+
+
+async def _live(router: Router, n: int = 40) -> None:
+    """Make and learn decisions."""
     for i, vector in enumerate(_vectors(n)):
         decided = await router.decide(wire.DecideRequest(embedding=vector))
         if i % 4:
             await router.reward(wire.RewardRequest(decision_id=decided.id, quality=i / n))
+
+
+async def _lived(policy: str, coding: str, log: MemoryLog) -> World:
+    """The world of a process that made and learned decisions, all in this log."""
+    router = _router(policy, coding, log)
+    await router.start()
+    await _live(router)
     await router.close()
-    return writer.world
+    return router.world
 
 
 def _bodies(log: MemoryLog) -> list[bytes]:
@@ -96,6 +107,25 @@ async def test_a_replay_learns_what_the_live_process_learned(policy: str, coding
         again = apply(again, ev.decode(body))
     assert again.digest() == live.digest()
     assert any(pending.decided.similarities for pending in live.pending.decisions.values())
+
+
+def _qualities(told: Weighed) -> tuple[float, ...]:
+    assert told.proposal.quality is not None
+    return tuple(told.proposal.quality)
+
+
+@pytest.mark.parametrize("coding", LEAN)
+async def test_an_explanation_is_of_the_decision_that_would_be_made(coding: str) -> None:
+    router, vector = _router("knn", coding, MemoryLog()), _vectors(41)[40]
+    await router.start()
+    await _live(router)
+    told, _ = await router.explain(wire.ExplainRequest(embedding=vector))
+    decided = await router.decide(wire.DecideRequest(embedding=vector))
+    assert decided.expected_quality == _qualities(told)[decided.drawn]
+    again, _ = await router.explain(wire.ExplainRequest(decision_id=decided.id))
+    now, _ = await router.explain(wire.ExplainRequest(embedding=vector))
+    assert _qualities(again) == _qualities(now)
+    await router.close()
 
 
 async def test_a_lean_log_is_smaller_and_another_one_is_as_it_was() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -353,11 +354,15 @@ def test_a_remembered_query_takes_little_more_than_its_vector() -> None:
 def test_without_the_compiled_scan_numpy_recalls(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    broken = tmp_path / "_scan.so"
+    broken, compiled = tmp_path / "_scan.so", _kernels.library()
     monkeypatch.setattr(_kernels, "library", lambda: broken)
     assert native() is None
     broken.write_text("not a library")
     assert native() is None
+    if compiled.exists():  # of the source as it was
+        shutil.copy(compiled, broken)
+        (tmp_path / "_scan.c").write_text("another")
+        assert native() is None
     _kernels.best.cache_clear()
     try:
         assert HybridIndex(DIM, 10).kernel == "numpy"
