@@ -79,6 +79,7 @@ from bandit_service.settings import (
     policy_key,
 )
 from bandit_service.settings.metrics import implicit_weights
+from bandit_service.settings.pool_logs import is_default
 from bandit_service.settings.texts import OFF
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
@@ -243,7 +244,8 @@ async def running_router(
         configuration = LiveConfiguration(router, settings, file)
         configuration.follow(lambda now: feedback.delegate(now.keys))
         configuration.follow(router.rules.take)
-        configuration.follow(_leveled(file.log_level))
+        if is_default(settings):
+            configuration.follow(_leveled(file.log_level))
         writer.listen(telemetry.heard)
         writer.listen(LearnerLog(telemetry, world).heard)
         maintenance = Maintenance(

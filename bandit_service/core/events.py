@@ -116,6 +116,9 @@ _OF_ROUTES = 5
 """That of events whose fields about a route an older version would overlook, and go on wrongly."""
 _OF_HOLDOUTS = 6
 """The same of a route's hold-out."""
+_OF_SETTINGS = 6
+"""The same of sections that an older version does not know: it would go on by its own."""
+_NEW_SECTIONS = frozenset({"policies", "settings"})
 _FORMATS: dict[type[Event], int] = {
     BudgetLeased: 2,
     BudgetReturned: 2,
@@ -148,6 +151,8 @@ def format_needed(event: AnyEvent) -> int:
             return _OF_HOLDOUTS
         case RouteChanged() if event.route.weights or event.route.latency_weight is not None:
             return _OF_ROUTES
+        case ConfigurationChanged() if _NEW_SECTIONS & event.sections.keys():
+            return _OF_SETTINGS
         case _:
             return format_of(type(event))
 

@@ -13,11 +13,16 @@ class Allowance:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._most, self._within_s = settings.max_calls, settings.request_s
+        self._client_s = 0.0
         self._made, self._ends = 0, time.monotonic() + settings.request_s
 
     def call(self) -> None:
         """A call begins."""
         self._made += 1
+
+    def client_took(self, seconds: float) -> None:
+        """So long the client did not take what was there for it."""
+        self._client_s += seconds
 
     @property
     def left_s(self) -> float:
@@ -34,10 +39,12 @@ class Allowance:
         """The failure of a call that took too long: for the request, or for this reason.
 
         The first call had all of the request's time, so it is the arm that is too slow. A later one
-        had what others left, which says nothing about its arm.
+        had what others left, and one whose client took most of the time had the rest, which says
+        nothing about its arm.
         """
         over = self._over()
-        return Failed(over or why, timeout=True, cut_short=bool(over) and self._made > 1)
+        had_less = self._made > 1 or self._client_s > self._within_s / 2
+        return Failed(over or why, timeout=True, cut_short=bool(over) and had_less)
 
     def _over(self) -> str:
         """Why nothing may go on; "" while it may."""

@@ -100,7 +100,9 @@ async def _relayed(
                 data, rest.unsent = rest.unsent + data, b""
                 if answer.finished and answer.broken is None and len(data) < _MAX_HELD:
                     rest.unsent, data = data, b""
+                began = time.perf_counter()
                 await (stream.write(data) if data else stream.idle())
+                exchange.allowance.client_took(time.perf_counter() - began)
                 if answer.broken is not None:
                     raise answer.broken
                 piece = await anext(pieces, None)

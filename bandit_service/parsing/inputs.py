@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -27,6 +28,8 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _CHUNK = 1 << 16
+TOO_LONG = "integers must fit in 64 bits"
+"""What is wrong where `long_in` finds one."""
 _TRUE, _FALSE = ("true", "t", "yes", "y", "on"), ("false", "f", "no", "n", "off")
 _TRUTHS = {**dict.fromkeys(_TRUE, 1.0), **dict.fromkeys(_FALSE, 0.0)}
 _NONE = {"", "null", "none", "nan", "na", "n/a", "<na>", "\\n"}
@@ -231,3 +234,20 @@ def with_point(text: str, delimiter: str) -> str:
     if delimiter == "," or not _DECIMAL.fullmatch(text):
         return text
     return text if delimiter != ";" and _GROUPED.fullmatch(text) else text.replace(",", ".")
+
+
+def long_in(value: Any, at: str = "") -> str | None:
+    """Where a whole number beyond 64 bits is, which no event could hold; None if there is none.
+
+    >>> long_in({"a": [1, {"b": 2**64}]})
+    'a[1].b'
+    """
+    if type(value) is int and not -(2**63) <= value < 2**64:
+        return at
+    inside: Iterable[tuple[str, Any]] = ()
+    if type(value) is dict:
+        inside = ((f"{at}.{key}" if at else str(key), inner) for key, inner in value.items())
+    elif type(value) is list:
+        inside = ((f"{at}[{i}]", inner) for i, inner in enumerate(value))
+    found = (long_in(inner, where) for where, inner in inside)
+    return next((where for where in found if where is not None), None)

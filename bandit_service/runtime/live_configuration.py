@@ -34,6 +34,7 @@ from bandit_service.settings import BadSettings, Settings, policy_key
 from bandit_service.settings.keys import expiry_of
 from bandit_service.settings.live import foreign_secrets, sections_of, with_sections
 from bandit_service.settings.metrics import all_metrics
+from bandit_service.settings.pool_logs import is_default
 
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
@@ -161,6 +162,7 @@ class LiveConfiguration:
                 raise Refused("; ".join(bad.mistakes), param=param) from None
             _check_size(now, sections_of(wanted))
             self._check_keys(wanted)
+            self._check_process(wanted, source)
             self._check_routes(wanted, forget)
             self._check_beside(wanted)
             return self._event(wanted, by, why, source)
@@ -345,6 +347,15 @@ class LiveConfiguration:
         if wanted.keys != self.settings.keys and not self._administered(wanted):
             raise Refused(
                 "scopes: no key with the scope admin would be left; make one first", param="scopes"
+            )
+
+    def _check_process(self, wanted: Settings, source: str) -> None:
+        """Refused for what is of the whole process, in a pool that is not the default one."""
+        other = wanted.log_level != self.settings.log_level
+        if other and source == "api" and not is_default(self.settings):
+            raise Refused(
+                "settings: log_level is of the process; change it in the default pool",
+                param="settings",
             )
 
     def _administered(self, settings: Settings) -> bool:

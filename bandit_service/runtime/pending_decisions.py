@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 
 from bandit_service import clock
 from bandit_service.core import events as ev
@@ -55,19 +56,17 @@ class PendingDecisions:
             )
         raise Unknown(f"decision_id: no decision {decision_id!r}", param="decision_id")
 
-    def bound(self) -> None:
-        """Beyond max_pending the oldest decision is dropped.
+    def bound(self) -> bool:
+        """Drop the oldest decisions beyond max_pending; whether there are more to drop.
 
-        It teaches nothing, since its time was not over.
+        They teach nothing, since their time was not over. One event drops few, so that it stays
+        small and the loop free when the bound becomes much lower.
         """
         excess = len(self._writer.world.pending.decisions) - self._rules.max_pending
-        if excess > 0:
-            oldest: list[str] = []
-            for id in self._writer.world.pending.decisions:
-                if len(oldest) == excess:
-                    break
-                oldest.append(id)
-            self._expire(oldest)
+        if excess <= 0:
+            return False
+        oldest = islice(self._writer.world.pending.decisions, min(excess, _SWEEP))
+        return self._expire(list(oldest)) and excess > _SWEEP
 
     def _expire(self, ids: list[str], default_reward: float | None = None) -> bool:
         return self._writer.append_now(
@@ -89,6 +88,6 @@ class PendingDecisions:
 
     async def _sweep_forever(self) -> None:
         while True:
-            more = self.sweep(self._writer.now()) == _SWEEP
+            more = self.sweep(self._writer.now()) == _SWEEP or self.bound()
             self._writer.tasks.well("sweep")
             await asyncio.sleep(0 if more else min(5.0, self._rules.ttl_s))

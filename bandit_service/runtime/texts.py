@@ -120,6 +120,7 @@ class Texts:
         """Note by which event a decision's query was remembered, and forget whom to forget."""
         event = what.event
         if isinstance(event, ev.Forgotten):
+            self._drop()  # other texts may wait before it
             self._queue(lambda: self.forget(event.owner))
         elif (
             isinstance(event, ev.Rewarded | ev.Compared)
@@ -163,9 +164,12 @@ class Texts:
 
     async def forget(self, owner: str) -> None:
         """Delete all texts of a unit, and what was made of them."""
+        self._drop()
+        await self._run(partial(self._store.forget, owner))
+
+    def _drop(self) -> None:
         for drop in self.beside:
             drop()
-        await self._run(partial(self._store.forget, owner))
 
     def _queue(self, work: Callable[[], Awaitable[None]]) -> None:
         self._waiting.append(work)

@@ -98,10 +98,10 @@ def with_sections(
         **{
             name: read[name](given[name])
             for name in read
-            if given[name] != before[name] or (anew and name == "upstreams")
+            if not _same(given[name], before[name]) or (anew and name == "upstreams")
         },
     )
-    if given[SETTINGS] != before[SETTINGS]:
+    if not _same(given[SETTINGS], before[SETTINGS]):
         changed = with_values(changed, given[SETTINGS], mistakes)
     in_force = [each.spec for each in settings.upstreams]
     asked = [each.spec for each in changed.upstreams if each.spec not in in_force]
@@ -116,6 +116,17 @@ def with_sections(
     if mistakes:
         raise BadSettings(list(dict.fromkeys(mistakes)))
     return changed
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether they are equal. To Python true equals 1, which is a mistake that must be told."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
 
 
 def _is_of(

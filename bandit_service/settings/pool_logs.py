@@ -33,6 +33,11 @@ def default_of(settings: Settings) -> Settings:
     return replace(settings, pool=name, id_code=code_of(name, settings.cell))
 
 
+def is_default(settings: Settings) -> bool:
+    """Whether they are of the default pool, or there is one log."""
+    return settings.pool not in [each.spec.name for each in settings.pools]
+
+
 def others_of(settings: Settings) -> list[Settings]:
     """The settings of every other pool that this process serves."""
     return [of_pool(settings, each) for each in settings.pools if each.spec.cell == settings.cell]

@@ -15,7 +15,7 @@ import policies
 from bandit_service.core.feedback import MIN_SECRET
 from bandit_service.core.fields import check_stated
 from bandit_service.parsing.hosts import check_host, check_origin
-from bandit_service.parsing.inputs import text_of
+from bandit_service.parsing.inputs import TOO_LONG, long_in, text_of
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.settings import shared, tables, texts
 from bandit_service.settings.arms_and_judges import arm_and_judge_mistakes
@@ -115,6 +115,9 @@ def read(
         else:
             given[name] = document.get(name, given[name])
             origins[name] = str(path) if name in document else "default"
+        if (at := long_in(given[name], name)) is not None:
+            mistakes.append(f"{at}: {TOO_LONG}")
+            given[name] = None if name == "arms" else []
     keys = tables.keys_of(given["keys"], "", mistakes)
     if (file := values["security.keys_file"]) and secrets:
         more = Path(file) if path is None else path.parent / file
@@ -306,7 +309,7 @@ def _check_tracing(endpoint: str, mistakes: list[str]) -> None:
 def _json(variable: str, text: str, mistakes: list[str]) -> Any:
     try:
         return json.loads(text.removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also of a number of thousands of digits
         mistakes.append(f"{variable}: not JSON: {error}")
         return []
 
@@ -358,7 +361,7 @@ def _from_text(text: str, default: Any) -> Any:
         return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:  # also of a number of thousands of digits
         return text
 
 
@@ -366,6 +369,9 @@ def checked(key: str, value: Any, default: Any, rule: Rule, mistakes: list[str])
     """The value, or the default and one mistake more."""
     if value is None:  # by default only: neither TOML nor the environment can say so
         return None
+    if (at := long_in(value, key)) is not None:
+        mistakes.append(f"{at}: {TOO_LONG}")
+        return default
     allowed = _allowed(default, rule)
     kind = _kind(default)
     if kind is float and type(value) is int:

@@ -158,13 +158,16 @@ def route_mistakes(routes: Sequence[RouteSpec], arms: Sequence[ArmSpec]) -> list
             found.append(
                 f"routes[{i}].id: there is an arm {route.id!r}; call one of them otherwise"
             )
-        for id in route.arms:
+        named = [("arms", id) for id in route.arms]
+        if route.holdout_arm and not route.arms:  # else it is one of those
+            named.append(("holdout_arm", route.holdout_arm))
+        for field, id in named:
             spec = by_id.get(id)
             if spec is None:
                 found.append(
-                    f"routes[{i}].arms: {id!r} is no configured arm{did_you_mean(id, by_id)}"
+                    f"routes[{i}].{field}: {id!r} is no configured arm{did_you_mean(id, by_id)}"
                 )
             elif not is_routed(spec):
                 why = not_for_chat(spec) or f"{id!r} has routed = false, so that nothing chooses it"
-                found.append(f"routes[{i}].arms: {why}")
+                found.append(f"routes[{i}].{field}: {why}")
     return found

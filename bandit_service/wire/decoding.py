@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from bandit_service.core.errors import Malformed, Refused, TooLarge
-from bandit_service.parsing.inputs import json_of
+from bandit_service.parsing.inputs import TOO_LONG, json_of, long_in
 from bandit_service.parsing.validation import bounds_of, first_outside, refused_for, without_nulls
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -139,20 +139,11 @@ def decode_request(body: bytes) -> Any:
     """JSON of a request, in which no whole number is beyond 64 bits; Refused names it."""
     value = decode_json(body)
     if _LONG in body.translate(_DIGITS):
-        _check_whole("", value)
+        at = long_in(value)
+        if at is not None:
+            where = at or "body"
+            raise Refused(f"{where}: {TOO_LONG}", param=where.partition(".")[0])
     return value
-
-
-def _check_whole(at: str, value: Any) -> None:
-    if type(value) is int and not -(2**63) <= value < 2**64:
-        where = at or "body"
-        raise Refused(f"{where}: integers must fit in 64 bits", param=where.partition(".")[0])
-    if type(value) is dict:
-        for key, inner in value.items():
-            _check_whole(f"{at}.{key}" if at else key, inner)
-    elif type(value) is list:
-        for i, inner in enumerate(value):
-            _check_whole(f"{at}[{i}]", inner)
 
 
 def read(body: bytes, kind: type[R]) -> R:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -65,6 +66,28 @@ async def _asked(
         method, client.url + path, json=body, headers=sent
     ) as response:
         return response.status, await response.json(), response.headers
+
+
+async def test_the_level_of_the_logs_is_that_of_the_default_pool(
+    tmp_path: Path, models: Path
+) -> None:
+    def level() -> int:
+        return logging.getLogger("bandit").level
+
+    async with pools(tmp_path / "var", models) as (client, _):
+
+        async def put(pool: str, value: str) -> int:
+            body = {"settings": [{"name": "log_level", "value": value}]}
+            sent = {"x-bandit-pool": pool, "If-Match": "*"}
+            status, _, _ = await _asked(client, "PUT", "/v1/configuration", body, **sent)
+            return status
+
+        before = level()
+        assert await put("acme", "debug") == 400
+        assert level() == before
+        assert await put("main", "error") == 200
+        assert level() == logging.ERROR
+        assert await put("main", "info") == 200
 
 
 async def test_a_call_finds_the_log_of_its_tenant(tmp_path: Path, models: Path) -> None:

@@ -374,3 +374,17 @@ def test_the_page_lists_the_settings_that_can_change() -> None:
     page = Path(__file__).parents[2] / "docs" / "live-configuration.md"
     (told,) = re.findall(r"<!-- live -->(.*)<!-- /live -->", page.read_text("utf-8"), re.DOTALL)
     assert tuple(re.findall(r"`(.+?)`", told)) == LIVE
+
+
+@pytest.mark.parametrize("section", ["settings", "budgets"])
+def test_true_is_not_taken_for_the_1_that_is_there(section: str) -> None:
+    there: dict[str, dict[str, Any]] = {
+        "settings": {"name": "reward.ttl_s", "value": 1.0},
+        "budgets": {"scope": "service", "per": "day", "usd": 1.0},
+    }
+    entry, field = there[section], "value" if section == "settings" else "usd"
+    chosen = settings.Settings()
+    chosen = with_sections(chosen, {section: [entry]}, chosen.arms, {})
+    assert with_sections(chosen, {section: [entry | {field: 1}]}, chosen.arms, {}) == chosen
+    with pytest.raises(settings.BadSettings, match=rf"{section}\[0\]\.{field}: must be a number"):
+        with_sections(chosen, {section: [entry | {field: True}]}, chosen.arms, {})

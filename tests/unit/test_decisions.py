@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,6 +13,7 @@ from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.decisions import Decisions
 from bandit_service.core.resolved import Pending
+from bandit_service.runtime.pending_decisions import PendingDecisions
 from policies import ArmId
 
 
@@ -108,3 +111,23 @@ def test_it_is_a_mapping_oldest_first() -> None:
     assert kept.get("x") is None
     with pytest.raises(KeyError):
         kept["x"]
+
+
+def test_a_bound_that_became_much_lower_drops_a_part_in_each_event() -> None:
+    """The last ones are dropped by the sweep, so `bound` tells whether there are more."""
+    there = {f"d{i:04}": None for i in range(2500)}
+    sizes = []
+
+    def expired(event: ev.DecisionsExpired) -> bool:
+        sizes.append(len(event.ids))
+        for id in event.ids:
+            del there[id]
+        return True
+
+    world = SimpleNamespace(pending=SimpleNamespace(decisions=there))
+    writer: Any = SimpleNamespace(world=world, now=lambda: 1.0, append_now=expired)
+    rules: Any = SimpleNamespace(max_pending=100)
+    pending = PendingDecisions(writer, rules)
+    assert [pending.bound() for _ in range(4)] == [True, True, False, False]
+    assert sizes == [1000, 1000, 400]
+    assert next(iter(there)) == "d2400"

@@ -23,6 +23,7 @@ from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.detectors import DriftWatch
+from bandit_service.settings.routes import route_mistakes
 from policies import ArmId, Comparison, Outcome
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
@@ -315,3 +316,20 @@ def test_an_estimate_for_the_serving_policy_leaves_a_routes_decisions_out() -> N
     decided, _ = _turn(world, 1, BOT)
     assert isinstance(decided, ev.Decided)
     assert (no_choice(decided), decided.policy, decided.key) == (ROUTED, "knn", "k1")
+
+
+def test_a_route_holds_out_on_an_arm_that_it_can_draw() -> None:
+    arms = [
+        ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0),
+        ev.ArmSpec(id=ArmId("b"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0, routed=False),
+    ]
+
+    def told(arm: str) -> list[str]:
+        route = ev.RouteSpec(id="r", policy="knn", holdout_share=0.1, holdout_arm=ArmId(arm))
+        return route_mistakes([route], arms)
+
+    assert told("a") == []
+    assert told("c") == ["routes[0].holdout_arm: 'c' is no configured arm"]
+    assert told("b") == [
+        "routes[0].holdout_arm: 'b' has routed = false, so that nothing chooses it"
+    ]

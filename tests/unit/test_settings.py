@@ -19,6 +19,14 @@ def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
     return settings.read(path, environ)
 
 
+def test_a_variable_of_thousands_of_digits_is_a_mistake() -> None:
+    digits = "9" * 5000
+    with pytest.raises(settings.BadSettings) as bad:
+        settings.read(None, {"BANDIT_REWARD_TTL_S": digits, "BANDIT_BUDGETS": f"[{digits}]"})
+    told = [each.partition(":")[0] for each in bad.value.mistakes]
+    assert told == ["reward.ttl_s", "BANDIT_BUDGETS"]
+
+
 def test_metrics_are_checked_field_by_field() -> None:
     tables = [
         {"name": "resolved", "kind": "bolean", "wieght": 3},
@@ -179,6 +187,13 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         ("[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\nprize = 2", "prize"),
         ("[reward]\nttl_s = true", "reward.ttl_s: must be a number from 1, got True"),
         ("[reward]\nttl_s = nan", "reward.ttl_s: must be a number from 1, got nan"),
+        (f"[reward]\nttl_s = {10**400}", "reward.ttl_s: integers must fit in 64 bits"),
+        (f"[server]\nmax_arms = {2**64}", "server.max_arms: integers must fit in 64 bits"),
+        (f"[policy.parameters]\nx = {2**64}", "policy.parameters.x: integers must fit in 64"),
+        (
+            f"[[arms]]\nid = 'a'\ncontext_window = {2**64}",
+            "arms[0].context_window: integers must fit in 64 bits",
+        ),
     ],
 )
 def test_a_mistake_names_its_key(tmp_path: Path, text: str, expected: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.core import events as ev
 from bandit_service.core.errors import Unavailable
 from bandit_service.runtime import texts as keeping
 from bandit_service.runtime.bounded_child import NoAnswer
@@ -214,6 +215,19 @@ async def test_what_waits_has_a_bounded_length(
         assert found[1] == Text(question="x" * 6, answer="y" * 5)
     finally:
         await texts.close()
+
+
+async def test_what_was_made_of_texts_is_dropped_at_once_though_others_wait(
+    tmp_path: Path,
+) -> None:
+    texts = Texts(_writer(), _store(tmp_path), _chosen(), lambda _: None)
+    dropped: list[str] = []
+    texts.beside.append(lambda: dropped.append("topics"))
+    texts.note(_decided("a"), "of somebody else")
+    what = SimpleNamespace(event=ev.Forgotten(ts=1.0, owner="of the unit"))
+    texts.heard(what, SimpleNamespace())  # type: ignore[arg-type]
+    assert dropped == ["topics"]
+    await texts.close_store()
 
 
 async def test_of_a_long_conversation_the_last_message_is_kept(tmp_path: Path) -> None:

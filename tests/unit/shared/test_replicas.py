@@ -1009,6 +1009,27 @@ async def test_nobody_writes_of_a_route_what_an_open_replica_would_overlook(
     await one.writer.submit(lambda: event(value))
 
 
+@pytest.mark.parametrize("section", ["settings", "policies"])
+async def test_nobody_writes_a_section_that_an_open_replica_would_overlook(
+    start: Start, engine: Engine, section: str
+) -> None:
+    """It would go on by its own settings, while the log says that others are in force."""
+    one, other = await start("one"), await start("other")
+
+    def event(section: str, revision: int) -> ev.AnyEvent:
+        ts = one.writer.now()
+        return ev.ConfigurationChanged(ts=ts, revision=revision, sections={section: ()})
+
+    engine.reads[other.name] = 5  # it knows the other sections
+    one.writer.link.rows = await one.shared.replicas()
+    with pytest.raises(Unavailable, match="older release is open, which cannot read"):
+        await one.writer.submit(lambda: event(section, 1))
+    await one.writer.submit(lambda: event("budgets", 1))
+    await other.close()
+    one.writer.link.rows = await one.shared.replicas()
+    await one.writer.submit(lambda: event(section, 2))
+
+
 def test_of_three_states_the_one_alone_may_not_lead() -> None:
     def digests() -> Digests:
         quiet: dict[str, Any] = {"failed": lambda _: None, "well": lambda: None}
