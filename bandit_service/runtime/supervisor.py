@@ -22,6 +22,8 @@ TRIES = 6
 """How often in a row an essential task may fail; it takes about 15 s."""
 
 _LASTED_S = 60.0
+_AGAIN_S = 5.0
+"""After how long a task that is to end is cancelled again."""
 
 
 class Supervisor:
@@ -91,13 +93,18 @@ class Kept:
         self.task.add_done_callback(self._done)
 
     async def end(self) -> None:
-        """Stop it, and wait until it has stopped."""
+        """Stop it, and wait until it has stopped.
+
+        It is cancelled again if it goes on: what it awaited may have taken the cancellation for its
+        own, and it may now wait for what has ended before it.
+        """
         self._ending = True
         if self._again is not None:
             self._again.cancel()
-        self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
+        while not self.task.done():
+            self.task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([self.task], timeout=_AGAIN_S)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         """A cancellation by anybody else does not stop it, unless the loop ends too."""

@@ -79,11 +79,13 @@ def test_a_demo_tells_three_acts_and_what_routing_was_worth(
     }
     url, act_1 = (
         said.index("watch it: http://127.0.0.1:"),
-        said.index("Act 1 of 3: nothing is known of the 2 models"),
+        said.index("Act 1 of 3: the router knows nothing about its 2 models"),
     )
     assert url < act_1 < said.index("Act 2 of 3") < said.index("Act 3 of 3")
     assert re.search(r"Act 2 of 3: [abc], the favourite, costs 60 times as much", said)
-    assert re.search(r"Act 3 of 3: [abc] joins .*; [abc], the favourite by now, gives half", said)
+    assert re.search(
+        r"Act 3 of 3: [abc] joins .*; [abc], the favourite by now, silently gives half", said
+    )
     assert re.search(
         r"(Above|Not above|Below) the best fixed choice in hindsight .*: [+-]0\.\d{4} \[.*\] "
         r"reward a query and [+-]\d+\.\d\d \[.*\] USD per 1,000 queries "

@@ -72,7 +72,7 @@ async def test_tools_structured_output_completions_embeddings_and_models(
         assert completed.choices[0].text == "once"
         tokens = await asking.completions.create(model="beta", prompt=[[15, 16], [17]])
         assert tokens.choices[0].text == "once"
-        with pytest.raises(openai.BadRequestError, match="tokens are of one model"):
+        with pytest.raises(openai.BadRequestError, match="belong to one model's tokenizer"):
             await asking.completions.create(model="auto", prompt=[15, 16])
         assert (await asking.models.retrieve("beta")).id == "beta"
         with pytest.raises(openai.NotFoundError, match="no 'nobody'"):

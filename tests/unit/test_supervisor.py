@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 
@@ -108,3 +109,24 @@ async def test_work_that_is_done_is_not_begun_again() -> None:
     await kept.task
     await kept.end()
     assert (told.counted, told.tasks.failing) == ([], {})
+
+
+async def test_a_task_whose_work_takes_a_cancellation_for_its_own_is_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Upkeep of a replica on JetStream waited for ever for a writer that was closed before it."""
+    monkeypatch.setattr(supervisor, "_AGAIN_S", 0.01)
+    begun, told = asyncio.Event(), _Told()
+
+    async def work() -> None:
+        begun.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.get_running_loop().create_future()
+        await asyncio.get_running_loop().create_future()
+
+    kept = told.tasks.keep("work", work)
+    await begun.wait()
+    async with asyncio.timeout(60):
+        await kept.end()
+    assert kept.task.cancelled()
+    assert not told.counted
