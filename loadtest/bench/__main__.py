@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from loadtest.bench.alone import bench_policies
+from loadtest.bench.alone import bench_linear, bench_policies
 from loadtest.bench.durable import bench_durable
 from loadtest.bench.embeddings import bench_embeddings
 from loadtest.bench.evaluate import bench_evaluate
@@ -45,6 +45,10 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
     "policies": (
         "each policy alone, after 2,000 outcomes, 11 arms, 384 dimensions",
         lambda _: bench_policies(),
+    ),
+    "arms": (
+        "linear policies and the default by arms and dimensions, after 2,000 outcomes",
+        lambda _: bench_linear(),
     ),
     "experiments": (
         "what experiments cost a decision, the default policy, 11 arms, 10,000 past queries",
