@@ -95,8 +95,8 @@ class Kept:
     async def end(self) -> None:
         """Stop it, and wait until it has stopped.
 
-        It is cancelled again if it goes on: what it awaited may have taken the cancellation for its
-        own, and it may now wait for what has ended before it.
+        It is cancelled again if it goes on: `asyncio.wait_for` of Python 3.11, which drivers use,
+        swallows a cancellation if what it waits for is done at that moment.
         """
         self._ending = True
         if self._again is not None:
