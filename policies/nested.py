@@ -10,7 +10,7 @@ import numpy as np
 
 from policies import _native
 from policies._borrowed import borrowed
-from policies._cells import EXACT, Cells, Told, on_grid
+from policies._cells import EXACT, Cells, Int64s, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
@@ -259,14 +259,25 @@ class Nested:
         known = state._rooted
         if known and known[0] is eased and known[1] is price and known[2].columns is at:
             return known[2]
+        found = OfArms(at, *self._alone(state, at, eased, price))
+        state._rooted = eased, price, found
+        return found
+
+    def _alone(
+        self, state: Cells, at: Int64s, eased: Floats, price: Floats, kin: KinOf | None = None
+    ) -> tuple[Floats, Floats]:
+        """(K,) mean and variance of each arm's quality over all queries."""
         n, s = state.sums.n[at], eased[at]
         line = self._line(n, s, price, state.noise)
         noise = variance(state.noise, line)
-        k = noise / self.prior_variance
+        unsure: Floats | None = None
+        varies: float | Floats = self.prior_variance
+        if kin:
+            line, unsure, varies = kin.told(noise, line, n, s, self.prior_variance)
+        k = noise / varies
         each = 1.0 / (n + k)
-        found = OfArms(at, (s + k * line) * each, noise * each)
-        state._rooted = eased, price, found
-        return found
+        v = noise * each
+        return (s + k * line) * each, v if unsure is None else v + (k * each) ** 2 * unsure
 
     @property
     def _kappa(self) -> float:
@@ -289,17 +300,8 @@ class Nested:
     def _estimate_all(
         self, state: Cells, x: Vector, arms: Arms, kin: KinOf | None
     ) -> tuple[Floats, Floats]:
-        at = state.columns_of(arms.ids)
-        sums, (wide, narrow) = state.sums, state.spread
-        n, s = sums.n[at], self._eased(state)[at]
-        line = self._line(n, s, state.price_of(arms), state.noise)
-        noise = variance(state.noise, line)
-        unsure, varies = np.zeros(()), np.array(self.prior_variance)
-        if kin:
-            line, unsure, varies = kin.told(noise, line, n, s, self.prior_variance)
-        k = noise / varies
-        each = 1.0 / (n + k)
-        m, v = (s + k * line) * each, noise * each + (k * each) ** 2 * unsure
+        at, (wide, narrow), sums = state.columns_of(arms.ids), state.spread, state.sums
+        m, v = self._alone(state, at, self._eased(state), state.price_of(arms), kin)
         distances = state.distances(x)
         cell, group = state.located(x, distances)
         of_group = sums.group_n[group].take(at, -1), sums.group_s[group].take(at, -1)
