@@ -92,14 +92,16 @@ _POOL = "[[pools]]\nname = 'acme'\ntenants = ['acme']\n"
 
 def _files(
     tmp_path: Path, engine: Postgres | NatsServers, monkeypatch: pytest.MonkeyPatch
-) -> tuple[str, str]:
-    """The file of before a move, and that of after it."""
+) -> tuple[Path, str, str]:
+    """The service's file as it is before a move, its text, and the text of after it."""
     of_nats = isinstance(engine, NatsServers)
     monkeypatch.setenv("THE_DSN", shared(tmp_path, engine)["THE_DSN"])
     before = f"data_dir = {str(tmp_path / 'var')!r}\n[server]\nport = 0\n{_POOL}"
     kind = "'jetstream'\ninsecure_single = true" if of_nats else "'postgres'"
     name = _log_of(tmp_path)
-    return before, f"{before}engine = {kind}\ndsn_env = 'THE_DSN'\nlog = {name!r}\n"
+    config = tmp_path / "bandit.toml"
+    config.write_text(before)
+    return config, before, f"{before}engine = {kind}\ndsn_env = 'THE_DSN'\nlog = {name!r}\n"
 
 
 def _log_of(tmp_path: Path) -> str:
@@ -127,10 +129,8 @@ async def test_a_pool_moves_while_it_serves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Calls go on: none is refused, and what was acknowledged is in the other log."""
-    config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, request.getfixturevalue(engine), monkeypatch)
-    config.write_text(before)
+    config, _, after = _files(tmp_path, request.getfixturevalue(engine), monkeypatch)
     moved, made = asyncio.Event(), list[str]()
 
     async def calls(client: Client) -> None:
@@ -179,10 +179,8 @@ async def test_a_move_that_fails_leaves_the_log_where_it_was(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, postgres, monkeypatch)
-    config.write_text(before)
+    config, _, after = _files(tmp_path, postgres, monkeypatch)
     async with (
         service.serving(settings.read(config)) as (url, _),
         aiohttp.ClientSession() as session,
@@ -218,10 +216,8 @@ async def test_a_file_that_is_read_in_a_move_is_in_force_after_it(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, postgres, monkeypatch)
-    config.write_text(before)
+    config, _, after = _files(tmp_path, postgres, monkeypatch)
     begun, ended = begin_migration, end_migration
     arm = "[[arms]]\nid = '{}'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\n"
     reloads = list[asyncio.Task[bool]]()
@@ -264,10 +260,8 @@ async def test_a_file_that_is_read_in_a_move_is_in_force_after_it(
 async def test_the_process_ends_where_a_pool_cannot_be_opened_again(
     tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, postgres, monkeypatch)
-    config.write_text(before)
+    config, _, after = _files(tmp_path, postgres, monkeypatch)
     async with (
         service.serving(settings.read(config)) as (url, running),
         aiohttp.ClientSession() as session,
@@ -291,9 +285,8 @@ async def test_a_start_finishes_a_move_that_was_killed(
     tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One process is killed in its copying, and the next one before it opened the log there."""
-    config, data = tmp_path / "bandit.toml", tmp_path / "var"
-    before, after = _files(tmp_path, postgres, monkeypatch)
-    config.write_text(before)
+    data = tmp_path / "var"
+    config, _, after = _files(tmp_path, postgres, monkeypatch)
     process = Process(data, models, config=str(config))
     async with aiohttp.ClientSession() as session:
         client = Client(session, await process.url())
@@ -330,9 +323,8 @@ async def test_a_request_that_the_pool_has_already_keeps_it_until_its_end(
     tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a build of before, it waited for the move, and the move for it."""
-    config = tmp_path / "bandit.toml"
     prepare(tmp_path / "var", models)
-    before, after = _files(tmp_path, postgres, monkeypatch)
+    config, before, after = _files(tmp_path, postgres, monkeypatch)
     ring = Keyring(acme={"tenant": "acme"}, root={"scopes": ["admin", "read"]})
     keys = "".join(
         f"[[keys]]\nid = {each['id']!r}\nhash = {each['hash']!r}\nscopes = {each['scopes']}\n"
