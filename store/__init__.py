@@ -1,6 +1,7 @@
 """Stores bytes in order and finds near vectors; knows nothing about bandits."""
 
 from store._address import parts_of
+from store._disk import write_whole
 from store._engines import DEFAULT, ENGINES, open_log, open_to_read
 from store._mark import read as synced
 from store._protocols import (
@@ -97,4 +98,5 @@ __all__ = [
     "open_to_read",
     "parts_of",
     "synced",
+    "write_whole",
 ]

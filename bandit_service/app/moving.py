@@ -13,7 +13,7 @@ from pathlib import Path
 from bandit_service.app.sharing import migrate, open_shared
 from bandit_service.runtime.recovery import Progress
 from bandit_service.settings import Settings
-from store import EventLog
+from store import EventLog, write_whole
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.app")
@@ -22,11 +22,8 @@ NOTE, _REPLICA = "moving.json", "replica.json"
 
 def begin(settings: Settings) -> None:
     """Note that the log in this directory moves to where these settings have it."""
-    directory = Path(settings.data_dir)
     undo(settings)
-    partial = directory / f"{NOTE}.partial"
-    partial.write_text(json.dumps(_target(settings)), encoding="utf-8")
-    partial.rename(directory / NOTE)
+    write_whole(Path(settings.data_dir) / NOTE, json.dumps(_target(settings)).encode())
 
 
 def undo(settings: Settings) -> None:

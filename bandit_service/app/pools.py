@@ -23,7 +23,7 @@ from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings
-from bandit_service.settings.pool_logs import of_pool
+from bandit_service.settings.pool_logs import of_pool, pool_named
 from store import SharedLog, StoreError
 from store.snapshots import FileSnapshots
 
@@ -97,11 +97,12 @@ class OpenPools:
         now = app[SETTINGS]
         try:
             file = await asyncio.to_thread(reading.read, now.file)
-            found = settings_in(self.main, name)(file)
         except BadSettings as bad:
             param = bad.mistakes[0].split(":")[0]
             raise Refused("; ".join(bad.mistakes), param=param) from None
-        except StopIteration:
+        try:
+            found = settings_in(self.main, name)(file)
+        except LookupError:
             raise Refused(f"name: the file has no pool {name!r} any more", param="name") from None
         if now.log.shared or not found.log.shared:
             raise Refused(
@@ -180,7 +181,7 @@ class OpenPools:
 
     def _tell_all(self, name: str, wanted: Settings) -> None:
         """The pool is where the file says, so that it takes no restart any more."""
-        pool = next(each for each in wanted.pools if each.spec.name == name)
+        pool = pool_named(wanted, name)
         for app in self.homes.apps.values():
             app[RELOADING].moved(pool)
 
@@ -247,8 +248,8 @@ def settings_in(main: web.Application, name: str) -> Callable[[Settings], Settin
     """What turns a file's settings into those of a pool of the process."""
 
     def derive(file: Settings) -> Settings:
-        pool = next(each for each in file.pools if each.spec.name == name)
-        return replace(of_pool(file, pool), keys=main[CONFIGURATION].settings.keys)
+        own = of_pool(file, pool_named(file, name))
+        return replace(own, keys=main[CONFIGURATION].settings.keys)
 
     return derive
 

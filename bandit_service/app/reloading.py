@@ -6,7 +6,6 @@ What cannot change at run time is told by its name and waits for a restart.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
@@ -83,13 +82,13 @@ class Reloading:
         if file.pools != self._started.pools:
             _log.warning("these take a restart", extra={"settings": ["pools"]})
         waiting = _waiting(self._started, fresh)
-        if refused := exposure(dataclasses.replace(fresh, server=now.server)):
+        if refused := exposure(replace(fresh, server=now.server)):
             raise BadSettings([refused])
         if fresh.policy != now.policy and serving.training.wanted is not None:
             raise Conflict(
                 f"policy.name: {serving.training.wanted.name!r} is being trained; try again later"
             )
-        wanted = dataclasses.replace(now, arms=fresh.arms, policy=fresh.policy)
+        wanted = replace(now, arms=fresh.arms, policy=fresh.policy)
         arms = arms_then(self._router.world, wanted)
         rules = experiment_rules(fresh.experiment_rules)
         try:
@@ -99,7 +98,7 @@ class Reloading:
         except ServiceError as error:
             raise BadSettings([f"experiments: {error.message}"]) from None
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")
-        configuration.settings = dataclasses.replace(
+        configuration.settings = replace(
             configuration.settings,
             arms=fresh.arms,
             policy=fresh.policy,

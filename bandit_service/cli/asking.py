@@ -7,8 +7,9 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from bandit_service.core.pools import POOL
+
 TIMEOUT_S = 120.0
-POOL = "x-bandit-pool"
 
 
 def asked(

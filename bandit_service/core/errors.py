@@ -35,7 +35,8 @@ class ServiceError(Exception):
 
     def ended(self, why: str) -> None:
         """Say also why nothing else is tried."""
-        self.message += f"; {why}"
+        if why not in self.message:
+            self.message += f"; {why}"
 
     def body(self) -> dict[str, str | None]:
         """The `error` object of OpenAI's wire format."""

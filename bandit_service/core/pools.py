@@ -15,6 +15,9 @@ from uuid import UUID
 
 from bandit_service.core.fields import MAX_NAME
 
+POOL = "x-bandit-pool"
+"""The header with the pool that is asked, where a process serves several."""
+
 CODES = 1 << 12
 """How many codes there are: 12 of the 62 random bits of an id name its pool."""
 _FREE_BITS = 50

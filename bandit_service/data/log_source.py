@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bandit_service.core import events as ev
+from bandit_service.core.pools import POOL
 from bandit_service.data.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
 from store import EventLog, Offset, first_of
 
@@ -72,7 +73,7 @@ class ServiceSource:
             raise Unreadable(f"--url: must be http://HOST:PORT or https://HOST:PORT, got {url!r}")
         self._parts, self._page = parts, page
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._headers |= {"x-bandit-pool": pool} if pool else {}
+        self._headers |= {POOL: pool} if pool else {}
         self._tls = ssl.create_default_context(cafile=ca) if parts.scheme == "https" else None
         self._decoder = msgspec.msgpack.Decoder(tuple[int, msgspec.Raw])
         connection, response = self._ask("?limit=1")

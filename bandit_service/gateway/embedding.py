@@ -57,7 +57,7 @@ class Embedding:
             if why := allowance.spent():
                 if refused is not None:
                     refused[0].why = why
-                elif failed is not None and why not in failed.message:
+                elif failed is not None:
                     failed.ended(why)
                 break
             try:

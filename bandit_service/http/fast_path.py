@@ -28,6 +28,7 @@ from multidict import CIMultiDictProxy
 from bandit_service import clock, logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, stopped
+from bandit_service.core.pools import POOL
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.request import header
 from bandit_service.http.at_once import AtOnce
@@ -42,7 +43,6 @@ from bandit_service.http.frame import (
     DRAINING,
     GATE,
     PATIENCE,
-    POOL,
     ROUTER,
     SETTINGS,
     TELEMETRY,

@@ -26,6 +26,7 @@ from bandit_service.core.errors import (
     UpstreamError,
     stopped,
 )
+from bandit_service.core.pools import POOL
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, retry_after
@@ -60,9 +61,6 @@ WAITED = web.RequestKey("waited_s", float)
 
 PATIENCE = "X-Request-Timeout"
 """The header with the seconds that a client waits at most."""
-
-POOL = "x-bandit-pool"
-"""The header with the pool that is asked, where a process serves several."""
 
 CLIENT_GONE = 499
 """The status that is logged if the client left before its answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bandit_service.core import pools
 from bandit_service.http.route import Parameter
 from bandit_service.offline.history.fold import GROUPS as GROUPS_BY
 from bandit_service.offline.history.fold import PERIODS
@@ -38,7 +39,7 @@ TIMEOUT = Parameter(
 KEY = Parameter("Idempotency-Key", "header", _STRING | {"maxLength": 256},
                 "A resend of the same body with the same key gets the same decision.",
                 "4f0c6d1e")  # fmt: skip
-POOL = Parameter("x-bandit-pool", "header", _STRING,
+POOL = Parameter(pools.POOL, "header", _STRING,
                  "The pool to call, for keys without a tenant.", "main")  # fmt: skip
 AFTER = Parameter("after", "query", {"type": "integer", "minimum": 0},
                   "Only events after this offset.", 12_000)  # fmt: skip

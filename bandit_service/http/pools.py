@@ -34,20 +34,19 @@ from bandit_service.core.errors import (
     Unavailable,
 )
 from bandit_service.core.feedback import decision_of
-from bandit_service.core.pools import Place, PoolMap
+from bandit_service.core.pools import POOL, Place, PoolMap
 from bandit_service.gateway.request import header
 from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.frame import (
     GATE,
     MISDIRECTED,
-    POOL,
     ROUTER,
     SETTINGS,
     Handler,
     authorization,
 )
-from bandit_service.parsing.suggestions import did_you_mean
+from bandit_service.settings.pool_logs import no_pool
 
 TENANT = "x-tenant"
 _DECISION = re.compile(r"/v1/(?:decisions|duels)/([^/]+)")
@@ -143,11 +142,7 @@ class Homes:
             if each.name == name:
                 return self._at(Place(name, each.cell), POOL, None)
         there_are = [self.map.default, *(each.name for each in self.map.pools)]
-        raise Refused(
-            f"{POOL}: no pool {name!r}{did_you_mean(name, there_are)}; expected one of "
-            f"{', '.join(there_are)}",
-            param=POOL,
-        )
+        raise Refused(f"{POOL}: {no_pool(name, there_are)}", param=POOL)
 
     def of_head(self, path: str, headers: Mapping[str, str]) -> web.Application:
         """The application that answers, by all but the query and the body."""

@@ -83,6 +83,22 @@ class Sealing:
             return msgspec.msgpack.decode(plain, type=Text)
         raise OtherKey(id)
 
+    def by_event(self, rows: Iterable[tuple[int, str, bytes]]) -> dict[int, Text]:
+        """Texts by event, of (event, id, sealed); without those under a key that is gone."""
+        found = {}
+        for event, id, sealed in rows:
+            with suppress(OtherKey):
+                found[event] = self.opened(id, sealed)
+        return found
+
+    def questions(self, rows: Iterable[tuple[str, str, int | None, bytes]]) -> list[KeptQuestion]:
+        """Questions in this order, of (id, owner, event, sealed); without those of such a key."""
+        found = []
+        for id, owner, event, sealed in rows:
+            with suppress(OtherKey):
+                found.append(KeptQuestion(id, owner, event, self.opened(id, sealed).question))
+        return found
+
 
 class KeepsTexts(Protocol):
     """What `Texts` needs of a place for texts. What cannot be done raises OSError or sqlite3.Error.
@@ -172,13 +188,7 @@ class TextStore:
             f"SELECT event, id, sealed FROM texts WHERE event IN ({marks}) AND ts >= ?",  # noqa: S608 - only marks
             (*events, since),
         ).fetchall()
-        found = {}
-        for event, id, sealed in rows:
-            try:
-                found[event] = self._sealing.opened(id, sealed)
-            except OtherKey:
-                continue
-        return found
+        return self._sealing.by_event(rows)
 
     def questions(self, most: int, since: float) -> list[KeptQuestion]:
         """See `KeepsTexts`."""
@@ -186,13 +196,7 @@ class TextStore:
             "SELECT id, owner, event, sealed FROM texts WHERE ts >= ? ORDER BY ts DESC, id LIMIT ?",
             (since, most),
         ).fetchall()
-        found = []
-        for id, owner, event, sealed in reversed(rows):
-            with suppress(OtherKey):
-                found.append(
-                    KeptQuestion(id, owner, event, self._sealing.opened(id, sealed).question)
-                )
-        return found
+        return self._sealing.questions(reversed(rows))
 
     def forget(self, owner: str) -> int:
         """Delete all texts of a unit; how many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from bandit_service.core.pools import PoolMap, PoolTenants, code_of
@@ -49,12 +50,22 @@ def named(settings: Settings, pool: str) -> Settings:
     """
     if pool in ("", settings.log.name):
         return default_of(settings)
+    return of_pool(settings, pool_named(settings, pool))
+
+
+def pool_named(settings: Settings, name: str) -> Pool:
+    """The pool of this name beside the default one. LookupError with what there is."""
     for each in settings.pools:
-        if each.spec.name == pool:
-            return of_pool(settings, each)
+        if each.spec.name == name:
+            return each
     there_are = [settings.log.name, *(each.spec.name for each in settings.pools)]
-    raise LookupError(
-        f"no pool {pool!r}{did_you_mean(pool, there_are)}; expected one of {', '.join(there_are)}"
+    raise LookupError(no_pool(name, there_are))
+
+
+def no_pool(name: str, there_are: Sequence[str]) -> str:
+    """What is said of a pool that there is not."""
+    return (
+        f"no pool {name!r}{did_you_mean(name, there_are)}; expected one of {', '.join(there_are)}"
     )
 
 

@@ -13,9 +13,9 @@ import msgspec
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
-from bandit_service.cli.asking import POOL
 from bandit_service.core.arm_kinds import CHAT
 from bandit_service.core.errors import Refused, ServiceError
+from bandit_service.core.pools import POOL
 from bandit_service.gateway.request import is_auto, of_chat
 
 

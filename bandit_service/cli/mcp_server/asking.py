@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bandit_service.cli import refusals
-from bandit_service.cli.asking import POOL
+from bandit_service.core.pools import POOL
 
 _TIMEOUT_S = 30.0
 _MAX_BYTES = 16_000_000

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
-from bandit_service.runtime.text_store import KeptQuestion, OtherKey, Sealing, Text
+from bandit_service.runtime.text_store import KeptQuestion, Sealing, Text
 from store import StoreError
 from store.postgres_texts import PostgresTexts
 
@@ -42,20 +41,11 @@ class SharedTextStore:
 
     def of_events(self, events: Sequence[int], since: float) -> dict[int, Text]:
         """See `KeepsTexts`."""
-        found = {}
-        for event, id, sealed in self._wait(self._rows.of_events(events, since)):
-            with suppress(OtherKey):
-                found[event] = self._sealing.opened(id, sealed)
-        return found
+        return self._sealing.by_event(self._wait(self._rows.of_events(events, since)))
 
     def questions(self, most: int, since: float) -> list[KeptQuestion]:
         """See `KeepsTexts`."""
-        found = []
-        for id, owner, event, sealed in reversed(self._wait(self._rows.newest(most, since))):
-            with suppress(OtherKey):
-                question = self._sealing.opened(id, sealed).question
-                found.append(KeptQuestion(id, owner, event, question))
-        return found
+        return self._sealing.questions(reversed(self._wait(self._rows.newest(most, since))))
 
     def forget(self, owner: str) -> None:
         """See `KeepsTexts`."""
