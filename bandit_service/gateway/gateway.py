@@ -58,9 +58,9 @@ from bandit_service.gateway.turns import (
     vendor_of,
 )
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.settings import DuelSettings
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _log = logging.getLogger("bandit.gateway")

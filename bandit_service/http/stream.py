@@ -30,7 +30,7 @@ from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.stream_frames import Asked, answer, plain
 from bandit_service.runtime.router import Router
-from bandit_service.settings.sections import Server
+from bandit_service.settings import Server
 from bandit_service.telemetry import tracing
 
 PROTOCOL = "bandit.v1"

@@ -27,7 +27,7 @@ from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.text_store import KeepsTexts, KeptQuestion, OtherKey, Text
 from bandit_service.runtime.writer import Writer
-from bandit_service.settings.sections import TextsSettings
+from bandit_service.settings import TextsSettings
 from bandit_service.settings.texts import BOTH
 
 _log = logging.getLogger("bandit.texts")

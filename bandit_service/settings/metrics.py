@@ -16,7 +16,7 @@ from bandit_service.core.metric_spec import (
 )
 from bandit_service.core.outcomes import VOTE, is_metric_name
 from bandit_service.core.pending import SIGNALS
-from bandit_service.settings.sections import ImplicitSettings
+from bandit_service.settings.sections.learning import ImplicitSettings
 from bandit_service.settings.upstreams import listed
 
 

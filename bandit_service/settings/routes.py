@@ -16,7 +16,7 @@ from bandit_service.core.routes import AUTO, MOST_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.sections.learning import PolicySettings
 from bandit_service.settings.tables import check_policy
 from bandit_service.settings.upstreams import listed
 from policies import ArmId
