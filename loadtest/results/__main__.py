@@ -300,8 +300,8 @@ def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
     parts = [
         f"# {data.recorded.name}",
         f"{len(data)} queries, {len(data.arms)} models. `make results` wrote this page with "
-        f"version {bandit_service.__version__}. [Evaluation](../evaluation.md) defines the protocols "
-        "and columns.",
+        f"version {bandit_service.__version__}. [Evaluation](../evaluation.md) defines the "
+        "protocols and columns.",
         "| model | quality | USD/1000 |\n| --- | ---: | ---: |\n"
         + "\n".join(
             f"| {data.arms[k]} | {quality[k]:.4f} | {1000 * cost[k]:.4f} |"
