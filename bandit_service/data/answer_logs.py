@@ -96,12 +96,12 @@ def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Malformed, scale
     id = _identity(fields.get("query_id"), text)
     query = queries.get(id) or Query(id, text, task or "", tokens["in_tok"])
     if query.text != text:
-        raise Malformed(f"query_id: {id!r} was there before with another query")
+        raise Malformed(f"query_id: {id!r} stands for another query in an earlier row")
     answer = Answer(quality, cost, tokens["out_tok"], latency)
     if repr(query.answers.get(model)) == repr(answer):  # by repr, since NaN is not itself
-        raise Repeated(f"model: {model!r} was there before for query {id!r}, and the same")
+        raise Repeated(f"model: {model!r} already answered query {id!r}, with the same values")
     if model in query.answers:
-        raise Malformed(f"model: {model!r} was there before for query {id!r}; the first is kept")
+        raise Malformed(f"model: {model!r} already answered query {id!r}; the first answer is kept")
     query.answers[model] = answer
     queries[id] = query
 

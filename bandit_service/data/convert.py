@@ -74,7 +74,7 @@ def recorded_of(
     arms = []
     for id in ids:
         if id not in prices:
-            raise BadRecording(f"{source}: prices: no price of {id!r}")
+            raise BadRecording(f"{source}: prices: no price for {id!r}")
         try:
             arms.append(listed_arm(id, prices[id].get("input"), prices[id].get("output")))
         except ValueError as error:

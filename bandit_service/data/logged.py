@@ -95,7 +95,7 @@ def source_of(
     for number, one in lines:
         if one.id in seen:
             raise Unreadable(
-                f"{path}, line {number}: EventId: {one.id!r} is in line {seen[one.id]} too"
+                f"{path}, line {number}: EventId: {one.id!r} is also in line {seen[one.id]}"
             )
         if found and len(one.vector) != len(found[0].vector):
             raise Unreadable(
@@ -105,7 +105,7 @@ def source_of(
         seen[one.id] = number
         found.append(one)
     if not found:
-        raise Unreadable(f"{path}: there is no decision in it")
+        raise Unreadable(f"{path}: contains no decision")
     found.sort(key=lambda one: one.ts)
     events = list(_events(found, {spec.id: spec for spec in catalogue}, neighbours, capacity))
     return ForeignSource(events, all(one.whole for one in found))
@@ -205,7 +205,7 @@ def propensity(name: str, value: Any) -> float:
     """A probability with which something was drawn: above 0, at most 1."""
     found = number(name, value, 0.0, 1.0)
     if found <= 0.0:
-        raise BadLine(f"{name}: what was drawn had a probability above 0, got {value!r}")
+        raise BadLine(f"{name}: must be above 0 for the drawn arm, got {value!r}")
     return found
 
 

@@ -227,7 +227,7 @@ def _collect(
             try:
                 row = to_row(_object(body), line)
                 if row.id in rows:
-                    raise Malformed(f"query_id: {row.id!r} was there before")
+                    raise Malformed(f"query_id: duplicate id {row.id!r}")
             except Malformed as error:
                 left_out.add(path.name, line, error)
             else:
@@ -289,12 +289,12 @@ def _arms_of_meta(path: Path) -> list[ArmSpec]:
     if not isinstance(models, list) or not models or not isinstance(prices, dict):
         raise BadRecording(f"{path}: must have models, a list, and usd_per_million_tokens, a map")
     if len({str(model) for model in models}) != len(models):
-        raise BadRecording(f"{path}: models: one is there twice")
+        raise BadRecording(f"{path}: models: must not have duplicates")
     arms = []
     for model in models:
         price = prices.get(model) if isinstance(model, str) else None
         if not isinstance(price, dict):
-            raise BadRecording(f"{path}: usd_per_million_tokens: no price of {model!r}")
+            raise BadRecording(f"{path}: usd_per_million_tokens: no price for {model!r}")
         try:
             arms.append(listed_arm(model, price.get("input"), price.get("output")))
         except ValueError as error:

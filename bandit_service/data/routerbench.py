@@ -80,7 +80,7 @@ def load_routerbench(
         try:
             query = _query(fields, models, scale or Scale())
             if query.id in queries:
-                raise Malformed(f"sample_id: {query.id!r} was there before")
+                raise Malformed(f"sample_id: duplicate id {query.id!r}")
             queries[query.id] = query
         except Malformed as error:
             left_out.add(path.name, line, error)
@@ -141,7 +141,7 @@ def _models_of(path: Path, columns: Sequence[str]) -> list[str]:
     for model in models:
         for name in (model, model + _COST):
             if columns.count(name) != 1:
-                what = "is there twice" if name in columns else "is missing"
+                what = "is a duplicate" if name in columns else "is missing"
                 raise BadRecording(f"{path}: column {name!r} of model {model!r} {what}")
     return models
 

@@ -147,7 +147,7 @@ class LeftOut:
         if share > self.most and self._counted > few:
             raise BadRecording(
                 f"{self.path}: {self._counted} of {taken + self._counted} rows ({share:.1%}) "
-                f"cannot be used, and at most {self.most:.0%} may be left out; the first is "
+                f"cannot be used; at most {self.most:.0%} may be skipped. The first one is "
                 f"{self.rows[0]}"
             )
         return tuple(self.rows)
@@ -162,7 +162,7 @@ class LeftOut:
         return (
             f"{self.path}:{line}: {first}; "
             f"{len(found)} of {taken + self._counted} rows have such values{span}. Without them "
-            f"the rest would be a choice of outcomes: {self._hint(first, numbers)}"
+            f"the rest would be a biased selection: {self._hint(first, numbers)}"
         )
 
     def _hint(self, first: Outcome, numbers: Sequence[float]) -> str:

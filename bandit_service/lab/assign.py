@@ -139,8 +139,8 @@ def milp(
         assert least is not None
         needed = float(paid[np.arange(len(least)), least].sum())
         raise Infeasible(
-            f"budget: {budget:.6g} USD cannot buy a quality of {least_quality:.6g}; the least "
-            f"budget that does is {needed:.6g} USD"
+            f"budget: {budget:.6g} USD cannot buy a quality of {least_quality:.6g}; the minimum "
+            f"budget is {needed:.6g} USD"
         )
     return np.where(choice == quality.shape[1], UNANSWERED, choice)
 
@@ -226,7 +226,7 @@ def _check_limits(
         least = float(np.where(allowed, paid, np.inf).min(axis=1).sum())
         if budget * (1.0 + _SLACK) < least:
             raise Infeasible(
-                f"budget: {budget:.6g} USD cannot answer every query; the least budget that does "
+                f"budget: {budget:.6g} USD cannot answer every query; the minimum budget "
                 f"is {least:.6g} USD"
             )
     if least_quality is not None:

@@ -114,7 +114,9 @@ def run_online(
     """
     for scenario in protocol.scenarios:
         if scenario not in SCENARIOS:
-            raise ValueError(f"scenario: {scenario!r} is none of {', '.join(SCENARIOS)}")
+            raise ValueError(
+                f"scenario: unknown value {scenario!r}; expected one of {', '.join(SCENARIOS)}"
+            )
     if set(protocol.scenarios) - {"steady"}:
         data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
     tasks = tasks_of(entrants, protocol)

@@ -177,7 +177,7 @@ def check_space(policy: str, space: Space) -> frozenset[str]:
             raise BadSearch(f"{name}: {policy} has {', '.join(default) or 'no parameters'}")
         if isinstance(values, Range):
             if isinstance(default[name], bool) or not isinstance(default[name], int | float):
-                raise BadSearch(f"{name}: no number, give a list of its values instead of a range")
+                raise BadSearch(f"{name}: not a number; give a list of values instead of a range")
             if not values.low < values.high or (values.log and values.low <= 0.0):
                 least = "above 0 and " if values.log else ""
                 raise BadSearch(f"{name}: the low end must be {least}below the high end")
@@ -330,7 +330,7 @@ def _warnings(stayed: bool, gain: Interval, test_gain: Interval) -> tuple[str, .
         return ("no candidate was better than the default parameters on the validation part",)
     found = []
     if math.isnan(gain.half):
-        found.append("one seed cannot tell the gain from noise; take several")
+        found.append("one seed cannot distinguish the gain from noise; use several")
     elif gain.mean <= gain.half:
         found.append(
             f"the gain on the validation part, {gain.mean:+.4f}, is within noise: its 95 % "

@@ -106,7 +106,7 @@ def _row(
         return one
     arm = arms.get(_plain(one.model), "")
     if arm not in prices:
-        return Repeated(f"model: no price of {one.model!r}")
+        return Repeated(f"model: no price for {one.model!r}")
     price = prices[arm]
     usd = _USD_PER * (one.in_tok * price["input"] + one.out_tok * price["output"])
     return {

@@ -138,7 +138,7 @@ class Calls:
         if call.whole and metric in self._scores.get(call.whole, ()):
             if parts == 1:
                 return self._scores[call.whole][metric]
-            raise Unscored(f"{metric}: is of the whole, of which this call is one of several")
+            raise Unscored(f"{metric}: the score is for a whole that has several calls")
         raise Unscored(f"{metric}: no score")
 
     def _cost(self, call: Call) -> Any:
@@ -146,10 +146,10 @@ class Calls:
             return call.cost_usd
         price = (self.prices or {}).get(call.model)
         if price is None:
-            raise Malformed(f"cost: not known; name the prices of {call.model!r} with --prices")
+            raise Malformed(f"cost: unknown; give the prices of {call.model!r} with --prices")
         tokens = [plain(call.in_tok), plain(call.out_tok)]
         if not all(isinstance(each, int | float) for each in tokens):
-            raise Malformed("cost: neither it nor the tokens are known")
+            raise Malformed("cost: neither the cost nor the tokens are known")
         return (tokens[0] * price["input"] + tokens[1] * price["output"]) / 1e6
 
 

@@ -36,7 +36,7 @@ def read(row: Row, calls: Calls) -> None:
     id = named(row, "request_id")
     kind = str(row.get("call_type") or "completion")
     if not any(name in kind for name in _CHATS):
-        raise Repeated(f"call_type: no chat, {kind}")
+        raise Repeated(f"call_type: not a chat: {kind}")
     if row.get("status") == "failure":
         raise Repeated("status: the call failed")
     if is_truth(row.get("cache_hit")) and plain(row["cache_hit"]):
@@ -45,9 +45,7 @@ def read(row: Row, calls: Calls) -> None:
     if not asked:
         asked = opened(row.get("proxy_server_request"))
     if not asked:
-        raise Malformed(
-            "messages: none are kept; LiteLLM keeps them with store_prompts_in_spend_logs"
-        )
+        raise Malformed("messages: missing; LiteLLM keeps them with store_prompts_in_spend_logs")
     answer = opened(row.get("response"))
     theirs = answer.get("id") if isinstance(answer, Mapping) else None
     calls.call(
