@@ -1,4 +1,4 @@
-"""Users' own logs: a line per query and model, from which a recording is gathered."""
+"""A recording from a user's own log, which has a line for each query and model."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def load_long(
 ) -> Recorded:
     """A line per (query, model): columns query, model, quality, cost_usd.
 
-    And where they are known query_id, task, in_tok, out_tok, latency_s; other columns are not
-    read. CSV, JSON or Parquet, see `lines`. Queries are told apart by query_id, and
-    without one by their text. A line that is not so, and a second answer of a model to a query,
-    are left out and told. scale: of the column quality, [0, 1] where none is given.
-    most_left_out: the largest share of lines. BadRecording where the whole cannot be used.
+    Optional: query_id, task, in_tok, out_tok, latency_s; other columns are not read. CSV, JSON or
+    Parquet, see `lines`. Queries are distinguished by query_id, or by their text if there is none.
+    An invalid line, and a second answer of a model to a query, is skipped and reported. scale: of
+    the column quality, [0, 1] by default. most_left_out: the largest share of skipped lines.
+    BadRecording if the file cannot be used.
     """
     left_out = LeftOut(path, most_left_out, WAY_OUT)
     found = lines(path, COLUMNS, OPTIONAL, lambda name: name in _NUMBERS)

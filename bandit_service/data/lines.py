@@ -32,7 +32,7 @@ _EVERY = 500
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A line that is no row, and why."""
+    """A line that cannot be read as a row, and why."""
 
     why: str
 

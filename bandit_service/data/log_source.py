@@ -1,4 +1,4 @@
-"""Where an export reads from: the log of a stopped service, or a running service."""
+"""The source of an export: the log of a stopped service, or a running service."""
 
 from __future__ import annotations
 

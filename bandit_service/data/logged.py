@@ -1,4 +1,4 @@
-"""One foreign decision with what came back for it, and a whole log of them as events."""
+"""A decision of another system with its outcome, and a whole log of them as events."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def _decided(one: Logged, recalled: Sequence[tuple[int, float]]) -> ev.Decided:
 
 @contextmanager
 def text_in(path: Path, line: list[int]) -> Iterator[BufferedReader]:
-    """The file's text as UTF-8; what reading it may raise as Unreadable after `line[0]`."""
+    """The file's text as UTF-8; an error while reading is raised as Unreadable after `line[0]`."""
     try:
         with opened(path) as (file, _):
             yield file
@@ -226,7 +226,7 @@ def moment(name: str, value: Any) -> float:
 
 
 def distribution(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Probabilities that sum to 1, but for what rounding to single precision does to them."""
+    """Probabilities that sum to 1, up to rounding to single precision."""
     total = math.fsum(values)
     if abs(total - 1.0) > 1e-3:
         raise BadLine(f"{name}: the probabilities must sum to 1, they sum to {total:g}")

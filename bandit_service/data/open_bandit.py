@@ -128,7 +128,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _columns(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
-    """Which column has what."""
+    """The name of each column that is read."""
     found = {}
     for what, names in _NAMES.items():
         there = [name for name in names if name in row]
@@ -217,7 +217,7 @@ def _vector(row: Mapping[str, Any], columns: Mapping[str, str]) -> Vector:
 
 
 def _typed(value: Any) -> Any:
-    """A CSV's text, or a Decimal, as the number that it is, if it is one."""
+    """A CSV's text, or a Decimal, as a number if it is one."""
     found = plain(value)
     return value if found is None else found
 
@@ -264,7 +264,7 @@ def csv_lines(scan: Scan, embeddings: bool, unrewarded: str) -> Iterator[bytes]:
 
 
 def write_parquet(scan: Scan, path: Path, embeddings: bool, unrewarded: str) -> None:
-    """The table as Parquet, a group of rows at a time. It takes its name when it is whole."""
+    """The table as Parquet, a group of rows at a time. It gets its name when it is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

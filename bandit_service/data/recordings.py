@@ -1,10 +1,10 @@
-"""Recorded traffic with full information: what every model scored and cost on every query.
+"""Recorded traffic with full information: quality and cost of every model on every query.
 
 `NAME.jsonl` or `NAME.jsonl.gz` has one JSON object a line: `text`, `quality` and `cost` (one
 entry per model, null where the model has no answer), and where known `query_id`, `in_tok`,
 `task` and `latency_s` (one entry per model).
-`NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
-left out and told with its line, as far as `rows` allows; a file that cannot be used is one
+`NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. An invalid row is
+skipped and reported with its line, as far as `rows` allows; a file that cannot be used raises
 BadRecording.
 """
 
@@ -156,8 +156,8 @@ def load_paretobandit() -> Recorded:
 def embed_all(texts: Sequence[str], backend: Backend, model: str, cache_dir: Path) -> Vector:
     """(n, dim) embeddings, each text embedded once and kept in `cache_dir` under its hash.
 
-    Every backend and `model` has a file of its own. What was embedded before an interruption
-    is kept.
+    Every backend and `model` has a file of its own. Embeddings from before an interruption are
+    kept.
     """
     which = hashlib.sha256(f"{backend.name}:{model}".encode()).hexdigest()[:16]
     store = cache_dir / f"{backend.name}-{which}.npz"

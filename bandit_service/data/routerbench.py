@@ -4,7 +4,7 @@ Columns sample_id, prompt, eval_name, and for each model MODEL with its score,
 `MODEL|model_response` and `MODEL|total_cost`; others, `oracle_model_to_route_to` among them, are
 not read. A pickle of a pandas DataFrame (routerbench_0shot.pkl, routerbench_5shot.pkl) or CSV with
 the same header. Costs are taken as recorded. The repository's price table divides list prices per
-million tokens by ten million; whoever needs dollars should compare with a bill.
+million tokens by ten million; if you need dollars, compare with a bill.
 """
 
 from __future__ import annotations

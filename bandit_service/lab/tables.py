@@ -71,7 +71,7 @@ def with_half(found: Interval | None, digits: int = 4) -> str:
 
 
 def floor_table(rows: Sequence[FloorRow], floors: tuple[str, str], title: str) -> Table:
-    """Rewards at two floors beside each other."""
+    """Rewards at two floors, side by side."""
     cells = tuple(
         (row.label, with_half(row.before), with_half(row.after), with_half(row.gain))
         for row in rows

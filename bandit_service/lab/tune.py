@@ -1,4 +1,4 @@
-"""Choosing a policy's parameters on a validation split, and judging the choice on a test split.
+"""Chooses a policy's parameters on a validation split, and evaluates the choice on a test split.
 
 Queries are split by a hash of their id. Every candidate runs through the validation part, online,
 with the same seeds; the candidate of the highest mean reward is chosen. Only then are it and the
@@ -103,7 +103,7 @@ class Tuning:
 
 
 class Search(Protocol):
-    """Where candidates come from: `ask`, then `tell` what it was worth, until there is none."""
+    """The source of candidates: `ask` for one, then `tell` its reward, until there is none."""
 
     def ask(self) -> Parameters | None:
         """The next candidate; None at the end."""
@@ -168,7 +168,7 @@ class Guided:
 
 
 def check_space(policy: str, space: Space) -> frozenset[str]:
-    """BadSearch for what the policy does not take; the names of its whole-number parameters."""
+    """BadSearch for an unknown parameter; the names of the policy's whole-number parameters."""
     if not policies.exists(policy):
         raise BadSearch(policies.no_such(policy))
     default = _parameters(policies.load(policy))
@@ -275,7 +275,7 @@ class _Runner:
         self._recalls: dict[int, Recall] = {}
 
     def forget(self) -> None:
-        """Before another part: what is recalled is of one part."""
+        """Forget the recall before another part, since it belongs to one part."""
         self._recalls.clear()
 
     def __call__(

@@ -1,8 +1,8 @@
 """Published benchmarks with recorded answers of many models, as recordings: a file is a format.
 
 Each module yields the rows of one file of its source, a row for each query and model, as
-`answer_logs` takes them. benchmarks.toml has the models' list prices; a model that is in none is
-passed over, and counted.
+`answer_logs` takes them. benchmarks.toml has the models' list prices; a model that is not in it
+is skipped, and counted.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _row(
 
 
 def _plain(name: str) -> str:
-    """A model's name without what sources write differently.
+    """A model's name without the parts that differ between sources.
 
     >>> _plain("Meta-Llama-3_1-70B-Instruct@together")
     'meta-llama-3.1-70b-instruct'

@@ -27,10 +27,10 @@ class _Format(Protocol):
     WHOLES: Sequence[str]
 
     def read(self, row: Row, calls: Calls) -> None:
-        """Tell what one row says. Raises Malformed; Repeated for what is no answer of a chat."""
+        """Add what one row has. Raises Malformed; Repeated if it is not an answer of a chat."""
 
     def end(self, calls: Calls) -> None:
-        """Tell what only all rows together say."""
+        """Add what only all rows together show."""
 
 
 def names() -> tuple[str, ...]:

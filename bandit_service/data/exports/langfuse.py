@@ -1,7 +1,7 @@
-"""Langfuse: traces, observations and scores, as its API answers them or as its exports are.
+"""Langfuse: traces, observations and scores, as its API returns them, or from its exports.
 
-A generation is an answer. A score of an observation is that answer's; one of a trace is that of its
-generation if it has no other.
+A generation is an answer. A score of an observation belongs to that answer; a score of a
+trace belongs to its generation if it has only one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """Each row stands for itself."""
+    """Nothing to add: each row is complete."""
 
 
 def _each(rows: object, calls: Calls) -> None:

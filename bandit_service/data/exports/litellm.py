@@ -1,6 +1,6 @@
-"""LiteLLM's spend logs: the table `LiteLLM_SpendLogs`, or what `/spend/logs` answers.
+"""LiteLLM's spend logs: the table `LiteLLM_SpendLogs`, or the answer of `/spend/logs`.
 
-The proxy keeps what was asked only with `store_prompts_in_spend_logs`. It knows no scores, so these
+The proxy stores requests only with `store_prompts_in_spend_logs`. It knows no scores, so these
 come in a table of their own, by `request_id` or by the id of the answer.
 """
 
@@ -62,4 +62,4 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """Each row stands for itself."""
+    """Nothing to add: each row is complete."""

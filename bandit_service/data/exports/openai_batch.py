@@ -32,7 +32,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """The answers with what was asked."""
+    """The answers with their requests."""
     for id, part in calls.parts():
         for answer, request in part.get("answers", ()):
             with calls.leaving():

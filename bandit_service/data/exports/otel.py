@@ -35,7 +35,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """The spans with what was asked."""
+    """The spans with their requests."""
     for id, part in calls.parts():
         with calls.leaving():
             if "span" in part:
@@ -100,7 +100,7 @@ def _call(id: str, part: Row) -> Call:
 
 
 def _inner(row: Row, *names: str) -> Iterator[Row]:
-    """The objects that lie so deep."""
+    """The objects at the end of this path of keys."""
     name, *more = names
     for each in listed(row.get(name)):
         if more:

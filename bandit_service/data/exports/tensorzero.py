@@ -1,7 +1,7 @@
 """TensorZero's tables: ChatInference or JsonInference, ModelInference, and feedback of numbers.
 
-An inference is an answer, and its model that of the one row of ModelInference that belongs to it.
-Feedback on an episode is the answer's if the episode has no other inference.
+An inference is an answer. Its model is named by its only row of ModelInference. Feedback on an
+episode belongs to the answer if the episode has no other inference.
 """
 
 from __future__ import annotations
