@@ -22,7 +22,7 @@ from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import WhileThere, connection_of
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     CALLER,
     ROUTER,
     TELEMETRY,

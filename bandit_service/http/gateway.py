@@ -17,9 +17,9 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.gateway import fields
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
     CHAT,
@@ -34,7 +34,14 @@ from bandit_service.gateway.request import (
 from bandit_service.gateway.translation import heard_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere, connection_of
-from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
+from bandit_service.http.middleware import (
+    CALLER,
+    ROUTER,
+    SETTINGS,
+    body_of,
+    reply,
+    speaks_anthropic,
+)
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist

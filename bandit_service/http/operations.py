@@ -12,7 +12,7 @@ from msgspec import UNSET
 import bandit_service
 from bandit_service.core.errors import Unavailable
 from bandit_service.http import page
-from bandit_service.http.frame import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
+from bandit_service.http.middleware import DRAINING, KEEPER, ROUTER, TELEMETRY, reply
 from bandit_service.http.pool_states import state_of
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import Erased, Index, Snapshot

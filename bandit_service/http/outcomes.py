@@ -20,7 +20,7 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.http.auth import Caller, Gate
-from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
+from bandit_service.http.middleware import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 from aiohttp import web
 
 from bandit_service.core.errors import Refused
-from bandit_service.http.frame import ROUTER, SETTINGS, reply
+from bandit_service.http.middleware import ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
 from bandit_service.runtime.writer import Writer
