@@ -118,7 +118,7 @@ class Learning:
         self, asked: Reported, learn: Callable[[Reported, str | None], Awaitable[str]]
     ) -> str:
         if asked.decision_id is None:
-            self.caller.may_stand_alone()
+            self.caller.require_self_contained()
             asked.tenant = self.caller.tenant_for(asked.tenant)
         with self.gate.teaching(self.caller):
             status = await learn(asked, self.caller.tenant)
