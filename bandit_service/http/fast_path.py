@@ -31,12 +31,12 @@ from bandit_service.core.errors import ServiceError, stopped
 from bandit_service.core.pools import POOL
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.request import header
-from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
+from bandit_service.http.immediate_answers import AtOnce
 from bandit_service.http.middleware import (
     BORDERS,
     CLIENT_GONE,
@@ -54,9 +54,9 @@ from bandit_service.http.middleware import (
     seen_in,
     tell,
 )
-from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.pools import HOMES, TENANT
+from bandit_service.http.read_your_writes import AFTER, OFFSET
 from bandit_service.http.shutdown import ENDING
 from bandit_service.http.stream_frames import is_plain
 from bandit_service.runtime.router import Router
