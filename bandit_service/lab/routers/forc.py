@@ -11,10 +11,9 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._logistic import fit_logistic, sigmoid
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, Priced, best
-from bandit_service.lab.routers._targets import UNSEEN, constant, mean_cost, seen
 from bandit_service.lab.routers.linear import Logistic
-from policies import Floats
-from policies._checks import above, one_of
+from bandit_service.lab.targets import UNSEEN, constant, mean_cost, seen
+from policies import Floats, above, one_of
 
 _LEVELS = np.linspace(1.0, 0.0, 101)
 

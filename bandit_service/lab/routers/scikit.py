@@ -11,10 +11,9 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._extra import sklearn, unconverged
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, Priced, best, by_price
-from bandit_service.lab.routers._targets import mean_cost, mean_quality, seen
 from bandit_service.lab.routers.linear import Head, per_arm
-from policies import Floats
-from policies._checks import above, one_of, within
+from bandit_service.lab.targets import mean_cost, mean_quality, seen
+from policies import Floats, above, one_of, within
 
 _ALPHAS = np.linspace(1.0, 0.0, 101)
 _PRIOR = 1e-6
