@@ -12,6 +12,7 @@ from msgspec import UNSET
 import bandit_service
 from bandit_service import clock
 from bandit_service.core.errors import Unavailable
+from bandit_service.core.pools import POOL
 from bandit_service.http import page
 from bandit_service.http.frame import (
     DRAINING,
@@ -139,10 +140,13 @@ async def snapshot(request: web.Request) -> web.Response:
 
 
 async def forget_unit(request: web.Request) -> web.Response:
-    """DELETE /v1/units/{unit}: erase all stored data of a unit."""
-    tenant = request.query.get("tenant", "")
-    homes = request.app[HOMES]
-    home = await homes.found(lambda: homes.of_tenant(tenant, request.app))
+    """DELETE /v1/units/{unit}: erase all stored data of a unit, in the pool of the tenant, or in
+    the one that the header names: the tenant may have had that one before.
+    """
+    tenant, home = request.query.get("tenant", ""), request.app
+    if POOL not in request.headers:
+        homes = request.app[HOMES]
+        home = await homes.found(lambda: homes.of_tenant(tenant, request.app))
     owner = await home[ROUTER].forget(tenant, request.match_info["unit"])
     try:
         return reply(Erased(erased=await home[KEEPER].erase(owner)))

@@ -86,6 +86,13 @@ async def test_a_pool_is_served_as_long_as_its_database_is_there(
             assert (status, told["status"]) == (200, "degraded")
             assert ("globex" in str(told)) is shown, told
         assert (await acme.get("/v1/pools"))[0] == 403
+        for path, body in (
+            ("/v1/rewards", vector | {"arm": "a", "quality": 1.0}),
+            ("/v1/comparisons", vector | {"winner": "a", "loser": "b"}),
+            ("/v1/decide", vector),
+        ):
+            status, told = await acme.post(path, body | {"tenant": "globex"})
+            assert (status, "pool" in str(told)) == (403, False), told
 
         # it joins by itself, and no other is bothered when its database goes again
         async with relay.listening():
