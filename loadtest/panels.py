@@ -421,6 +421,8 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("What waits", "short", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),
+        _one("Pools that are closed", "short", "sum(1 - bandit_pool_up) or vector(0)", low=0,
+             alarm=1),
         Panel("Conflicts and lost connections", "short", (
             (_rate("bandit_log_conflicts_total"), "checked again, per second"),
             (_rate("bandit_log_lost_total"), "lost, per second")), low=0),

@@ -20,7 +20,7 @@ from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
 from bandit_service.settings import BadSettings, Settings, default_of, experiment_rules, exposure
-from bandit_service.settings.live_values import at_a_start, value_of
+from bandit_service.settings.live_values import SECRETS_AT_A_START, at_a_start, value_of
 from bandit_service.settings.pools import Pool
 from bandit_service.telemetry.telemetry import Telemetry
 
@@ -131,11 +131,7 @@ def _waiting(before: Settings, fresh: Settings) -> list[str]:
     """What is other in the file, and cannot be taken over while the service runs; without what the
     command line said in its place.
     """
-    others = [
-        name
-        for name in ("dsn", "feedback_secrets", "texts_keys")
-        if getattr(before, name) != getattr(fresh, name)
-    ]
+    others = [name for name in SECRETS_AT_A_START if getattr(before, name) != getattr(fresh, name)]
     return others + [
         key
         for key in at_a_start()

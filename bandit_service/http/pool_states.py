@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from aiohttp import web
 
 from bandit_service.core.errors import Refused
+from bandit_service.core.pools import PoolTenants
 from bandit_service.http.frame import ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
@@ -77,20 +78,31 @@ def _listed(app: web.Application, status: int = 200) -> web.Response:
     homes, chosen = app[HOMES], app[SETTINGS]
     here, mover = names_and_pools(app), app.get(MOVER)
     moves = {} if mover is None else mover.moves
-    rows = [_row(name, each, moves.get(name, "")) for name, each in here.items()]
-    rows += [
-        PoolRow(
-            name=each.name,
-            default=False,
-            cell=each.cell,
-            tenants=_tenants(each.exact, each.prefixes),
-            share=each.share,
-            state="elsewhere",
-        )
-        for each in (() if homes.map is None else homes.map.pools)
-        if each.name not in here
-    ]
-    return reply(Pools(cell=chosen.cell, pools=rows), status)
+    default = next(iter(here))
+    rows, elsewhere = [_row(default, here[default], "")], list[PoolRow]()
+    for each in () if homes.map is None else homes.map.pools:
+        if each.name in here:
+            rows.append(_row(each.name, here[each.name], moves.get(each.name, "")))
+        elif each.cell == chosen.cell:
+            rows.append(_row_of_none(each, "not ready", homes.closed.get(each.name, "")))
+        else:
+            elsewhere.append(_row_of_none(each, "elsewhere"))
+    return reply(Pools(cell=chosen.cell, pools=[*rows, *elsewhere]), status)
+
+
+def _row_of_none(
+    pool: PoolTenants, state: Literal["not ready", "elsewhere"], why: str = ""
+) -> PoolRow:
+    """The row of a pool without an application in this process."""
+    return PoolRow(
+        name=pool.name,
+        default=False,
+        cell=pool.cell,
+        tenants=_tenants(pool.exact, pool.prefixes),
+        share=pool.share,
+        state=state,
+        why=why,
+    )
 
 
 def _row(name: str, app: web.Application, moving: str) -> PoolRow:
