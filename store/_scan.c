@@ -306,11 +306,38 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     _mm512_storeu_si512(sums[6], s6);
     _mm512_storeu_si512(sums[7], s7);
 }
+
+/* As `weigh`, in the same order of the same operations. */
+VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, const int32_t *sums,
+                           int64_t k) {
+    __m512 scale = _mm512_loadu_ps(table->scale + block * LANES);
+    __m512 length = _mm512_loadu_ps(table->length + block * LANES);
+    __m512 error = _mm512_loadu_ps(table->error + block * LANES);
+    __m512i above = _mm512_set1_epi32(128 * query->sum);
+    __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums), above));
+    __m512 about = _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(query->scale)), sum);
+    __m512 off = _mm512_add_ps(
+        _mm512_mul_ps(error, _mm512_set1_ps(query->length + query->error)),
+        _mm512_mul_ps(length, _mm512_set1_ps(query->error)));
+    __m512 upper = _mm512_add_ps(about, off), least = _mm512_set1_ps(query->least);
+    unsigned any = _mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ);
+    if (!any) return 0;
+    float uppers[LANES], lowers[LANES];
+    _mm512_storeu_ps(uppers, upper);
+    _mm512_storeu_ps(lowers, _mm512_sub_ps(about, off));
+    for (; any; any &= any - 1) {
+        int i = __builtin_ctz(any);
+        if (uppers[i] >= query->least &&
+            note(query, (int32_t)(block * LANES + i), uppers[i], lowers[i], k))
+            return -1;
+    }
+    return 0;
+}
 #endif
 
 /* One cell against some queries: a tile of 8, 4 or 2 of them, or one, for each block while it is in
  * the cache. What comes after a block is fetched meanwhile: it may lie anywhere, and the processor cannot guess it. */
-#define SCAN(NAME, TARGET, DOTS)                                                                  \
+#define SCAN(NAME, TARGET, DOTS, WEIGH)                                                           \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
                                   int32_t cell, int32_t then, int64_t k) {                        \
         int32_t sums[TILE][LANES], begin = table->first[cell], block = begin;                     \
@@ -334,7 +361,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
                     else                                                                          \
                         DOTS(from, ahead, copies, width, TILE, sums);                             \
                     for (int64_t i = 0; i < tile; i++)                                            \
-                        if (weigh(table, queries[q + i], block, sums[i], k)) return -1;           \
+                        if (WEIGH(table, queries[q + i], block, sums[i], k)) return -1;           \
                     block = next;                                                                 \
                 }                                                                                 \
             }                                                                                     \
@@ -366,10 +393,10 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
         return n;                                                                                 \
     }
 
-SCAN(plain, , dots_plain)
+SCAN(plain, , dots_plain, weigh)
 #ifdef X86
-SCAN(avx2, AVX2, dots_avx2)
-SCAN(vnni, VNNI, dots_vnni)
+SCAN(avx2, AVX2, dots_avx2, weigh)
+SCAN(vnni, VNNI, dots_vnni, weigh_vnni)
 #endif
 
 /* The CRC-32 of this file, from hatch_build.py: a library of other source is not used. */
