@@ -18,7 +18,7 @@ import numpy as np
 import policies
 import store
 from bandit_service import logs
-from bandit_service.app import moving
+from bandit_service.app import log_move
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -179,7 +179,7 @@ async def running_router(
         begun = time.perf_counter()
         snapshots = open_snapshots(settings)
         if shared is not None:
-            await moving.finish(log, snapshots, settings, progress)
+            await log_move.finish(log, snapshots, settings, progress)
         link = None if shared is None else await open_link(shared, log, settings, progress)
         if shared is not None and beside is not None:
             await refuse_twin(shared, beside.replicas, settings)

@@ -25,8 +25,8 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
-from bandit_service.app.listening import cannot_listen, check_address
 from bandit_service.app.pools import POOLS, RELOADING, OpenPools, SameKeys, settings_in
+from bandit_service.app.port_check import cannot_listen, check_address
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.gateway.gateway import Gateway
@@ -47,13 +47,13 @@ from bandit_service.http.connections import (
     expect,
     tell_seldom,
 )
-from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.fast_path import Head, fast_path_of
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.pools import HOMES, Homes, front_of, names_and_pools
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
+from bandit_service.http.shutdown import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile

@@ -35,7 +35,6 @@ from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.frame import (
     BORDERS,
@@ -58,6 +57,7 @@ from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
 from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.pools import HOMES, TENANT
+from bandit_service.http.shutdown import ENDING
 from bandit_service.http.stream_frames import is_plain
 from bandit_service.runtime.router import Router
 

@@ -34,12 +34,12 @@ from bandit_service.gateway.request import (
 from bandit_service.gateway.translation import heard_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere, connection_of
-from bandit_service.http.ending import ENDING
 from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist
 from bandit_service.http.responses.operations import BudgetRow, Budgets
+from bandit_service.http.shutdown import ENDING
 
 GATEWAY = web.AppKey("gateway", Gateway)
 

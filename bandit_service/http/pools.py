@@ -36,7 +36,6 @@ from bandit_service.core.errors import (
 from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import POOL, Place, PoolMap
 from bandit_service.gateway.request import header
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.frame import (
     GATE,
@@ -46,6 +45,7 @@ from bandit_service.http.frame import (
     Handler,
     authorization,
 )
+from bandit_service.http.shutdown import ENDING
 from bandit_service.settings.pool_logs import no_pool
 
 TENANT = "x-tenant"

@@ -15,8 +15,8 @@ import msgspec
 
 from bandit_service import clock
 from bandit_service.cli import options
+from bandit_service.cli.log_reading import events_of
 from bandit_service.cli.options import Usage, key_for
-from bandit_service.cli.reading import events_of
 from bandit_service.core.errors import Refused
 from bandit_service.offline.history.asked import MOST_GROUPS, asked_of
 from bandit_service.offline.history.fold import (
