@@ -134,6 +134,7 @@ OVERVIEW = Page("Is it healthy? Rate, errors and duration, and what is full.", (
             ("max by (policy) (bandit_serving_policy_info)", "policy {{policy}}")), low=0),
         Panel("Configuration changed at run time", "short", (
             ("max by (instance) (bandit_configuration_revision)", "revision {{instance}}"),
+            ("max by (instance) (bandit_configuration_file_behind)", "file behind {{instance}}"),
             ("sum by (result) (bandit_configuration_reloads_total) or vector(0)",
              "file {{result}}")), low=0),
     )),

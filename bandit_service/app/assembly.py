@@ -284,7 +284,12 @@ async def running_router(
             if turn is not None:
                 turn.start()
             try:
-                await reconcile(router, maintenance, configuration)
+                if configuration.behind:
+                    _log.warning("the file is not taken", extra={"why": configuration.behind})
+                    await configuration.settle_at_start()
+                else:
+                    await configuration.claim(file)
+                    await reconcile(router, maintenance, configuration)
                 if configuration.known:
                     arms = [record.spec for record in world.catalogue.present()]
                     await configuration.read_file(file, arms, "the file at the start")

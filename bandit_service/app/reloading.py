@@ -16,6 +16,7 @@ from bandit_service.core.errors import Conflict, ServiceError, Unknown
 from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.runtime import configured_experiments
 from bandit_service.runtime.experiments import Experiments, Offered
+from bandit_service.runtime.file_revision import behind
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
@@ -82,6 +83,8 @@ class Reloading:
         if file.pools != self._started.pools:
             _log.warning("these take a restart", extra={"settings": ["pools"]})
         waiting = _waiting(self._started, fresh)
+        if old := behind(fresh, configuration.known.file):
+            raise BadSettings([old])
         if refused := exposure(replace(fresh, server=now.server)):
             raise BadSettings([refused])
         if fresh.policy != now.policy and serving.training.wanted is not None:
@@ -97,6 +100,7 @@ class Reloading:
             )
         except ServiceError as error:
             raise BadSettings([f"experiments: {error.message}"]) from None
+        await configuration.claim(fresh)
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")
         configuration.settings = replace(
             configuration.settings,

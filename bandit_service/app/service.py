@@ -138,10 +138,12 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
+async def _experiments_of(experiments: Experiments, settings: Settings, *, taken: bool) -> None:
+    """taken: whether what the file says is in force."""
     try:
         rules = experiment_rules(settings.experiment_rules)
-        await reconcile(experiments, settings.experiments, rules)
+        if taken:
+            await reconcile(experiments, settings.experiments, rules)
     except Unavailable as error:
         await experiments.close()
         raise StoreError(f"the experiments were not written: {error.message}") from None
@@ -358,7 +360,7 @@ async def _running(
         beside = StandbyPolicies(router.writer, maintenance)
         await beside.start(settings.policies)
         experiments = Experiments(router.writer, maintenance, settings.experiment_rules.steer_s)
-        await _experiments_of(experiments, settings)
+        await _experiments_of(experiments, settings, taken=not configuration.behind)
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         app[history_http.HISTORIES] = Histories(router.writer, settings)
@@ -380,6 +382,8 @@ async def _running(
         if main is None:
             configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        behind = telemetry.metrics.file_behind.set
+        telemetry.looks.append(lambda: behind(configuration.revisions_behind))
         configuration.follow(lambda now: beside.want(now.policies))
         derive = default_of if main is None else settings_in(main, settings.pool)
         app[RELOADING] = Reloading(

@@ -91,7 +91,7 @@ def _ready(request: web.Request) -> tuple[list[str], dict[str, str]]:
     What it tells of other pools than the only one is for those who may see all tenants.
     """
     app = request.app
-    states = {name: state_of(each[ROUTER].writer) for name, each in names_and_pools(app).items()}
+    states = {name: state_of(each) for name, each in names_and_pools(app).items()}
     closed = app[HOMES].closed
     only, default = not closed and len(states) == 1, next(iter(states))
     shown = only or app[GATE].tenant_of(authorization(request.headers), clock.now()) == ""

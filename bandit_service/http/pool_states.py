@@ -9,10 +9,9 @@ from aiohttp import web
 
 from bandit_service.core.errors import Refused
 from bandit_service.core.pools import PoolTenants
-from bandit_service.http.frame import ROUTER, SETTINGS, reply
+from bandit_service.http.frame import CONFIGURATION, ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
-from bandit_service.runtime.writer import Writer
 from store import first_of
 
 
@@ -35,12 +34,13 @@ class State:
         return "degraded" if self.told else "ready"
 
 
-def state_of(writer: Writer) -> State:
+def state_of(app: web.Application) -> State:
     """The state of one log."""
+    writer = app[ROUTER].writer
     if writer.broken.done():
         return State(broken=writer.broken.result())
     failing = dict(writer.tasks.failing)
-    told = [writer.degraded] if writer.degraded else []
+    told = [each for each in (writer.degraded, app[CONFIGURATION].behind) if each]
     if writer.owed_usd:
         told.append(f"{writer.owed_usd:.6g} USD of costs wait to be written down")
     told += [f"{name}: {why}" for name, why in failing.items()]
@@ -107,7 +107,7 @@ def _row_of_none(
 
 def _row(name: str, app: web.Application, moving: str) -> PoolRow:
     router, chosen, homes = app[ROUTER], app[SETTINGS], app[HOMES]
-    state = state_of(router.writer)
+    state = state_of(app)
     own = next((each for each in (homes.map.pools if homes.map else ()) if each.name == name), None)
     return PoolRow(
         name=name,

@@ -33,6 +33,7 @@ LIVE = (
 )
 """Those of the section `settings`."""
 RELOADED = (
+    "revision",
     "policy.name",
     "policy.parameters",
     "experiment_rules.stopped",
