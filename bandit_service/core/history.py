@@ -105,7 +105,9 @@ class KeptHistory:
 
 
 def _key(vector: Vector) -> bytes:
-    return blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
+    if not vector.flags.c_contiguous:
+        vector = np.ascontiguousarray(vector)
+    return blake2b(vector.data, digest_size=16).digest()
 
 
 def _exchanged(

@@ -116,12 +116,15 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
-            values = learned.quality, learned.cost_usd, learned.latency_s, learned.reward
-            pending.learned = {
-                name: value
-                for name, value in zip(SIGNALS, values, strict=True)
-                if value is not None
-            }
+            known: dict[str, float] = {}
+            if learned.quality is not None:
+                known["quality"] = learned.quality
+            if learned.cost_usd is not None:
+                known["cost_usd"] = learned.cost_usd
+            if learned.latency_s is not None:
+                known["latency_s"] = learned.latency_s
+            known["reward"] = learned.reward
+            pending.learned = known
             pending.taught = pending.taught or what.number
             if event.revoked:
                 pending.learned["revoked"] = 1.0

@@ -95,8 +95,9 @@ class Spend:
         if not what.known or event.cost_usd is None:
             return
         usd = event.cost_usd - what.replaced.get("cost_usd", 0.0) - what.guessed_usd
-        if what.decided is not None:
-            self.add(what.decided.ts, usd, payer_of(what.decided))
+        decided = what.decided
+        if decided is not None:
+            self.add(decided.ts, usd, payer_of(decided))
         else:
             self.add(event.ts, usd, Payer(what.tenant))
 
