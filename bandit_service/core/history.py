@@ -169,7 +169,8 @@ class History:
     @takes_lessons
     def _taught(self, _: object, what: Resolved) -> None:
         """What an event teaches is remembered of its query."""
-        self.number(what.number, what.part)
+        if what.part:
+            self.number(what.number, what.part)
         for lesson in what.lessons:
             self._learn(lesson, what)
 

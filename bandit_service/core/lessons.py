@@ -27,18 +27,19 @@ def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolve
 
     The first expired decision is remembered before the next one is looked up.
     """
-    if isinstance(what.event, ev.Decided):
+    event, subject = what.event, what.subject
+    if isinstance(event, ev.Decided):
         return (what,)  # it teaches nothing
-    if isinstance(what.event, ev.DecisionsExpired):
-        return (_expired(world, what.event, i, what.number) for i in range(len(what.event.ids)))
+    if isinstance(event, ev.Rewarded):
+        return (what if subject is None else _rewarded(world, event, what, subject),)
+    if isinstance(event, ev.DecisionsExpired):
+        return (_expired(world, event, i, what.number) for i in range(len(event.ids)))
     return (_prepared(world, what),)
 
 
 def _prepared(world: World, what: Resolved) -> Resolved:
     event = what.event
     match event:
-        case ev.Rewarded() if what.subject is not None:
-            return _rewarded(world, event, what, what.subject)
         case ev.Compared() if what.subject is not None:
             context = _taught(world, what.subject)
             compared = policies.Compared(context, event.winner, event.loser, event.tie)
@@ -68,7 +69,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     pending = what.pending
     after = {} if pending is None else _signals_with(pending, event)
     arm = what.arm
-    record = world.arms.get(arm)
+    record = world.catalogue.arms.get(arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
     listed, expected, price = _asked_usd(world, subject, record, pending)
@@ -283,8 +284,10 @@ def _taught(world: World, of: Subject) -> Context:
 
 
 def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
-    surface = ev.surface_of(of.surface)
-    return Context(ev.unpack(of.embedding), of.tokens, of.willingness_to_pay, neighbours, surface)
+    embedding, worth = ev.unpack(of.embedding), of.willingness_to_pay
+    if not of.surface:
+        return Context(embedding, of.tokens, worth, neighbours)
+    return Context(embedding, of.tokens, worth, neighbours, ev.surface_of(of.surface))
 
 
 _OUTSIDE_ROUTES = OutsideRoutes()

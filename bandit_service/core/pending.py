@@ -60,14 +60,15 @@ class PendingDecisions:
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
-        if what.subject is not None:
-            self._note_key(what.pending, event)
-        if what.pending is not None:
-            _note_reward(what.pending, event, what)
+        pending = what.pending
+        if event.idempotency_key and what.subject is not None:
+            self._note_key(pending, event)
+        if pending is not None:
+            _note_reward(pending, event, what)
 
     @takes(ev.Compared)
     def _compared(self, event: ev.Compared, what: Resolved) -> None:
-        if what.subject is not None:
+        if event.idempotency_key and what.subject is not None:
             self._note_key(what.pending, event)
         if what.pending is not None:
             _note_pair(what.pending, event)
@@ -94,8 +95,6 @@ class PendingDecisions:
             del self.asked[key]
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
-        if not event.idempotency_key:
-            return
         if pending is not None:
             pending.keys[event.idempotency_key] = event.digest
             return

@@ -51,4 +51,4 @@ def owner_of(world: World, event: ev.AnyEvent) -> str:
 
 
 def _pending(world: World, event: ev.Rewarded | ev.Compared) -> Pending | None:
-    return world.pending.decisions.get(event.decision_id) if event.decision_id else None
+    return world.pending.decisions.find(event.decision_id) if event.decision_id else None
