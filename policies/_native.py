@@ -112,6 +112,8 @@ class Native:
         self._learn.argtypes = (pointer, pointer, count, pointer, count)
         self._learn.restype = count
         self._exact.argtypes = (pointer, count, count)
+        self._round = library.nested_round
+        self._round.argtypes = (pointer, pointer, count, count, pointer, count, pointer)
         self._begin.argtypes = (pointer, pointer, count, pointer, count, pointer, pointer)
         self._end.argtypes, self._end.restype = (count, count, pointer), None
         self._sum = library.nested_sum
@@ -151,6 +153,28 @@ class Native:
         if learned < 0:
             raise MemoryError
         return int(learned)
+
+    def round(
+        self,
+        cells: NDArray[np.int16],
+        mass: NDArray[np.int64],
+        middles: NDArray[np.int16],
+        group: NDArray[np.int64],
+    ) -> bool | None:
+        """The nearest of (C, d) middles as the group of each of (n, d) cells, and each middle to
+        the mean of its cells by (n,) mass. Whether a cell came to another group; if not, the
+        middles stay. None where products are not exact, and nothing changed.
+        """
+        arrays = cells, mass, middles, group
+        if not all(one.flags.c_contiguous and one.flags.writeable for one in arrays):
+            return None
+        found = self._round(
+            *(_address(cells), _address(mass), *cells.shape),
+            *(_address(middles), len(middles), _address(group)),
+        )
+        if found == -1:
+            raise MemoryError
+        return None if found < 0 else bool(found)
 
     def propose(
         self, state: _State, features: Vector, cost_usd: Floats, worth: Floats

@@ -1,10 +1,10 @@
 /* What `nested` proposes, for some queries: the cells of each, the posterior of every arm, and the
- * integrand of P(the arm is the best) but for exp and tanh; and what it learns of outcomes whose
- * queries have a cell. Plain C without Python's headers, called by policies/_native.py through
+ * integrand of P(the arm is the best) but for exp and tanh; what it learns of outcomes whose queries
+ * have a cell; and a round of grouping the cells. Plain C without Python's headers, called by policies/_native.py through
  * ctypes.
  *
- * The bits are those of policies/nested.py, _borrowed.py, _explore.py, _cells.py and _watch.py by
- * numpy: distances and counts are sums of whole numbers, exact in any order; all else is done by the
+ * The bits are those of policies/nested.py, _borrowed.py, _explore.py, _cells.py, _grouping.py and
+ * _watch.py by numpy: distances and counts are sums of whole numbers, exact in any order; all else is done by the
  * same operations in the same order, without contraction, and `sum` adds up as numpy's add.reduce
  * does.
  */
@@ -28,6 +28,7 @@
 #define TARGET 65536.0
 #define PLACES 40
 #define NEAREST 12582912.0f /* added and taken away again, it leaves the nearest whole number */
+#define NEAREST_DOUBLE 6755399441055744.0 /* the same of a double; `rint` is called for each */
 
 typedef struct {
     const int16_t *centres;      /* (none, dim) */
@@ -448,6 +449,55 @@ int64_t nested_learn(const State *state, const float *features, int64_t many, co
     }
     free(queries.products);
     return i;
+}
+
+/* One round of k-means: the group of each of `used` cells, the one with the nearest middle, and each
+ * middle to the mean of its cells by mass. Returns whether a cell came to another group; the middles
+ * stay if not. -1 where memory is wanting, and -2 where products are not exact and numpy does it. */
+int nested_round(const int16_t *cells, const int64_t *mass, int64_t used, int64_t dim,
+                 int16_t *middles, int64_t count, int64_t *group) {
+    size_t sums = (size_t)(count * dim + count) * sizeof(double);
+    char *memory = malloc(sums + (size_t)(used + 1) * (size_t)count * sizeof(int32_t));
+    if (!memory) return -1;
+    double *sum_of = (double *)memory, *total = sum_of + count * dim;
+    float *norms = (float *)(total + count);
+    int32_t *products = (int32_t *)(norms + count);
+    int changed = 0;
+    for (int64_t i = 0; i < used + count; i++) {
+        const int16_t *row = i < used ? cells + i * dim : middles + (i - used) * dim;
+        int64_t squared = 0;
+        for (int64_t j = 0; j < dim; j++) squared += (int32_t)row[j] * row[j];
+        if (squared > EXACT) changed = -2;
+        if (i >= used) norms[i - used] = (float)squared;
+    }
+    if (changed == 0) {
+        dots(middles, count, dim, cells, used, products);
+        for (int64_t i = 0; i < used; i++, products += count) {
+            int64_t near = 0;
+            for (int64_t c = 1; c < count; c++)
+                if (norms[c] - 2.0f * (float)products[c] <
+                    norms[near] - 2.0f * (float)products[near])
+                    near = c;
+            changed |= group[i] != near;
+            group[i] = near;
+        }
+    }
+    if (changed == 1) {
+        for (int64_t j = 0; j < count * dim + count; j++) sum_of[j] = 0.0;
+        for (int64_t i = 0; i < used; i++) {
+            double *to = sum_of + group[i] * dim, heavy = (double)mass[i];
+            for (int64_t j = 0; j < dim; j++) to[j] += heavy * cells[i * dim + j];
+            total[group[i]] += heavy;
+        }
+        for (int64_t c = 0; c < count; c++)
+            if (total[c] > 0.0)
+                for (int64_t j = 0; j < dim; j++) {
+                    double mean = sum_of[c * dim + j] / total[c];
+                    middles[c * dim + j] = (int16_t)(mean + NEAREST_DOUBLE - NEAREST_DOUBLE);
+                }
+    }
+    free(memory);
+    return changed;
 }
 
 /* Fills `out` for many queries, one table after the other: scores, qualities, deviations and widths,

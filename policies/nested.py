@@ -276,9 +276,12 @@ class Nested:
         return 1.0 if self.explore == "ucb" else 0.35
 
     def _features(self, of: Context | Contexts) -> Vector:
+        return self._joined(of.embedding, of.surface)
+
+    def _joined(self, embedding: Vector, surface: Vector) -> Vector:
         if not self.surface:
-            return of.embedding
-        return np.concatenate([of.embedding, np.float32(self.surface) * of.surface], axis=-1)
+            return embedding
+        return np.concatenate([embedding, np.float32(self.surface) * surface], axis=-1)
 
     def _estimate(self, state: Cells, x: Vector, arms: Arms) -> tuple[Floats, Floats]:
         """(…, K) mean and variance of each arm's quality on each query."""
@@ -354,7 +357,9 @@ class Nested:
         told = [(one.context, found) for one in events if (found := self._outcomes(one))]
         if not told:
             return state
-        features = self._features(Contexts.of([context for context, _ in told]))
+        embeddings = np.array([context.embedding for context, _ in told])
+        surfaces = [context.surface for context, _ in told] if self.surface else []
+        features = self._joined(embeddings, np.array(surfaces))
         library = _native.native()
         if library is None or not library.exact(features):
             x = on_grid(features)
@@ -413,8 +418,8 @@ class Nested:
         if quality is None:
             cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
             quality = reward + cost / event.context.willingness_to_pay
-        if not 0.0 <= finite("quality", quality) <= 1.0:
-            quality = 0.0 if quality < 0.0 else 1.0
+        if not 0.0 <= quality <= 1.0:
+            quality = 0.0 if finite("quality", quality) < 0.0 else 1.0
         return rounded(quality, TARGET)
 
     def _outcomes(self, event: Rewarded | Compared) -> list[tuple[ArmId, float, float]]:
