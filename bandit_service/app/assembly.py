@@ -65,7 +65,7 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
-from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.serving_policy import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.text_table import SharedTextStore

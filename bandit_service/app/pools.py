@@ -17,7 +17,8 @@ from bandit_service.app.log_move import begin, end, undo
 from bandit_service.app.reloading import Reloading
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.errors import Conflict, Refused, ServiceError
-from bandit_service.http.frame import (
+from bandit_service.http.live import LIVE
+from bandit_service.http.middleware import (
     CONFIGURATION,
     DRAINING,
     KEEPER,
@@ -25,7 +26,6 @@ from bandit_service.http.frame import (
     SETTINGS,
     TELEMETRY,
 )
-from bandit_service.http.live import LIVE
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.shared.migrating import Migration

@@ -147,7 +147,7 @@ class Reported:
     served: Served = Served()
 
 
-def keyed_by(tenant: str, key: str) -> str:
+def namespaced_key(tenant: str, key: str) -> str:
     """A tenant's idempotency key as it is kept, so that no other tenant's is the same."""
     return digest("key", tenant, key) if tenant and key else key
 

@@ -19,6 +19,7 @@ from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
+from bandit_service.gateway.exchange_end import Written, not_learned
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
@@ -26,7 +27,6 @@ from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.turns import MOST_CALLS, hashed
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.usage import counts_of, merged
-from bandit_service.gateway.written import Written, not_learned
 from policies import ArmId
 
 FEEDBACK_HEADER = "x-feedback-token"

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from bandit_service.gateway import sse, trouble
+from bandit_service.gateway import provider_errors, sse
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import (
@@ -107,10 +107,10 @@ def _reported(data: bytes) -> Failed | Rejected | None:
     said: object = None
     with suppress(ValueError):
         said = said_json(data)
-    error = trouble.error_in(said)
+    error = provider_errors.error_in(said)
     if error is None and isinstance(data, sse.Stray):
         return None
-    return of_error(error or trouble.refusal(0, data), said)
+    return of_error(error or provider_errors.refusal(0, data), said)
 
 
 def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
@@ -214,7 +214,7 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
         answer.usage = merged(answer.usage, usage)
     if not answer.spoke:
         raise_for_error(chunk)
-    elif error := trouble.error_in(chunk):  # too late for another arm
+    elif error := provider_errors.error_in(chunk):  # too late for another arm
         raise reported_failure(error)
     if not isinstance(chunk, dict):
         if chunk is None or answer.finished:
@@ -259,8 +259,8 @@ def _speaks(choice: dict[str, Any]) -> bool:
     """Whether a choice of an event says anything beyond the role."""
     delta = choice.get("delta")
     fields = delta if isinstance(delta, dict) else {}
-    return trouble.there(choice.get("text")) or any(
-        trouble.there(value) for name, value in fields.items() if name != "role"
+    return provider_errors.there(choice.get("text")) or any(
+        provider_errors.there(value) for name, value in fields.items() if name != "role"
     )
 
 

@@ -19,7 +19,7 @@ from bandit_service.core.experiments.public import (
 from bandit_service.core.experiments.results import results
 from bandit_service.core.experiments.spec import Experiment, Rules, holdout_id, is_holdout
 from bandit_service.core.experiments.trial import Trial
-from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
+from bandit_service.http.middleware import CALLER, ROUTER, body_of, reply
 from bandit_service.http.responses.experiments import Experiments as ExperimentList
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.experiments import WhatIf as WhatIfReport

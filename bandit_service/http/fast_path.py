@@ -36,7 +36,8 @@ from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.frame import (
+from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
+from bandit_service.http.middleware import (
     BORDERS,
     CLIENT_GONE,
     DRAINING,
@@ -53,7 +54,6 @@ from bandit_service.http.frame import (
     seen_in,
     tell,
 )
-from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
 from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.pools import HOMES, TENANT

@@ -20,7 +20,7 @@ from bandit_service.core.outcomes import VOTE
 from bandit_service.core.resolved import Pending
 from bandit_service.http import feedback_page
 from bandit_service.http.auth import Bucket
-from bandit_service.http.frame import GATE, ROUTER, TELEMETRY, body_of, failed, reply
+from bandit_service.http.middleware import GATE, ROUTER, TELEMETRY, body_of, failed, reply
 from bandit_service.http.outcomes import outcome_of
 from bandit_service.http.page import wanted
 from bandit_service.http.responses.outcomes import Vote

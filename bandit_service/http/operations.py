@@ -14,7 +14,7 @@ from bandit_service import clock
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.pools import POOL
 from bandit_service.http import page
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     DRAINING,
     GATE,
     KEEPER,

@@ -37,7 +37,7 @@ from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import POOL, Place, PoolMap
 from bandit_service.gateway.request import header
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     GATE,
     MISDIRECTED,
     ROUTER,

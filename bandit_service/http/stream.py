@@ -21,8 +21,8 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
 from bandit_service.http.decisions import answer_of, decided
-from bandit_service.http.frame import DRAINING, ROUTER, SETTINGS, TELEMETRY
 from bandit_service.http.gathering import gather
+from bandit_service.http.middleware import DRAINING, ROUTER, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import Decision

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.http.frame import TELEMETRY, body_of, failed
+from bandit_service.http.middleware import TELEMETRY, body_of, failed
 from bandit_service.http.provider_calls import not_there
 
 

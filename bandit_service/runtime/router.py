@@ -258,7 +258,7 @@ class Router:
         arm = wire.required(request, "arm")
         subject = await self.queries.subject(request)
         report = replace(
-            report, idempotency_key=outcomes.keyed_by(request.tenant, report.idempotency_key)
+            report, idempotency_key=outcomes.namespaced_key(request.tenant, report.idempotency_key)
         )
         return await self._learn(
             lambda: outcomes.subject_rewarded(
@@ -397,7 +397,7 @@ class Router:
     ) -> str:
         """Append, apply, make durable, as `reward` does. provisional: a judge's."""
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
-        key = outcomes.keyed_by(request.tenant, request.idempotency_key)
+        key = outcomes.namespaced_key(request.tenant, request.idempotency_key)
         subject = None
         if request.decision_id is None:
             if request.correction:

@@ -13,7 +13,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.app.pools import RELOADING
 from bandit_service.core.world import World
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.settings import BadSettings
 from loadtest.postgres import Postgres
 from tests.service.running import Client, opened, prepare

@@ -19,7 +19,7 @@ from bandit_service.app import pools as app_pools
 from bandit_service.app.assembly import open_snapshots
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.pools import code_in, code_of
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.runtime.shared import migrating
 from loadtest.nats import NatsServers

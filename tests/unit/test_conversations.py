@@ -304,7 +304,7 @@ def test_the_propensities_are_those_of_the_draw(serving: str) -> None:
     assert {event.stayed for event in events} == {True, False}
     assert all(event.stayed == (event.arm == A) for event in events)
     assert all(event.why == ("stayed" if event.stayed else "switched") for event in events)
-    assert {exclusions.no_choice(event) for event in events} == {""}
+    assert {exclusions.why_excluded(event) for event in events} == {""}
 
 
 def test_an_off_policy_estimate_over_staying_turns_is_right() -> None:
@@ -338,7 +338,7 @@ def test_one_arm_and_what_the_asker_knows_have_their_reasons() -> None:
     new = decide(world, a_query(world, talk=OTHER), Recalled(), "3", 10.0, NONE)
     assert [one.why, told.why, new.why] == ["only_one", "tool_loop", "drawn"]
     assert {one.why, told.why, new.why} <= REASONS.keys()
-    assert exclusions.no_choice(one) == "single"
+    assert exclusions.why_excluded(one) == "single"
 
 
 def test_bills_of_cached_prompts_do_not_make_an_arm_look_cheap_elsewhere() -> None:

@@ -20,7 +20,7 @@ from bandit_service import logs, settings
 from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
-from bandit_service.http import frame
+from bandit_service.http import middleware
 
 _LEAST_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
@@ -103,7 +103,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        broken = running[frame.ROUTER].writer.broken
+        broken = running[middleware.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if broken.done():

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
-from bandit_service.core.exclusions import no_choice
+from bandit_service.core.exclusions import why_excluded
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.experiments.variant_stats import (
     Point,
@@ -223,7 +223,7 @@ def shadowed(trial: Trial, event: ev.Decided, shadow: ev.Shadow) -> None:
 def shadow_rewarded(trial: Trial, event: ev.Decided, shadow: ev.Shadow, reward: float) -> None:
     """The importance-weighted outcome of a shadow; sums of w, w², wr, w²r and w²r²."""
     side = trial.shadows.get(shadow.variant)
-    if side is None or no_choice(event):
+    if side is None or why_excluded(event):
         return
     if any(p > 0.0 >= q for p, q in zip(shadow.propensities, event.propensities, strict=False)):
         return  # a fixed arm served: of what the shadow would have done, it says nothing

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway import trouble
+from bandit_service.gateway import provider_errors
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._chunks import (
     Chunks,
@@ -192,7 +192,7 @@ def _finish(reason: Any) -> str:
 
     A reason that reports a failure stays as it is, and is read as a failure.
     """
-    if trouble.ended_badly(reason):
+    if provider_errors.ended_badly(reason):
         return str(reason)
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
 
@@ -219,8 +219,8 @@ def _object(event: Json, name: str) -> Json:
 
 def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
     """Only a known type is repeated: a message may contain the client's text."""
-    told = trouble.error_in(event) or trouble.Error()
-    if told.about is trouble.About.PAIR:
+    told = provider_errors.error_in(event) or provider_errors.Error()
+    if told.about is provider_errors.About.PAIR:
         return of_error(told, event)
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway import trouble
+from bandit_service.gateway import provider_errors
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
 from bandit_service.gateway.providers._chunks import (
@@ -171,7 +171,7 @@ class Decoder(Chunks):
     def _last(self, response: Any) -> list[bytes]:
         if not isinstance(response, dict):
             raise Failed("an event has no response")
-        if trouble.there(response.get("error")) or response.get("status") in _FAILED:
+        if provider_errors.there(response.get("error")) or response.get("status") in _FAILED:
             raise _reported(response)
         if self._ended:
             return []
@@ -226,7 +226,7 @@ def _thought(item: Json) -> str:
 
 def _reported(said: Any) -> Failed | Rejected:
     """The error that an event, or the response in it, reports, and its cost."""
-    error = of_error(trouble.error_in(said) or trouble.Error(), said)
+    error = of_error(provider_errors.error_in(said) or provider_errors.Error(), said)
     if isinstance(error, Failed) and isinstance(said, Mapping):
         error.usage = usage(said.get("usage"))
     return error

@@ -217,7 +217,7 @@ async def _learned(request: web.Request) -> None:
     if not is_of_api or AFTER not in request.headers:
         return
     begun = time.monotonic()
-    await reached(request, request.app[ROUTER].writer, patience_of(request))
+    await reached(request, request.app[ROUTER].writer, timeout_of(request))
     request[WAITED] = time.monotonic() - begun
 
 
@@ -332,7 +332,7 @@ async def _read(request: web.Request, came: bytes, most: int) -> bytes:
     return bytes(body)
 
 
-def patience_of(request: web.Request) -> float | None:
+def timeout_of(request: web.Request) -> float | None:
     """The seconds that the client waits at most, by `X-Request-Timeout`; None without a limit."""
     given = request.headers.get(PATIENCE)
     if given is None:
