@@ -14,7 +14,7 @@ from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     LeftOut,
     Malformed,
     Repeated,
@@ -33,7 +33,7 @@ def load_long(
     path: Path,
     prices: Prices | None = None,
     scale: Scale | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """A line per (query, model): columns query, model, quality, cost_usd.
 

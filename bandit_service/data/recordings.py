@@ -32,7 +32,7 @@ from bandit_service.data.recorded import Row, checked_row, listed_arm
 from bandit_service.data.recorded import surface_once as surface_once
 from bandit_service.data.routerbench import load_routerbench
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     LeftOut,
     Malformed,
     number_within,
@@ -67,7 +67,7 @@ def open_recording(data: str) -> Recorded:
     return load(Path(data))
 
 
-def load(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Recorded:
+def load(path: Path, most_left_out: float = MAX_LEFT_OUT) -> Recorded:
     """The recording in NAME.jsonl or NAME.jsonl.gz, with NAME.meta.json beside it."""
     suffix = next((suffix for suffix in reversed(_SUFFIXES) if path.name.endswith(suffix)), None)
     if suffix is None:
@@ -218,7 +218,7 @@ def _collect(
     arms: list[ArmSpec],
     paths: Sequence[Path],
     to_row: _ToRow,
-    most: float = MOST_LEFT_OUT,
+    most: float = MAX_LEFT_OUT,
 ) -> Recorded:
     rows: dict[str, Row] = {}
     left_out = LeftOut(paths[0], most)

@@ -25,7 +25,7 @@ from bandit_service.data.frames import BadFrame, read_frame
 from bandit_service.data.lines import Lines, Unread, header_of, lines
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     BadRecording,
     LeftOut,
     Malformed,
@@ -44,7 +44,7 @@ def load_routerbench(
     path: Path,
     prices: Prices | None = None,
     scale: Scale | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """The recording in a RouterBench file; `BadRow.line` is the row of a pickle, counted from 1,
     or the line of a CSV file on which the row begins.

@@ -16,7 +16,7 @@ from typing import Any
 
 from bandit_service.parsing.inputs import is_truth, plain
 
-MOST_LEFT_OUT = 0.1
+MAX_LEFT_OUT = 0.1
 """The largest share of rows that is left out without being asked for."""
 
 _NEAR = 1e-6  # beyond a bound is rounding
@@ -119,7 +119,7 @@ class LeftOut:
     """
 
     path: Path
-    most: float = MOST_LEFT_OUT
+    most: float = MAX_LEFT_OUT
     way_out: str = "bring them to 0 to 1: (quality − {low}) / {range}"
     rows: list[BadRow] = field(default_factory=list)
     _counted: int = 0

@@ -22,12 +22,12 @@ from bandit_service.gateway.failures import (
 from bandit_service.gateway.providers import Teller, front_of
 from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
-from bandit_service.gateway.turns import MOST_CALLS, calls_in
+from bandit_service.gateway.turns import MAX_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
-_MOST_AT_ONCE = 64
+_MAX_AT_ONCE = 64
 """Events that are looked at together, so that none is looked at again and again."""
 
 
@@ -126,7 +126,7 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
         data = piece[at]
         at += 1
         if renamed is not None and (text := renamed.alike(data)) is not None:
-            more = renamed.run(piece[at : at + _MOST_AT_ONCE]) if at < len(piece) - 1 else []
+            more = renamed.run(piece[at : at + _MAX_AT_ONCE]) if at < len(piece) - 1 else []
             at += len(more)
             _noted([text, *more], answer)
             events.append(renamed.told_all([text, *more]))
@@ -239,7 +239,7 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
 
 def _note(answer: StreamedAnswer, choices: list[Any]) -> None:
     answer.received += answer_bytes(choices)
-    if len(answer.calls) < MOST_CALLS:
+    if len(answer.calls) < MAX_CALLS:
         answer.calls += (id for id in calls_in(choices, "delta") if id not in answer.calls)
     for each in choices:
         if not isinstance(each, dict):

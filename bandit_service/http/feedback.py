@@ -29,7 +29,7 @@ from bandit_service.runtime.router import Router
 _FORM = "application/x-www-form-urlencoded"
 _EACH_PER_S, _EACH_AT_ONCE = 0.5, 10.0
 """Votes by one token: enough to change a vote, too few to fill the log."""
-_MOST_TOKENS = 10_000
+_MAX_TOKENS = 10_000
 
 
 class VoteLimits:
@@ -46,7 +46,7 @@ class VoteLimits:
             _EACH_PER_S, _EACH_AT_ONCE, _EACH_AT_ONCE, now
         )
         self._of[decision_id] = own
-        if len(self._of) > _MOST_TOKENS:
+        if len(self._of) > _MAX_TOKENS:
             self._of.popitem(last=False)
         if wait := own.take(now):
             raise RateLimited("token: too many votes by this token", wait)

@@ -192,7 +192,7 @@ ROUTES: tuple[Route, ...] = (
           "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
           "older ones with `before`.",
           answer=made.DecisionList,
-          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MOST_DECISIONS),
+          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MAX_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/history", "read", history.history,
           "Decisions, rewards and spend by period and group; one at a time",

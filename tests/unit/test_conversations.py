@@ -194,7 +194,7 @@ def test_who_called_a_tool_is_known_and_the_oldest_calls_leave() -> None:
     kept = snapshot.read(snapshot.dump(world))
     again = snapshot.restore(kept, {"uniform": policies.load("uniform")}, "uniform")
     assert again.conversations.called(TALK, ("3",)) == B
-    for i in range(conversations.MOST_CALLS):
+    for i in range(conversations.MAX_CALLS):
         answered(world, B, 7.0 + i, calls=(f"more {i}",))
     assert (known.called(TALK, ("3",)), known.called(TALK, ("more 0",))) == ("", B)
 
@@ -203,7 +203,7 @@ def test_sixteen_loops_of_many_calls_that_opened_alike_are_each_bound_to_their_a
     world = a_world()
     loops = {f"loop {i}": A if i % 2 else B for i in range(16)}
     for i, (name, arm) in enumerate(loops.items()):
-        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MOST_CALLS])
+        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MAX_CALLS])
         answered(world, arm, 5.0 + i, calls=calls)
     for name, arm in loops.items():
         results = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)])

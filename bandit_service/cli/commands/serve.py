@@ -22,7 +22,7 @@ from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
 from bandit_service.http import middleware
 
-_LEAST_END_S = 2.0
+_MIN_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
 
 
@@ -123,7 +123,7 @@ def _end_after(seconds: float) -> None:
     """End the process then, whatever it does: acknowledged events are in the log. Only the last
     snapshot may be lost, and then the next start applies a few more events.
     """
-    timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
+    timer = threading.Timer(max(seconds, _MIN_END_S), _late)
     timer.daemon = True
     timer.start()
 

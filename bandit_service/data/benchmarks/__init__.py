@@ -20,7 +20,7 @@ from bandit_service.data.benchmarks._tokens import Count, counting
 from bandit_service.data.convert import Prices
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     BadRecording,
     LeftOut,
     Malformed,
@@ -73,7 +73,7 @@ def load(
     kind: str,
     paths: Sequence[Path],
     prices: Prices | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """The recording of a benchmark. paths: its files, or directories that have them.
 
