@@ -40,11 +40,11 @@ async def _traffic(urls: list[str], ledger: _Ledger, worker: int, stop: asyncio.
 
         i = 1000 * worker
         while not stop.is_set():
+            await asyncio.sleep(_PAUSE_S)
             i += 1
             try:
                 decided = await client().decide(embedding=a_vector(i))
             except aiohttp.ClientError:
-                await asyncio.sleep(0.01)
                 continue
             id, quality = decided["decision_id"], (i % 10) / 10
             ledger.decided.append(id)
@@ -76,7 +76,8 @@ async def _rewarded(client: Callable[[], Client], ledger: _Ledger, id: str, qual
             await asyncio.sleep(0.02)
 
 
-_KILLS, _WORKERS = 20, 3
+_KILLS, _WORKERS, _PAUSE_S = 20, 3, 0.05
+"""The pause leaves the processor to the starts, of which there are more than twenty."""
 
 
 @pytest.mark.long
