@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from bandit_service.app.assembly import (
+    Neighbours,
     open_gateway,
     open_live,
     open_tracer,
@@ -24,10 +25,10 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
-from bandit_service.app.pools import RELOADING, OpenPools, SameKeys, settings_in
+from bandit_service.app.pools import POOLS, RELOADING, OpenPools, SameKeys, settings_in
 from bandit_service.app.port_check import cannot_listen, check_address
 from bandit_service.app.reloading import Reloading
-from bandit_service.core.errors import ServiceError
+from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.http import demo, middleware, operations, pool_states
 from bandit_service.http import experiments as experiments_http
@@ -60,6 +61,7 @@ from bandit_service.runtime.experiments import Experiments
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import Progress
 from bandit_service.runtime.router import Router
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.standby import StandbyPolicies
 from bandit_service.settings import (
     BadSettings,
@@ -73,6 +75,7 @@ from bandit_service.settings import (
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
+from store import StoreError
 
 _log = logging.getLogger("bandit.app")
 _NAME = re.compile(r"{(\w+)}")
@@ -135,10 +138,15 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
+async def _experiments_of(experiments: Experiments, settings: Settings, *, taken: bool) -> None:
+    """taken: whether what the file says is in force."""
     try:
         rules = experiment_rules(settings.experiment_rules)
-        await reconcile(experiments, settings.experiments, rules)
+        if taken:
+            await reconcile(experiments, settings.experiments, rules)
+    except Unavailable as error:
+        await experiments.close()
+        raise StoreError(f"the experiments were not written: {error.message}") from None
     except ServiceError as error:
         await experiments.close()
         raise BadSettings([f"experiments: {error.message}"]) from None
@@ -319,6 +327,15 @@ async def _listening(
         await runner.cleanup()
 
 
+def _neighbours(main: web.Application) -> Neighbours:
+    """The pools that are open. main: the application of the default one."""
+    writers = {name: app[middleware.ROUTER].writer for name, app in names_and_pools(main).items()}
+    return Neighbours(
+        main[middleware.ROUTER].embedder,
+        {each.link.name: name for name, each in writers.items() if isinstance(each, SharedWriter)},
+    )
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings,
@@ -331,8 +348,8 @@ async def _running(
     main: that of the default pool, of which others use the embedding stage, the connections to
     providers, and all that admits requests.
     """
-    embedder = None if main is None else main[middleware.ROUTER].embedder
-    async with running_router(settings, progress, embedder) as (
+    neighbours = None if main is None else _neighbours(main)
+    async with running_router(settings, progress, neighbours) as (
         router,
         maintenance,
         telemetry,
@@ -343,7 +360,7 @@ async def _running(
         beside = StandbyPolicies(router.writer, maintenance)
         await beside.start(settings.policies)
         experiments = Experiments(router.writer, maintenance, settings.experiment_rules.steer_s)
-        await _experiments_of(experiments, settings)
+        await _experiments_of(experiments, settings, taken=not configuration.behind)
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         app[history_http.HISTORIES] = Histories(router.writer, settings)
@@ -365,6 +382,8 @@ async def _running(
         if main is None:
             configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        behind = telemetry.metrics.file_behind.set
+        telemetry.looks.append(lambda: behind(configuration.revisions_behind))
         configuration.follow(lambda now: beside.want(now.policies))
         derive = default_of if main is None else settings_in(main, settings.pool)
         app[RELOADING] = Reloading(
@@ -391,13 +410,15 @@ async def _all_pools(
     """One application before those of all pools of this process. main: that of the default one."""
     homes = main[HOMES]
     homes.map, homes.apps = map_of(settings), {settings.log.name: main}
+    main[middleware.TELEMETRY].metrics.pool_up(settings.log.name).set(1.0)
     pools = OpenPools(main, lambda own: _running(own, progress, tracer, main))
-    main[pool_states.MOVER] = pools
+    main[POOLS] = main[pool_states.MOVER] = pools
+    keys = SameKeys(main)
+    pools.opened = keys.again
     try:
-        for pool in others_of(settings):
-            await pools.open(pool)
+        await pools.open_all(others_of(settings))
         main.freeze()
-        same = SameKeys(main).start()
+        same = keys.start()
         try:
             yield front_of(homes, settings.server.max_body_bytes)
         finally:

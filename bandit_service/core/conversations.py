@@ -118,8 +118,10 @@ class Conversations:
     @takes(ev.Rewarded)
     def _answered(self, event: ev.Rewarded, what: Resolved) -> None:
         """An arm answered one turn: its provider has this prompt now."""
+        if not event.prompt_tokens:
+            return
         decided = what.decided
-        if not event.prompt_tokens or decided is None or not decided.conversation:
+        if decided is None or not decided.conversation:
             return
         if what.arm != decided.arm:
             return  # another model answered, in a cache that is not known

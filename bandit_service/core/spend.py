@@ -94,9 +94,11 @@ class Spend:
         """A reported cost takes the place of the provisional one."""
         if not what.known or event.cost_usd is None:
             return
-        usd = event.cost_usd - what.replaced.get("cost_usd", 0.0) - what.guessed_usd
-        if what.decided is not None:
-            self.add(what.decided.ts, usd, payer_of(what.decided))
+        before = what.replaced.get("cost_usd", 0.0) if event.correction else 0.0
+        usd = event.cost_usd - before - what.guessed_usd
+        decided = what.decided
+        if decided is not None:
+            self.add(decided.ts, usd, payer_of(decided))
         else:
             self.add(event.ts, usd, Payer(what.tenant))
 

@@ -101,6 +101,13 @@ class Settings:
         "the cell of this process: it serves the [[pools]] of this cell, and answers 421 for "
         "those of others; empty: there are no cells",
     )
+    revision: int = setting(
+        0,
+        "number of this file, for processes that share a log: raise it with every change of arms, "
+        "policies, routes, experiments or what else the log has, so that an older file is not "
+        "taken; 0: not numbered",
+        low=0,
+    )
     server: Server = field(default_factory=Server)
     embedding: Embedding = field(default_factory=Embedding)
     history: HistorySettings = field(default_factory=HistorySettings)

@@ -127,7 +127,7 @@ def test_a_track_keeps_the_newest_values_only() -> None:
     track = Track()
     for i in range(WINDOW + 5):
         track.measure(0.0, 0.0)
-        track.add(float(i), i, warm_up=0)
+        track.add(float(i), i)
     assert (track.count, len(track.values), track.values[0], track.at[-1]) == (
         WINDOW + 5,
         WINDOW,

@@ -85,7 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    here = row["state"] != "elsewhere"
+    here = bool(row["engine"])  # it is open in this process
     tenants = [*row["tenants"], *([f"share {row['share']}"] if row["share"] else [])]
     return (
         row["name"],

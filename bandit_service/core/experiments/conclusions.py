@@ -95,7 +95,9 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
             "may bias the result."
         )
     wrong = [
-        key for key, side in trial.sides.items() if side.calibration.p_value() < calibration.ALPHA
+        key
+        for key, side in trial.sides.items()
+        if side.calibration.known().p_value() < calibration.ALPHA
     ]
     if wrong:
         found.append(

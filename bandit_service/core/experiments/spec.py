@@ -257,6 +257,11 @@ class Experiment(
         return self.served[0]
 
     @cached_property
+    def for_everybody(self) -> bool:
+        """Whether the audience allows all queries of the route."""
+        return self.audience == Audience()
+
+    @cached_property
     def weights(self) -> tuple[float, ...]:
         """Of the served variants, in their order."""
         return tuple(one.weight for one in self.served)

@@ -123,7 +123,9 @@ class Trial:
 
         Where nothing else has any weight, all are the control's, as it takes their units.
         """
-        kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
+        kept = [*spec.weights]
+        if self.held:
+            kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
         total = sum(kept)
         if total <= 0.0:
             return [1.0] + [0.0] * (len(kept) - 1)
@@ -190,7 +192,7 @@ def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
     member, by_chance = trial.members.get(event.member), event.split > 0.0
     if by_chance:
         side.decisions += 1
-        side.calibration.add(zip(event.arms, event.propensities, strict=True), event.arm)
+        side.calibration.add(event.arms, event.propensities, event.drawn)
     if member is None:
         if len(trial.members) >= MAX_UNITS:
             trial.uncounted += 1
