@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete classes, opened as settings say."""
+"""The composition root: opens what the settings name, and passes each part what it needs."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         found = _ask(args)
     except _Wrong as wrong:
         print(f"bandit-service: {wrong}", file=sys.stderr)
-        return 2
+        return options.USAGE_ERROR
     except refusals.ANY as error:
         print(f"bandit-service: {refusals.said(error, args.url)}", file=sys.stderr)
         return 1

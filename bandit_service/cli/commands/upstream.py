@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
             wrong = wrong or f"--{name}-rate: from 0 to 1"
     if wrong:
         print(f"upstream: {wrong}", file=sys.stderr)
-        return 2
+        return options.USAGE_ERROR
     try:
         recorded = open_recording(args.data)
     except BadRecording as error:
         print(f"upstream: {error}", file=sys.stderr)
-        return 2
+        return options.USAGE_ERROR
     check_address(args.host, args.port)
     asyncio.run(_serve(args, recorded))
     return 0
