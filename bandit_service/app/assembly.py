@@ -18,7 +18,7 @@ import numpy as np
 import policies
 import store
 from bandit_service import logs
-from bandit_service.app import moving
+from bandit_service.app import log_move
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -65,7 +65,7 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
-from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.serving_policy import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.text_table import SharedTextStore
@@ -179,7 +179,7 @@ async def running_router(
         begun = time.perf_counter()
         snapshots = open_snapshots(settings)
         if shared is not None:
-            await moving.finish(log, snapshots, settings, progress)
+            await log_move.finish(log, snapshots, settings, progress)
         link = None if shared is None else await open_link(shared, log, settings, progress)
         if shared is not None and beside is not None:
             await refuse_twin(shared, beside.replicas, settings)

@@ -13,12 +13,12 @@ from aiohttp import web
 from bandit_service import settings as reading
 from bandit_service.app.assembly import open_log, open_snapshots
 from bandit_service.app.closed_pools import ClosedPools
-from bandit_service.app.moving import begin, end, undo
+from bandit_service.app.log_move import begin, end, undo
 from bandit_service.app.reloading import Reloading
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.errors import Conflict, Refused, ServiceError
-from bandit_service.http.ending import ENDING
-from bandit_service.http.frame import (
+from bandit_service.http.live import LIVE
+from bandit_service.http.middleware import (
     CONFIGURATION,
     DRAINING,
     KEEPER,
@@ -26,8 +26,8 @@ from bandit_service.http.frame import (
     SETTINGS,
     TELEMETRY,
 )
-from bandit_service.http.live import LIVE
 from bandit_service.http.pools import HOMES, Hold, names_and_pools
+from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings

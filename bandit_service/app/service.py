@@ -25,12 +25,12 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
-from bandit_service.app.listening import cannot_listen, check_address
 from bandit_service.app.pools import POOLS, RELOADING, OpenPools, SameKeys, settings_in
+from bandit_service.app.port_check import cannot_listen, check_address
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.gateway.gateway import Gateway
-from bandit_service.http import demo, frame, operations, pool_states
+from bandit_service.http import demo, middleware, operations, pool_states
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
 from bandit_service.http import gateway as gateway_http
@@ -47,13 +47,13 @@ from bandit_service.http.connections import (
     expect,
     tell_seldom,
 )
-from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.fast_path import Head, fast_path_of
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.pools import HOMES, Homes, front_of, names_and_pools
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
+from bandit_service.http.shutdown import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
@@ -164,23 +164,23 @@ def application(
     """The routes around a router. main: the application of the default pool, where this is of
     another one: all that admits requests is the same.
     """
-    middlewares = [frame.frame] if tracer is None else [tracing_http.traced, frame.frame]
+    middlewares = [middleware.frame] if tracer is None else [tracing_http.traced, middleware.frame]
     app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
-    app.on_response_prepare.append(frame.name_response)
+    app.on_response_prepare.append(middleware.name_response)
     if tracer is not None:
         app[tracing_http.TRACER] = tracer
         app.on_response_prepare.append(tracing_http.name_span)
-    app[frame.ROUTER] = router
-    app[frame.KEEPER] = maintenance
-    app[frame.TELEMETRY] = telemetry
-    app[frame.SETTINGS] = settings
+    app[middleware.ROUTER] = router
+    app[middleware.KEEPER] = maintenance
+    app[middleware.TELEMETRY] = telemetry
+    app[middleware.SETTINGS] = settings
     app[operations.DOCUMENT] = document
     if main is None:
         _add_admission(app, telemetry, settings)
     else:
         for key in _SHARED:
             app[key] = main[key]
-    app[frame.DRAINING] = asyncio.Event()
+    app[middleware.DRAINING] = asyncio.Event()
     app[ENDING] = Ending()
     app[feedback_http.LIMITS] = feedback_http.VoteLimits(
         settings.feedback.rate_per_s, time.monotonic()
@@ -195,9 +195,9 @@ def application(
 
 
 _SHARED: tuple[web.AppKey[Any], ...] = (
-    frame.GATE,
-    frame.BORDERS,
-    frame.ADMISSION,
+    middleware.GATE,
+    middleware.BORDERS,
+    middleware.ADMISSION,
     HOMES,
 )
 
@@ -205,18 +205,18 @@ _SHARED: tuple[web.AppKey[Any], ...] = (
 def _add_admission(app: web.Application, telemetry: Telemetry, settings: Settings) -> None:
     """What admits requests, for all pools."""
     app[HOMES] = Homes()
-    app[frame.GATE] = Gate(
+    app[middleware.GATE] = Gate(
         SCOPES, settings.keys, settings.security.open_metrics, settings.security.share_window
     )
     server = settings.server
-    app[frame.BORDERS] = Borders.of(
+    app[middleware.BORDERS] = Borders.of(
         server.allowed_hosts,
         server.allowed_origins,
         server.host,
         bool(server.tls_cert),
         bool(settings.keys),
     )
-    app[frame.ADMISSION] = Admission(
+    app[middleware.ADMISSION] = Admission(
         settings.server.target_s,
         2 * settings.embedding.batch_size,
         settings.server.max_in_flight,
@@ -232,11 +232,11 @@ def _entrances(
     A span begins in the stack, so with tracing every request passes through it.
     """
     loop = asyncio.get_running_loop()
-    admission = app[frame.ADMISSION]
+    admission = app[middleware.ADMISSION]
 
     def connection() -> Connection:
         assert runner.server is not None
-        return Connection(runner.server, loop, idle_s, frame.failed)
+        return Connection(runner.server, loop, idle_s, middleware.failed)
 
     traced = app.get(tracing_http.TRACER) is not None
     fast = None if traced else fast_path_of(app, connection())
@@ -259,8 +259,8 @@ async def _written(runner: web.AppRunner, until: float) -> None:
 
 def _admit(app: web.Application, settings: Settings) -> None:
     """Admit requests by other keys."""
-    app[frame.GATE].take(settings.keys)
-    app[frame.BORDERS].keys = bool(settings.keys)
+    app[middleware.GATE].take(settings.keys)
+    app[middleware.BORDERS].keys = bool(settings.keys)
 
 
 def _follow(gateway: Gateway, live: live_http.Live, settings: Settings) -> None:
@@ -289,7 +289,7 @@ async def _listening(
     try:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_seldom)
-        refused = main[frame.TELEMETRY].metrics.connections_refused.inc
+        refused = main[middleware.TELEMETRY].metrics.connections_refused.inc
         try:
             listening = await loop.create_server(
                 _entrances(runner, main, server.idle_s, Door(refused)),
@@ -310,7 +310,7 @@ async def _listening(
     finally:
         interpreter.close()
         for app in names_and_pools(main).values():
-            app[frame.DRAINING].set()
+            app[middleware.DRAINING].set()
             app[live_http.LIVE].broadcast.close()
         if listening is not None:
             await asyncio.sleep(server.drain_s)
@@ -329,9 +329,9 @@ async def _listening(
 
 def _neighbours(main: web.Application) -> Neighbours:
     """The pools that are open. main: the application of the default one."""
-    writers = {name: app[frame.ROUTER].writer for name, app in names_and_pools(main).items()}
+    writers = {name: app[middleware.ROUTER].writer for name, app in names_and_pools(main).items()}
     return Neighbours(
-        main[frame.ROUTER].embedder,
+        main[middleware.ROUTER].embedder,
         {each.link.name: name for name, each in writers.items() if isinstance(each, SharedWriter)},
     )
 
@@ -370,13 +370,13 @@ async def _running(
         gauges = ServiceGauges(
             telemetry,
             router,
-            app[frame.ADMISSION] if main is None else None,
+            app[middleware.ADMISSION] if main is None else None,
             gateway.health,
             gateway.budgets,
         )
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
-        app[frame.CONFIGURATION] = configuration
+        app[middleware.CONFIGURATION] = configuration
         app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, gateway, live))
         if main is None:
@@ -410,7 +410,7 @@ async def _all_pools(
     """One application before those of all pools of this process. main: that of the default one."""
     homes = main[HOMES]
     homes.map, homes.apps = map_of(settings), {settings.log.name: main}
-    main[frame.TELEMETRY].metrics.pool_up(settings.log.name).set(1.0)
+    main[middleware.TELEMETRY].metrics.pool_up(settings.log.name).set(1.0)
     pools = OpenPools(main, lambda own: _running(own, progress, tracer, main))
     main[POOLS] = main[pool_states.MOVER] = pools
     keys = SameKeys(main)

@@ -22,7 +22,7 @@ from bandit_service.runtime.recovery import (
     replayed,
     snapshot_key,
 )
-from bandit_service.runtime.said import Read, said_of, wanted_of, wanted_policy
+from bandit_service.runtime.serving_policy import Read, said_of, wanted_of, wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.erasing import carry_out_at_start

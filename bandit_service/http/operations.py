@@ -14,7 +14,7 @@ from bandit_service import clock
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.pools import POOL
 from bandit_service.http import page
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     DRAINING,
     GATE,
     KEEPER,
@@ -28,7 +28,7 @@ from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import Erased, Index, Snapshot
 from bandit_service.http.responses.outcomes import Status
 from bandit_service.runtime.folding import FoldFailed
-from bandit_service.telemetry import of_pools
+from bandit_service.telemetry import pool_metrics
 from store import StoreError, first_of
 
 Describe: TypeAlias = Callable[[str], dict[str, Any]]
@@ -121,7 +121,7 @@ async def metrics(request: web.Request) -> web.Response:
         telemetry.look()
     registries = {name: each.metrics.registry for name, each in pools.items()}
     accept = request.headers.get("Accept", "")
-    body, kind = await asyncio.to_thread(of_pools.render, registries, accept)
+    body, kind = await asyncio.to_thread(pool_metrics.render, registries, accept)
     return web.Response(body=body, headers={"Content-Type": kind})
 
 

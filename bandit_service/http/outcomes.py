@@ -20,7 +20,7 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.http.auth import Caller, Gate
-from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
+from bandit_service.http.middleware import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router
@@ -117,7 +117,7 @@ class Learning:
     async def _router_for(self, asked: wire.RewardRequest | wire.CompareRequest) -> Router:
         """Of the pool that learns it. Raises Forbidden before it tells anything of that pool."""
         if asked.decision_id is None:
-            self.caller.may_stand_alone()
+            self.caller.require_self_contained()
             asked.tenant = self.caller.tenant_for(asked.tenant)
         return await self.router_of(asked.decision_id, asked.tenant)
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from bandit_service.core.errors import Refused
 from bandit_service.core.pools import PoolTenants
-from bandit_service.http.frame import CONFIGURATION, ROUTER, SETTINGS, reply
+from bandit_service.http.middleware import CONFIGURATION, ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
 from store import first_of

@@ -37,9 +37,8 @@ from bandit_service.core.errors import (
 from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import POOL, Place, PoolMap
 from bandit_service.gateway.request import header
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     GATE,
     MISDIRECTED,
     ROUTER,
@@ -47,6 +46,7 @@ from bandit_service.http.frame import (
     Handler,
     authorization,
 )
+from bandit_service.http.shutdown import ENDING
 from bandit_service.settings.pool_logs import no_pool
 
 TENANT = "x-tenant"

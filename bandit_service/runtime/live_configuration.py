@@ -47,7 +47,7 @@ from bandit_service.settings.pool_logs import is_default
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
 _FOLLOWING = "follow configuration"
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 """Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
 """From all sections as they are to those that are to take their place, unchecked."""
@@ -91,8 +91,8 @@ def in_force(settings: Settings, world: World) -> Settings:
 def _check_size(now: Mapping[str, list[Entry]], then: Mapping[str, list[Entry]]) -> None:
     """TooLarge for more than the log and the snapshots should hold; what shrinks always may."""
     before, size = (len(msgspec.json.encode(each)) for each in (now, then))
-    if size > max(before, MOST_BYTES):
-        raise TooLarge(f"all sections together must have at most {MOST_BYTES} bytes, got {size}")
+    if size > max(before, MAX_BYTES):
+        raise TooLarge(f"all sections together must have at most {MAX_BYTES} bytes, got {size}")
 
 
 def _beside(arms: Sequence[ev.ArmSpec], settings: Settings) -> list[ev.ArmSpec]:

@@ -35,7 +35,7 @@ from bandit_service.settings.live_values import (
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.sections.learning import PolicySettings
 from bandit_service.settings.upstreams import listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings, rules

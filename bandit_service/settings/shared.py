@@ -29,7 +29,7 @@ _ENGINES = {
 }
 ENGINES = tuple(_ENGINES)
 """Those that several processes share."""
-_MOST_OF_JETSTREAM = 1000
+_MAX_OF_JETSTREAM = 1000
 _HAS_PORT = re.compile(r":\d+$")
 
 
@@ -98,9 +98,9 @@ def of_jetstream(values: Mapping[str, Any]) -> list[str]:
         if values["log.insecure_single"]:
             return ['log.insecure_single: is only for log.engine = "jetstream"']
         return []
-    if values["log.max_batch"] > _MOST_OF_JETSTREAM:
+    if values["log.max_batch"] > _MAX_OF_JETSTREAM:
         return [
-            f'log.max_batch: must be at most {_MOST_OF_JETSTREAM} with log.engine = "jetstream", '
+            f'log.max_batch: must be at most {_MAX_OF_JETSTREAM} with log.engine = "jetstream", '
             f"got {values['log.max_batch']}"
         ]
     return []

@@ -19,26 +19,29 @@ from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.keys import ApiKey
 from bandit_service.settings.pools import Pool
 from bandit_service.settings.rule import Rule, setting
-from bandit_service.settings.sections import (
+from bandit_service.settings.sections.gateway import DuelSettings, GatewaySettings
+from bandit_service.settings.sections.learning import (
     DriftSettings,
-    DuelSettings,
     Embedding,
     ExperimentSettings,
     ExplorationSettings,
     FeedbackSettings,
-    GatewaySettings,
     HistorySettings,
     ImplicitSettings,
-    LogSettings,
-    MonitoringSettings,
     PolicySettings,
-    RetentionSettings,
     RewardSettings,
+)
+from bandit_service.settings.sections.serving import (
+    MonitoringSettings,
     SecuritySettings,
     Server,
+    TracingSettings,
+)
+from bandit_service.settings.sections.storage import (
+    LogSettings,
+    RetentionSettings,
     SnapshotSettings,
     TextsSettings,
-    TracingSettings,
 )
 from bandit_service.settings.upstreams import Upstream
 

@@ -13,7 +13,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.app.pools import RELOADING
 from bandit_service.core.world import World
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.settings import BadSettings
 from loadtest.postgres import Postgres
 from tests.service.running import Client, opened, prepare
@@ -78,9 +78,9 @@ async def test_an_older_file_changes_nothing_back(tmp_path: Path, models: Path) 
         assert await _behind(client) == 1.0
         assert (await client.decide())["arm"] in ("b", "c")
         _, told = await client.get("/v1/configuration")
-        why = [each["why"] for each in told["history"]]
-        assert "revision 1 of the file" in why
-        assert "revision 2 of the file" in why
+        said = [each["why"] for each in told["history"]]
+        assert "revision 1 of the file" in said
+        assert "revision 2 of the file" in said
         assert world.events == before + 1
     for other in (_environ(2, "b"), _environ(2, "b", "c"), second | _environ(2, "b", "d")):
         with pytest.raises(BadSettings, match="revision: 2 is in force with other arms"):

@@ -24,7 +24,7 @@ from bandit_service.clock import Ids, now
 from bandit_service.core import events as ev
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.core.world import World
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import HOMES, Hold, names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring

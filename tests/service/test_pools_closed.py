@@ -13,7 +13,7 @@ import pytest
 from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.app.pools import reload
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import names_and_pools
 from bandit_service.settings import BadSettings
 from loadtest.ports import free_port

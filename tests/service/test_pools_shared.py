@@ -14,12 +14,12 @@ import aiohttp
 import pytest
 
 from bandit_service import cli, settings
-from bandit_service.app import moving, service
+from bandit_service.app import log_move, service
 from bandit_service.app import pools as app_pools
 from bandit_service.app.assembly import open_snapshots
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.pools import code_in, code_of
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.runtime.shared import migrating
 from loadtest.nats import NatsServers
@@ -321,7 +321,7 @@ async def test_a_start_finishes_a_move_that_was_killed(
             told = [await client.reward(each["decision_id"], quality=0.5) for each in made]
             assert told == ["duplicate"] * 10 + ["accepted"] * 10
             assert names_and_pools(running)["acme"][ROUTER].world.decisions == 20
-    assert not (data / "pools" / "acme" / moving.NOTE).exists()
+    assert not (data / "pools" / "acme" / log_move.NOTE).exists()
 
 
 def _fails(*_: object) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bandit_service import cli
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from tests.service.keyring import Keyring
 from tests.service.running import Client, a_vector
 from tests.service.test_experiments import CHEAP, DEAR, arms_of

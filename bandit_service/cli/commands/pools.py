@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
-from bandit_service.cli.asking import asked
+from bandit_service.cli.service_calls import asked
 
 _HEADS = ("pool", "state", "cell", "log", "events", "pending", "tenants")
 _LOOK_S = 0.2
