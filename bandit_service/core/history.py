@@ -73,7 +73,9 @@ class KeptHistory:
 
 
 def _key(vector: Vector) -> bytes:
-    return blake2b(np.ascontiguousarray(vector).data, digest_size=KEY).digest()
+    if not vector.flags.c_contiguous:
+        vector = np.ascontiguousarray(vector)
+    return blake2b(vector.data, digest_size=KEY).digest()
 
 
 def _exchanged(
@@ -134,7 +136,8 @@ class History:
     @takes_lessons
     def _taught(self, _: object, what: Resolved) -> None:
         """What an event teaches is remembered of its query."""
-        self.number(what.number, what.part)
+        if what.part:
+            self.number(what.number, what.part)
         for lesson in what.lessons:
             self._learn(lesson, what)
 

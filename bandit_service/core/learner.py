@@ -45,6 +45,7 @@ class Fading:
 
 BLOCK = 64
 """How many lessons are learned at once where the log is folded, at most."""
+_OUTCOMES = (Rewarded, Compared)
 _STRICT: dict[str, Any] = {"over": "raise", "invalid": "raise", "divide": "raise"}
 
 Lesson: TypeAlias = Rewarded | Compared | Correction | Recompared | Fading
@@ -119,7 +120,7 @@ class Learner:
         waiting = self._waiting
         if waiting is None:
             return False
-        if not isinstance(lesson, Rewarded | Compared):
+        if not isinstance(lesson, _OUTCOMES):
             self.catch_up()
             return False
         waiting.append(lesson)

@@ -179,8 +179,10 @@ class ExperimentRecords:
     @takes(ev.Rewarded)
     def _measured(self, event: ev.Rewarded, what: Resolved) -> None:
         """What came back, or took an earlier value's place, counts in the decision's experiment."""
+        if not self.trials:
+            return
         decided = what.decided
-        if decided is None or not what.known or not self.trials:
+        if decided is None or not what.known:
             return
         if event.revoked:
             for name in dict.fromkeys((*event.revoked, "reward")):
