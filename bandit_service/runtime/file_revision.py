@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from bandit_service.core.world import World
-from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.serving_policy import wanted_policy
 from bandit_service.settings import BadSettings, Settings, policy_key
 from bandit_service.settings.live import content_of
 
