@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import zlib
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
@@ -42,8 +40,6 @@ _OLDEST = 14
 _GONE = timedelta(days=1)
 _GRACE_S = 0.5
 _AT_ONCE, _VACUUM_S = 5000, 600.0
-_OWN, _OWN_BYTES = 16, 1 << 18
-"""So many appends of this process, of at most so many bytes, are kept until they are read."""
 T = TypeVar("T")
 
 
@@ -74,8 +70,6 @@ class PostgresLog:
         self._writing: Any = None
         self._reading: Any = None
         self._write_lock, self._read_lock = asyncio.Lock(), asyncio.Lock()
-        self._read: tuple[int, bytes] | None = None
-        self._own = deque[tuple[int, list[Record]]](maxlen=_OWN)
 
     async def connect(self) -> None:
         """Connect, and make the tables where there are none. Unsure, or Unfit for a database that
@@ -186,8 +180,6 @@ class PostgresLog:
             except _NotUnique:
                 known = await self._find(self._writing, [each.eid for each in records])
                 raise Duplicate(next(iter(known), records[0].eid)) from None
-        if sum(len(each.body) for each in records) <= _OWN_BYTES:
-            self._own.append((row["s"], records))
         return Offset(row["s"])
 
     async def beat(self, settled: float, applied: int, mark: Mark = NO_MARK) -> None:
@@ -209,13 +201,7 @@ class PostgresLog:
             raise Fenced("this replica was silent for too long and was closed")
 
     async def tail(self, after: Offset, most: int = 512) -> list[Tailed]:
-        """At least one whole append, if any is durable, even if that is more than `most`.
-
-        Appends of this process that follow what was read are not asked for: it has them, and they
-        are durable, since they ended.
-        """
-        if found := self._followed(int(after), most):
-            return found
+        """At least one whole append, if any is durable, even if that is more than `most`."""
         while True:
             async with self._read_lock:
                 rows = await self._rows(self._reading, sql.TAIL, self.name, int(after), most)
@@ -224,31 +210,12 @@ class PostgresLog:
             if rows and rows[0]["seq"] > after + 1:
                 await self._refuse_trimmed(int(after))
             if rows or most >= 1 << 20:
-                found = _checked(int(after), rows)
-                if found:
-                    self._read = int(found[-1].offset), found[-1].chain
-                return found
+                return _checked(int(after), rows)
             async with self._read_lock:
                 more = await self._rows(self._reading, sql.TAIL, self.name, int(after), 1)
             if not more:
                 return []
             most *= 4
-
-    def _followed(self, after: int, most: int) -> list[Tailed]:
-        """Own appends that begin right after what was read up to here, with their chain."""
-        found = list[Tailed]()
-        while self._own and self._own[0][0] <= after:
-            self._own.popleft()
-        while self._own and self._read is not None and self._read[0] == after:
-            last, records = self._own[0]
-            if last - len(records) != after or (found and len(found) + len(records) > most):
-                break
-            self._own.popleft()
-            chain = _chained(self._read[1], last, records)
-            self._read, first, after = (last, chain), after + 1, last
-            found += [Tailed(Offset(at), one, b"") for at, one in enumerate(records, first)]
-            found[-1] = Tailed(Offset(last), records[-1], chain)
-        return found
 
     async def _refuse_trimmed(self, after: int) -> None:
         async with self._read_lock:
@@ -457,8 +424,7 @@ class PostgresLog:
         for one in (self._writing, self._reading):
             if one is not None:
                 one.terminate()
-        self._writing = self._reading = self._read = None
-        self._own.clear()
+        self._writing = self._reading = None
 
     async def _connection(self, host: Host, timeout_s: float) -> Any:
         import asyncpg
@@ -555,12 +521,6 @@ def _ours(error: Exception) -> StoreError:
         case state:
             what = f" ({state})" if state else ""
             return Unsure(f"the database did not do it: {type(error).__name__}: {error}{what}")
-
-
-def _chained(before: bytes, last: int, records: Sequence[Record]) -> bytes:
-    """The chain of the head after an append, as `bandit_put` computes it."""
-    crcs = ",".join(str(zlib.crc32(each.body)) for each in records)
-    return hashlib.sha256(before + last.to_bytes(8, "big") + crcs.encode()).digest()
 
 
 def _checked(after: int, rows: Sequence[Any]) -> list[Tailed]:

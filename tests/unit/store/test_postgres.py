@@ -68,41 +68,6 @@ async def joined(postgres: Postgres, tmp_path: Path) -> AsyncIterator[Joined]:
         await log.close()
 
 
-async def test_own_appends_are_read_without_asking_and_are_what_the_database_has(
-    joined: Joined, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one, other = await joined("one"), await joined("other")
-    await one.append(entries(1, 2), 0.0)
-    read, asked = await one.tail(Offset(0)), list[str]()  # the first time it knows no chain
-    rows = one._rows
-
-    async def noted(db: Any, statement: str, *given: Any) -> list[Any]:
-        asked.append(statement)
-        return await rows(db, statement, *given)
-
-    monkeypatch.setattr(one, "_rows", noted)
-    await one.append(entries(3, 5), 0.0)
-    await one.append(entries(6, 6), 0.0)
-    read += await one.tail(read[-1].offset, 2)  # a whole append, although it is more than two
-    assert [each.offset for each in read] == [1, 2, 3, 4, 5]
-    read += await one.tail(Offset(5))
-    assert sql.TAIL not in asked
-    assert read == await other.tail(Offset(0)), "also their chain, by which a failover is noticed"
-    await one.append(entries(7, 7), 0.0)
-    await other.append(entries(8, 9), 0.0)
-    await one.append(entries(10, 10), 0.0)
-    read += await one.tail(Offset(6), 1)
-    assert sql.TAIL not in asked
-    read += await one.tail(Offset(7))  # another's come first
-    assert asked.count(sql.TAIL) == 1
-    assert read == await other.tail(Offset(0))
-    await one.append(entries(11, 11), 0.0)
-    await one.connect()
-    await one.join("one", "key")
-    assert [each.offset for each in await one.tail(Offset(10))] == [11]
-    assert asked.count(sql.TAIL) == 2, "what was appended before a failover may be lost"
-
-
 async def test_nobody_reads_what_is_not_durable_and_a_beat_settles_it(joined: Joined) -> None:
     one, other = await joined("one"), await joined("other")
     await one.append(entries(1, 3), 0.0)
