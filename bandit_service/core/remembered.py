@@ -74,9 +74,9 @@ class Items(Mapping[int, Item]):
         self._keys, self._table = bytearray(), array("i", [_NOWHERE] * _LEAST)
         self._arms, self._numbers = array("i"), array("q")
         self._qualities, self._rewards = array("d"), array("d")
-        self._owners, self._variants = list[str](), list[str]()
+        self._owners, self._variants = list[str](), array("i")
         self._beside: dict[int, Item] = {}
-        self._names, self._codes = list[ArmId](), dict[ArmId, int]()
+        self._names, self._codes = list[str](), dict[str, int]()
 
     # --- what is there ---
 
@@ -140,7 +140,7 @@ class Items(Mapping[int, Item]):
                     )
                 )
             else:
-                origin = self._numbers[row], self._variants[row]
+                origin = self._numbers[row], self._names[self._variants[row]]
                 told, owners = (self._outcome(row, code),), (self._owners[row],)
                 found.append((self._key(row), told, (), owners, (), (origin,), ()))
         return found
@@ -232,14 +232,14 @@ class Items(Mapping[int, Item]):
             (),
             (self._owners[row],),
             (),
-            ((self._numbers[row], self._variants[row]),),
+            ((self._numbers[row], self._names[self._variants[row]]),),
             (),
         )
 
     def _outcome(self, row: int, code: int) -> Outcome:
         quality = self._qualities[row]
         known = quality if quality == quality else None
-        return Outcome(self._names[code], known, self._rewards[row])
+        return Outcome(ArmId(self._names[code]), known, self._rewards[row])
 
     def _write(self, item: Item) -> None:
         row = item.row
@@ -253,22 +253,26 @@ class Items(Mapping[int, Item]):
             self._beside[row] = item
 
     def _write_plain(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
-        code = self._codes.get(one.arm)
-        if code is None:
-            code = self._codes[one.arm] = len(self._names)
-            self._names.append(one.arm)
-        self._arms[row] = code
+        self._arms[row] = self._code(one.arm)
         self._qualities[row] = _UNKNOWN if one.quality is None else one.quality
         self._rewards[row], self._owners[row] = one.reward, owner
-        self._numbers[row], self._variants[row] = origin
+        self._numbers[row], self._variants[row] = origin[0], self._code(origin[1])
+
+    def _code(self, name: str) -> int:
+        """The number of an arm or a variant in the columns."""
+        code = self._codes.get(name)
+        if code is None:
+            code = self._codes[name] = len(self._names)
+            self._names.append(name)
+        return code
 
     def _reserve(self, rows: int) -> None:
         more = max(rows, len(self._arms) + len(self._arms) // 8) - len(self._arms)
         self._arms.extend([_BESIDE] * more)
+        self._variants.frombytes(bytes(4 * more))
         for column in (self._numbers, self._qualities, self._rewards):
             column.frombytes(bytes(8 * more))
         self._owners += [""] * more
-        self._variants += [""] * more
         self._keys.extend(bytes(KEY * more))
 
     def _note(self, id: int, row: int, key: bytes) -> None:
@@ -286,7 +290,7 @@ class Items(Mapping[int, Item]):
     def _clear(self, row: int) -> None:
         self._arms[row], self._numbers[row] = _BESIDE, 0
         self._qualities[row] = self._rewards[row] = 0.0
-        self._owners[row] = self._variants[row] = ""
+        self._owners[row], self._variants[row] = "", 0
         self._beside.pop(row, None)
 
     def _remove(self, at: int, row: int) -> None:
