@@ -39,7 +39,7 @@ QUERIES_WARM_UP, ARM_WARM_UP = 200, 50
 SPAN = 100
 """In the shown mean a value that is this many old weighs 1/e."""
 
-MOST_ALARMS = 100
+MAX_ALARMS = 100
 
 
 @dataclass
@@ -163,7 +163,7 @@ class Drift:
         """Watching begins again, and the arm gets its allowance."""
         self.tracks[event.arm] = Track()
         self.alarms.append(event)
-        del self.alarms[:-MOST_ALARMS]
+        del self.alarms[:-MAX_ALARMS]
         if event.explore > 0.0 and event.decisions > 0:
             self.allowances[event.arm] = Allowance(event.explore, event.decisions)
 

@@ -21,7 +21,7 @@ from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
 from store.snapshots import read_ahead
 
-_LEAST_END_S = 2.0
+_MIN_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
 
 
@@ -73,8 +73,7 @@ _NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
     from bandit_service.app import pools, service
-    from bandit_service.http import frame
-    from bandit_service.http.pools import HOMES
+    from bandit_service.http import middleware
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -110,7 +109,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        broken = running[HOMES].broken or running[frame.ROUTER].writer.broken
+        broken = running[middleware.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if broken.done():
@@ -130,7 +129,7 @@ def _end_after(seconds: float) -> None:
     """End the process then, whatever it does: acknowledged events are in the log. Only the last
     snapshot may be lost, and then the next start applies a few more events.
     """
-    timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
+    timer = threading.Timer(max(seconds, _MIN_END_S), _late)
     timer.daemon = True
     timer.start()
 

@@ -122,8 +122,11 @@ class ExperimentRecords:
 
     def _held_out(self, decided: ev.Decided) -> ev.Decided | None:
         """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
-        rules, id = self.rules_of(decided.route), holdout_id(decided.route)
-        if rules.holdout_share <= 0.0 or decided.duel_of or id not in self.trials:
+        rules = self.rules_of(decided.route)
+        if rules.holdout_share <= 0.0 or decided.duel_of:
+            return None
+        id = holdout_id(decided.route)
+        if id not in self.trials:
             return None
         unit = decided.unit if rules.unit == "user" else decided.tenant
         held = decided.experiment == id
