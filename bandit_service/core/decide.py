@@ -40,7 +40,7 @@ from policies import (
     reads_neighbours,
 )
 
-_MOST_EXCLUDED, _LONGEST_REASON = 64, 120
+_MAX_EXCLUDED, _LONGEST_REASON = 64, 120
 """What a decision keeps of the arms that constraints took out, so that its record is bounded."""
 
 
@@ -425,7 +425,7 @@ def noted(world: World, posed: Posed) -> dict[ArmId, str]:
         return {}
     found = left_out(world, posed.query).items()
     reasons = ((id, why) for id, why in found if why != NOT_ALLOWED)
-    return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MOST_EXCLUDED)}
+    return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MAX_EXCLUDED)}
 
 
 def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:

@@ -33,7 +33,7 @@ from typing import Any, Self, TypeVar
 
 from bandit_service import logs
 from bandit_service.core import events as ev
-from bandit_service.gateway import spans, trouble
+from bandit_service.gateway import provider_errors, spans
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
@@ -360,7 +360,7 @@ class Exchange:
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
             raise Failed("the answer has no choices", usage=self.usage)
         # its reason, once it is in OpenAI's words; what came in them was looked at already
-        if answer is not self.raw and (error := trouble.error_in(answer)):
+        if answer is not self.raw and (error := provider_errors.error_in(answer)):
             failed = reported_failure(error)
             failed.usage = self.usage
             raise failed
