@@ -36,7 +36,7 @@ _TOLD_SHARE = 0.9
 that nothing was decided."""
 _CONNECT_SHARE = 0.95
 """So that a connection that is not made in time is told from an answer that does not come."""
-_LEAST_TOLD_S, _MOST_TOLD_S = 0.001, 3600.0
+_MIN_TOLD_S, _MAX_TOLD_S = 0.001, 3600.0
 _SHOWN = 200
 _OFFSET, _AFTER = "x-bandit-offset", "x-bandit-after"
 
@@ -122,7 +122,7 @@ class Transport:
         if waits:
             headers[_AFTER] = str(known)
         if call.timed or waits:
-            allowed = min(max(left_s * _TOLD_SHARE, _LEAST_TOLD_S), _MOST_TOLD_S)
+            allowed = min(max(left_s * _TOLD_SHARE, _MIN_TOLD_S), _MAX_TOLD_S)
             headers["X-Request-Timeout"] = f"{allowed:.3f}"
         url = URL(self.address.url + call.path, encoded=True)
         try:

@@ -35,7 +35,7 @@ from bandit_client.errors import (
 )
 
 _log = logging.getLogger("bandit_client")
-_MOST_LISTED = 1_000
+_MAX_LISTED = 1_000
 """So many lost rewards are listed for the next flush; all are counted, and told to the callback."""
 _HURRIED_S = 0.25
 """The longest pause between attempts while somebody waits for the queue to empty."""
@@ -100,7 +100,7 @@ class Outbox:
         self._changed = threading.Condition()
         self._queue: deque[tuple[int, dict[str, Any]]] = deque()
         self._added = self._delivered = self._lost = 0
-        self._untold: deque[Lost] = deque(maxlen=_MOST_LISTED)
+        self._untold: deque[Lost] = deque(maxlen=_MAX_LISTED)
         self._untold_count = 0
         self._hurry = self._closed = False
         self._wake = asyncio.Event()

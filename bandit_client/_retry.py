@@ -11,7 +11,7 @@ from secrets import SystemRandom
 from bandit_client.errors import BanditError, Busy, NoAnswer, NotReached, ServiceError, Unavailable
 
 _chance = SystemRandom()
-_MOST_DOUBLINGS = 60
+_MAX_DOUBLINGS = 60
 _AGAIN = frozenset(
     (
         "busy",
@@ -52,7 +52,7 @@ class Retries:
     def wait_s(self, failures: int, error: BanditError) -> float:
         """The wait after so many failures, of which this was the last."""
         said = error.retry_after_s if isinstance(error, ServiceError) else None
-        widest = min(self.max_s, self.first_s * 2.0 ** min(failures - 1, _MOST_DOUBLINGS))
+        widest = min(self.max_s, self.first_s * 2.0 ** min(failures - 1, _MAX_DOUBLINGS))
         return (said or 0.0) + _chance.uniform(0.0, widest)
 
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 CHART = ROOT / "deploy" / "helm" / "bandit-service"
 OUT = ROOT / "deploy" / "kubernetes"
 UNPACKED = ROOT / "var" / "helm" / "helm"
-_VERSION = "1.30.0"  # of the Kubernetes that is rendered for: no cluster is asked
+_VERSION = "1.30.0"  # the Kubernetes version to render for: no cluster is asked
 
 _FILES = "#   kubectl create secret generic bandit-service --from-file keys.toml"
 _MADE = "# Written by `make manifests` from ../helm/bandit-service: docs/kubernetes.md.\n"
@@ -27,9 +27,9 @@ MANIFESTS = {
     "bandit-service.yaml": (
         f"""\
 {_MADE}#
-# One replica: the log has one writer. Give the pod more of a core first
-# (bandit_requests_shed_total and the event-loop lag say when). Then share the log in PostgreSQL or
-# NATS JetStream (replicas.yaml), or run one instance for each tenant with its own log.
+# One replica: the log has one writer. If bandit_requests_shed_total or the event-loop lag rises,
+# give the pod more CPU first. Then share the log in PostgreSQL or NATS JetStream (replicas.yaml),
+# or run one instance with its own log for each tenant.
 #
 # The Secret has what `bandit-service keys new` prints, and the keys of upstreams:
 {_FILES} --from-file openai-api-key
@@ -39,16 +39,17 @@ MANIFESTS = {
     "replicas.yaml": (
         f"""\
 {_MADE}#
-# Several replicas on one log in PostgreSQL, in the place of bandit-service.yaml: docs/scale.md. The
-# database is yours: a manager such as CloudNativePG with a synchronous standby, or a cloud's own.
+# Several replicas on one log in PostgreSQL, instead of bandit-service.yaml: docs/scale.md. You
+# run the database: with an operator such as CloudNativePG and a synchronous standby, or as a
+# cloud service.
 #
-# dsn holds postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=verify-full:
+# The file dsn has postgresql://USER:PASSWORD@HOST:5432/DATABASE?sslmode=verify-full:
 {_FILES} --from-file dsn
 """,
         ["log.engine=postgres", "autoscaling.enabled=true"],
     ),
     "servicemonitor.yaml": (
-        f"{_MADE}# For the Prometheus operator, with the job's name as the alerts have it.\n",
+        f"{_MADE}# For the Prometheus operator; the job's name is the one in the alerts.\n",
         ["serviceMonitor.enabled=true", "only=templates/servicemonitor.yaml"],
     ),
 }

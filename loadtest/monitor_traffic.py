@@ -20,7 +20,7 @@ DOWN = "unreachable-model"
 """An arm whose provider is not there, so that failures and the circuit breaker can be seen."""
 
 _USERS, _TALKS, _IN_FLIGHT = 300, 40, 32
-_MOST_CHARS = 300  # longer ones take the model too long beside everything else that runs here
+_MAX_CHARS = 300  # longer ones take the model too long beside everything else that runs here
 _BEGIN_S, _SNAPSHOT_S = 60.0, 60.0
 _MAX_TOKENS = 1_000
 """Without it a request may cost what the longest answer does, and the budget refuses most."""
@@ -144,7 +144,7 @@ class _Users:
     ) -> None:
         self._url, self._recorded, self._stream, self._session = url, recorded, stream, session
         self._rows = [
-            row for row in order_of(recorded, 0).tolist() if len(recorded.texts[row]) <= _MOST_CHARS
+            row for row in order_of(recorded, 0).tolist() if len(recorded.texts[row]) <= _MAX_CHARS
         ]
         self._arms = [str(arm.id) for arm in recorded.arms]
         self._chance = np.random.default_rng(0)

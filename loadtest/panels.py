@@ -134,6 +134,7 @@ OVERVIEW = Page("Is it healthy? Rate, errors and duration, and what is full.", (
             ("max by (policy) (bandit_serving_policy_info)", "policy {{policy}}")), low=0),
         Panel("Configuration changed at run time", "short", (
             ("max by (instance) (bandit_configuration_revision)", "revision {{instance}}"),
+            ("max by (instance) (bandit_configuration_file_behind)", "file behind {{instance}}"),
             ("sum by (result) (bandit_configuration_reloads_total) or vector(0)",
              "file {{result}}")), low=0),
     )),
@@ -421,6 +422,8 @@ STORAGE = Page("Is the log written, and how long would a restart take?", (
         Panel("What waits", "short", (
             ("sum(bandit_spool_decisions)", "decisions to be appended"),
             ("sum(bandit_rewards_parked)", "outcomes for their decision")), low=0),
+        _one("Pools that are closed", "short", "sum(1 - bandit_pool_up) or vector(0)", low=0,
+             alarm=1),
         Panel("Conflicts and lost connections", "short", (
             (_rate("bandit_log_conflicts_total"), "checked again, per second"),
             (_rate("bandit_log_lost_total"), "lost, per second")), low=0),

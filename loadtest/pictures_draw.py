@@ -20,7 +20,7 @@ _BACK, _PANEL, _TEXT, _FAINT, _GRID = "#111217", "#181b1f", "#d8d9da", "#8e9299"
 _COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#b877d9", "#37872d", "#fade2a", "#8ab8ff",
             "#e02f44", "#c0d8ff", "#705da0", "#96d98d")  # fmt: skip
 _THRESHOLDS = {"green": "#73bf69", "red": "#e02f44"}
-_MOST_SHOWN = 11
+_MAX_SHOWN = 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +182,9 @@ def _legend(figure: Figure, one: Drawn, box: tuple[float, float, float, float]) 
     x, y, width, tall = box
     unit = _defaults(one.panel).get("unit", "short")
     series = _ordered(one.series)
-    line = tall / _MOST_SHOWN
+    line = tall / _MAX_SHOWN
     for i, (each, colour) in enumerate(zip(series, _COLOURS * 9, strict=False)):
-        if i == _MOST_SHOWN - 1 and len(series) > _MOST_SHOWN:
+        if i == _MAX_SHOWN - 1 and len(series) > _MAX_SHOWN:
             more = f"and {len(series) - i} more"
             figure.text(x + 0.012, y + tall - (i + 1) * line, more, fontsize=7, color=_FAINT)
             return

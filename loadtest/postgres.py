@@ -155,10 +155,11 @@ class Postgres:
 class Standby(Postgres):
     """A copy of a server that runs, which follows it until it is promoted."""
 
-    def __init__(self, directory: Path, primary: Postgres) -> None:
+    def __init__(self, directory: Path, primary: Postgres, port: int = 0) -> None:
+        """port: where it is to listen, such as that of a server that is gone; 0 for a free one."""
         self._directory, self._bin = directory, primary._bin
         self._password = primary._password
-        self.port = free_port()
+        self.port = port or free_port()
         self._process = None
         directory.mkdir()
         self._own(directory)
@@ -172,12 +173,19 @@ class Standby(Postgres):
 
 
 @contextmanager
+def of_servers() -> Iterator[Path]:
+    """A directory for the files of servers, which do not run as root."""
+    with tempfile.TemporaryDirectory(prefix="bandit-pg-") as directory:
+        whole = Path(directory)
+        whole.chmod(0o755)
+        yield whole
+
+
+@contextmanager
 def with_standby() -> Iterator[tuple[Postgres, Standby]]:
     """A server and its standby, without which it acknowledges nothing."""
-    with running() as primary, tempfile.TemporaryDirectory(prefix="bandit-pg-") as directory:
-        whole = Path(directory)
-        whole.chmod(0o755)  # the servers do not run as root
-        standby = Standby(whole / "standby", primary)
+    with running() as primary, of_servers() as directory:
+        standby = Standby(directory / "standby", primary)
         try:
             primary.set("synchronous_standby_names", "*")
             yield primary, standby

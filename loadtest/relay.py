@@ -15,8 +15,9 @@ class Relay:
     nothing: connections stay open, and new ones get no answer. `let_go` ends that.
     """
 
-    def __init__(self, to: int) -> None:
-        self.port = 0
+    def __init__(self, to: int, port: int = 0) -> None:
+        """port: where it is to listen; 0 for a free one."""
+        self.port = port
         self._to = to
         self._open = asyncio.Event()
         self._open.set()
@@ -32,8 +33,8 @@ class Relay:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """On a free port."""
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        """Until it is left: then every connection breaks, and others are refused."""
+        server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         self.port = server.sockets[0].getsockname()[1]
         try:
             yield

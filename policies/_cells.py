@@ -15,9 +15,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from policies import _grouping, _native
+from policies import _grouping
 from policies._grid import TARGET, WEIGHT, rounded
-from policies._native import OfArms, OfState, Pinned
+from policies._native import OfState, Pinned
 from policies._types import ArmId, Arms, Floats, Vector
 
 GRID = 1024.0
@@ -141,7 +141,6 @@ class Cells:
     _eased: Floats | None = None
     _asked: tuple[tuple[ArmId, ...], NDArray[np.int64]] | None = None
     _priced: tuple[Floats, Floats] | None = None
-    _rooted: tuple[Floats, Floats, OfArms] | None = None
     _pinned: Pinned | None = None
 
     # --- where a query belongs ---
@@ -151,12 +150,6 @@ class Cells:
 
         A query without a cell has cell M, whose counts are zero, and the group of the nearest cell.
         """
-        library = _native.native() if x.ndim == 1 else None  # of many, BLAS is as fast
-        if library is not None and self.used and x.size and x.dtype == np.float32:
-            self.fits(x)
-            found = library.find(self.pinned(), np.ascontiguousarray(x))
-            if found is not None:
-                return found[0], found[1]
         return self.located(x, self.distances(x))
 
     def distances(self, x: Vector) -> Vector:
@@ -258,13 +251,29 @@ class Cells:
         self.draft = _grouping.Draft(0, 0, self.middles.copy(), self.group.copy())
         self._sums = None
 
-    def pinned(self) -> Pinned:
-        """What the compiled library reads of this state."""
+    def pinned(self, policy: object) -> Pinned:
+        """What the compiled library reads and writes of this state, for a policy."""
         sums, (_, norms) = self.sums, self.searched()
-        known = OfState(self.centres, norms, self.group, self.n, self.s, sums.group_n, sums.group_s)
+        known = OfState(
+            self.centres,
+            norms,
+            self.group,
+            self.n,
+            self.s,
+            sums.n,
+            sums.s,
+            sums.group_n,
+            sums.group_s,
+            self.squares,
+            self.up,
+            self.down,
+            self.since,
+            self.mass,
+            self.sums_x,
+        )
         pinned = self._pinned
-        if pinned is None or not all(map(is_, pinned.known, known)):
-            pinned = self._pinned = Pinned(known)
+        if pinned is None or pinned.policy is not policy or not all(map(is_, pinned.known, known)):
+            pinned = self._pinned = Pinned(known, policy)
         pinned.state.used, pinned.state.groups = self.used, self.groups
         pinned.state.noise = self.noise
         pinned.state.wide, pinned.state.narrow = self.spread

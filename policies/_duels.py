@@ -8,8 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from policies._checks import finite, one_of, within
-from policies._types import ArmId, Arms, Context, Floats, Neighbour, Outcome, Proposal, Rewarded
+from policies._checks import finite, one_of, two_arms, within
+from policies._types import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Floats,
+    Neighbour,
+    Outcome,
+    Proposal,
+    Rewarded,
+)
 
 _SAME = 1.0 - 1e-6
 _EQUAL = 1e-9
@@ -56,6 +66,15 @@ class Conversion:
             return 0.5
         return 1.0 if mine > other else 0.0
 
+    def learned(self, event: Rewarded | Compared) -> tuple[list[Duel], tuple[ArmId, ...]]:
+        """The comparisons that an event makes, and the arms on trial that it counts for."""
+        if isinstance(event, Compared):
+            two_arms(event)
+            duel = Duel(event.winner, event.loser, 0.5 if event.tie else 1.0, 1.0)
+            return [duel], (event.winner, event.loser)
+        counts = self.compare_on != "off" and event.reward is not None
+        return self.duels(event), (event.arm,) if counts else ()
+
     def duels(self, event: Rewarded) -> list[Duel]:
         """A reward against those of other arms on the same query and on near ones.
 
@@ -81,11 +100,6 @@ class Conversion:
                     value = self.value(outcome)
                     if outcome.arm != event.arm and value is not None:
                         yield outcome.arm, value, share
-
-
-def counts(event: Rewarded, compare_on: str) -> bool:
-    """Whether a reward is an outcome that an arm on trial is waiting for."""
-    return compare_on != "off" and event.reward is not None
 
 
 def chosen(strengths: Floats, cost_usd: Floats, threshold: float) -> Floats:

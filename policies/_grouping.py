@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from policies import _native
 from policies._types import Vector
 
 _ROUNDS, _TRIES = 12, 4
@@ -90,6 +91,12 @@ class Draft:
 
     def _round(self, cells: Int16s, mass: Int64s) -> bool:
         """Each middle to the mean of its cells; False when every cell stayed in its group."""
+        library = _native.native()
+        if library is not None:
+            middles, mine = self.middles[: self.count], self.group[: len(cells)]
+            changed = library.round(cells, mass, middles, mine)
+            if changed is not None:
+                return changed
         group = nearest(cells, self.middles[: self.count])
         if np.array_equal(group, self.group[: len(cells)]):
             return False

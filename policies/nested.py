@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -15,7 +16,6 @@ from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
-from policies._native import OfArms
 from policies._protocol import OwnAlarms
 from policies._spreads import (
     WIDER,
@@ -238,7 +238,7 @@ class Nested:
         mean, variance = self._estimate(state, x, arms)
         net = mean - arms.cost_usd / worth
         deviation = np.sqrt(variance)
-        width = self._kappa * deviation
+        width = self.exploration_width * deviation
         ucb = self.explore == "ucb"
         bonus = width if ucb else np.zeros(width.shape)
         scores = net + bonus
@@ -251,14 +251,13 @@ class Nested:
     ) -> tuple[Floats, ...] | None:
         """The same bits by the compiled library; None where that is not for them."""
         k, plain = len(arms), not (self.family and arms.family)
-        if self.explore != "thompson" or not plain or not state.used or not _native.usable(k):
+        if self.explore != "thompson" or not plain or not state.used:
             return None
-        library, of_arms = _native.native(), self._over_all(state, arms)
+        if not _native.usable(k, state.n.shape[1]):
+            return None
+        library, columns = _native.native(), state.columns_of(arms.ids)
         assert library is not None
-        pinned = state.pinned()
-        asked = pinned.asked(of_arms)
-        asked.group_shared, asked.cell_shared = self.group_shared, self.cell_shared
-        asked.borrow, asked.kappa = self.borrow, self._kappa
+        asked = state.pinned(self).asked(columns, state.price_of(arms))
         one = features.ndim == 1
         rows = np.ascontiguousarray(features[None] if one else features)
         cost = np.asarray(arms.cost_usd, np.float64, "C")
@@ -268,18 +267,8 @@ class Nested:
         if found is None:
             return None
         scores, shares, quality, deviation = (each[0] for each in found) if one else found
-        count = state.sums.n[of_arms.columns]
+        count = state.sums.n[columns]
         return scores, shares, quality, deviation, count, np.zeros(scores.shape)
-
-    def _over_all(self, state: Cells, arms: Arms) -> OfArms:
-        """What is known of the arms over all queries, if none has a family."""
-        at, eased, price = state.columns_of(arms.ids), self._eased(state), state.price_of(arms)
-        known = state._rooted
-        if known and known[0] is eased and known[1] is price and known[2].columns is at:
-            return known[2]
-        found = OfArms(at, *self._alone(state, at, eased, price))
-        state._rooted = eased, price, found
-        return found
 
     def _alone(
         self, state: Cells, at: Int64s, eased: Floats, price: Floats, kin: KinOf | None = None
@@ -298,15 +287,19 @@ class Nested:
         return (s + k * line) * each, v if unsure is None else v + (k * each) ** 2 * unsure
 
     @property
-    def _kappa(self) -> float:
+    def exploration_width(self) -> float:
+        """That of exploration: `kappa`, or what it means where it is none."""
         if self.kappa is not None:
             return self.kappa
         return 1.0 if self.explore == "ucb" else 0.35
 
     def _features(self, of: Context | Contexts) -> Vector:
+        return self._joined(of.embedding, of.surface)
+
+    def _joined(self, embedding: Vector, surface: Vector) -> Vector:
         if not self.surface:
-            return of.embedding
-        return np.concatenate([of.embedding, np.float32(self.surface) * of.surface], axis=-1)
+            return embedding
+        return np.concatenate([embedding, np.float32(self.surface) * surface], axis=-1)
 
     def _estimate(self, state: Cells, x: Vector, arms: Arms) -> tuple[Floats, Floats]:
         """(…, K) mean and variance of each arm's quality on each query."""
@@ -339,8 +332,8 @@ class Nested:
         ridge = self.prior_variance / self.slope_variance
         wp = w * price
         a00, a01 = _LINE + float(np.add.reduce(w)), float(np.add.reduce(wp))
-        a11 = ridge + float(wp @ price)
-        b0, b1 = float(np.add.reduce(wm)), self.slope * ridge + float(wm @ price)
+        a11 = ridge + float(np.add.reduce(wp * price))
+        b0, b1 = float(np.add.reduce(wm)), self.slope * ridge + float(np.add.reduce(wm * price))
         det = a00 * a11 - a01 * a01
         level, slope = (a11 * b0 - a01 * b1) / det, (a00 * b1 - a01 * b0) / det
         return self.prior + level + slope * price
@@ -359,8 +352,9 @@ class Nested:
             below = 1.0 / self.group_shared + np.add.reduce(w, axis=1)
             each, eased = 1.0 / (sums.n + k), sums.s
             for _ in range(2):
-                shared = (lack - w @ ((eased + k * self.prior) * each)) / below
-                eased = sums.s - shared @ sums.group_n
+                means = (eased + k * self.prior) * each
+                shared = (lack - np.add.reduce(w * means, axis=1)) / below
+                eased = sums.s - np.add.reduce(shared[:, None] * sums.group_n, axis=0)
             state._eased = eased
         return state._eased
 
@@ -370,7 +364,7 @@ class Nested:
         """One outcome of the arm played, or a part of one of each arm compared."""
         outcomes = self._outcomes(event)
         if outcomes:
-            self._observe(state, on_grid(self._features(event.context)), outcomes)
+            self._observe(state, self._features(event.context), outcomes)
         return state
 
     def learn_many(self, state: Cells, events: Sequence[Rewarded | Compared]) -> Cells:
@@ -381,19 +375,25 @@ class Nested:
         told = [(one.context, found) for one in events if (found := self._outcomes(one))]
         if not told:
             return state
-        x = on_grid(self._features(Contexts.of([context for context, _ in told])))
-        if (np.add.reduce(x * x, axis=1) > EXACT).any():
-            raise ValueError("embedding: is too long for exact products")
-        state.fits(x)
+        embeddings = np.array([context.embedding for context, _ in told])
+        surfaces = [context.surface for context, _ in told] if self.surface else []
+        features = self._joined(embeddings, np.array(surfaces))
+        library = _native.native()
+        if library is None or not library.exact(features):
+            x = on_grid(features)
+            if (np.add.reduce(x * x, axis=1) > EXACT).any():
+                raise ValueError("embedding: is too long for exact products")
+        state.fits(features)
         start = 0
         while start < len(told):
             # the outcome at which a grouping is due, and those that each bring a slice of it
             together = min(state.due - state.outcomes - 1, _AT_ONCE, len(told) - start)
             stop = start + max(together, 1)
             outcomes = [found for _, found in told[start:stop]]
-            learned = self._observe_many(state, x[start:stop], outcomes) if together > 0 else 0
+            some = features[start:stop]
+            learned = self._observe_many(state, some, outcomes) if together > 0 else 0
             if not learned:
-                self._observe(state, x[start], outcomes[0])
+                self._observe(state, features[start], outcomes[0])
                 learned = 1
             start += learned
         return state
@@ -436,8 +436,8 @@ class Nested:
         if quality is None:
             cost = event.expected_cost_usd if event.cost_usd is None else event.cost_usd
             quality = reward + cost / event.context.willingness_to_pay
-        if not 0.0 <= finite("quality", quality) <= 1.0:
-            quality = 0.0 if quality < 0.0 else 1.0
+        if not 0.0 <= quality <= 1.0:
+            quality = 0.0 if finite("quality", quality) < 0.0 else 1.0
         return rounded(quality, TARGET)
 
     def _outcomes(self, event: Rewarded | Compared) -> list[tuple[ArmId, float, float]]:
@@ -452,8 +452,21 @@ class Nested:
         won, weight = 0.5 if event.tie else 1.0, weight_of(self.comparison_weight)
         return [(event.winner, won, weight), (event.loser, 1.0 - won, weight)]
 
-    def _observe(self, state: Cells, x: Vector, outcomes: list[tuple[ArmId, float, float]]) -> None:
-        """The outcomes of one query, (d,) on the grid."""
+    def _observe(
+        self, state: Cells, features: Vector, outcomes: list[tuple[ArmId, float, float]]
+    ) -> None:
+        """The outcomes of one query, (d,)."""
+        if not self._learned(state, features[None], [outcomes]):
+            self._observe_plain(state, on_grid(features), outcomes)
+        state.outcomes += 1
+        if state.outcomes >= state.due and state.used and state.regroup(self.groups):
+            state.due = int(state.outcomes * _GROWTH) + 1
+            self._learn_spreads(state)
+
+    def _observe_plain(
+        self, state: Cells, x: Vector, outcomes: list[tuple[ArmId, float, float]]
+    ) -> None:
+        """Count the outcomes of one query, (d,) on the grid, by numpy."""
         cell, group = map(int, state.find(x))
         cell = state.place(x, cell, group, self.cells, self.groups)
         watch = self._watch
@@ -464,18 +477,24 @@ class Nested:
                 state.alarms[column] += 1.0
                 state.up[column] = state.down[column] = state.since[column] = 0.0
             state.add(cell, column, quality, weight)
-        state.outcomes += 1
-        if state.outcomes >= state.due and state.used and state.regroup(self.groups):
-            state.due = int(state.outcomes * _GROWTH) + 1
-            self._learn_spreads(state)
 
     def _observe_many(
-        self, state: Cells, x: Vector, outcomes: list[list[tuple[ArmId, float, float]]]
+        self, state: Cells, features: Vector, outcomes: list[list[tuple[ArmId, float, float]]]
     ) -> int:
         """The same for (B, d) queries before the next grouping; returns how many it learned.
 
         It stops before a query that begins a cell, and before an outcome that raises an alarm.
         """
+        stop = self._learned(state, features, outcomes)
+        if not stop and _native.native() is None:
+            stop = self._observe_many_plain(state, on_grid(features), outcomes)
+        state.outcomes += stop
+        return stop
+
+    def _observe_many_plain(
+        self, state: Cells, x: Vector, outcomes: list[list[tuple[ArmId, float, float]]]
+    ) -> int:
+        """Count those of (B, d) queries on the grid by numpy; returns of how many."""
         row, group = state.rows(x)
         stop = len(row)
         while stop:
@@ -484,10 +503,38 @@ class Nested:
             if sound == stop:
                 state.place_many(row[:stop], x[:stop])
                 state.add_many(told)
-                state.outcomes += stop
                 break
             stop = sound
         return stop
+
+    def _learned(
+        self,
+        state: Cells,
+        features: Vector,
+        outcomes: Sequence[Sequence[tuple[ArmId, float, float]]],
+    ) -> int:
+        """Count those of (B, d) queries by the compiled library; returns of how many.
+
+        It stops before what changes more than counts: a new arm or cell, or an alarm.
+        """
+        library = _native.native()
+        if library is None or not state.used:
+            return 0
+        told, columns = array("d"), state.columns
+        for i, some in enumerate(outcomes):
+            for arm, quality, weight in some:
+                column = columns.get(arm)
+                if column is None:
+                    features = features[:i]
+                    break
+                told.extend((i, column, quality, weight))
+            else:
+                continue
+            break
+        learned = library.learn(state.pinned(self), features, told)
+        if learned:
+            state.changed()
+        return learned
 
     @property
     def _watch(self) -> Watch:

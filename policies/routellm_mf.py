@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from policies._checks import above, two_arms, within
-from policies._duels import Conversion, Duel, counts, proposed
+from policies._checks import above, within
+from policies._duels import Conversion, Duel, proposed
 from policies._factorization import Factorization, Moments, drawn, gradients
 from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded, Vector
 
@@ -136,13 +136,7 @@ class RouteLLMMF:
 
     def learn(self, state: _Learned, event: Rewarded | Compared) -> _Learned:
         """One step on one comparison, or on those that a reward makes, all at once."""
-        if isinstance(event, Compared):
-            two_arms(event)
-            duels = [Duel(event.winner, event.loser, 0.5 if event.tie else 1.0, 1.0)]
-            tried: tuple[ArmId, ...] = (event.winner, event.loser)
-        else:
-            duels = self._conversion().duels(event)
-            tried = (event.arm,) if counts(event, self.compare_on) else ()
+        duels, tried = self._conversion().learned(event)
         duels = [
             duel._replace(weight=self.tie_weight * duel.weight) if duel.score == 0.5 else duel
             for duel in duels

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from policies._bradley_terry import nearly_fit
-from policies._checks import two_arms, within
-from policies._duels import Conversion, Duel, counts, proposed
+from policies._checks import within
+from policies._duels import Conversion, proposed
 from policies._grid import faded, rounded
 from policies._types import ArmId, Arms, Compared, Context, Floats, Neighbour, Proposal, Rewarded
 
@@ -140,14 +140,7 @@ class RouteLLMSW:
 
     def learn(self, state: _Wins, event: Rewarded | Compared) -> _Wins:
         """One comparison, or those that a reward makes with the rewards of other arms nearby."""
-        conversion = self._conversion()
-        if isinstance(event, Compared):
-            two_arms(event)
-            duels = [Duel(event.winner, event.loser, 0.5 if event.tie else 1.0, 1.0)]
-            tried: tuple[ArmId, ...] = (event.winner, event.loser)
-        else:
-            duels = conversion.duels(event)
-            tried = (event.arm,) if counts(event, self.compare_on) else ()
+        duels, tried = self._conversion().learned(event)
         for duel in duels:
             self._see(state, duel.first)
             self._see(state, duel.second)

@@ -27,7 +27,7 @@ from store.errors import Corrupt
 Row = tuple[int, float, int, int, bytes, bytes, bytes]
 """(first, ts, before, crc, marks, gone, content)."""
 
-MOST, MOST_BYTES = 64, 128 * 1024
+MOST, MAX_BYTES = 64, 128 * 1024
 """The maximum of records and of bytes in a row; a larger record has its own row."""
 
 _HEAD = struct.Struct("<dIIII")  # time, length of the id, the kind, the owner and the body
@@ -98,11 +98,11 @@ def cut(records: Sequence[Record]) -> list[Sequence[Record]]:
     """The records of an append, row by row."""
     if len(records) == 1:
         return [records]
-    if len(records) <= MOST and sum([len(each.body) for each in records]) <= MOST_BYTES:
+    if len(records) <= MOST and sum([len(each.body) for each in records]) <= MAX_BYTES:
         return [records]
     rows, begun, size = list[Sequence[Record]](), 0, 0
     for i, each in enumerate(records):
-        if i > begun and (i - begun == MOST or size + len(each.body) > MOST_BYTES):
+        if i > begun and (i - begun == MOST or size + len(each.body) > MAX_BYTES):
             rows.append(records[begun:i])
             begun, size = i, 0
         size += len(each.body)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from store._protocols import Vector
+from store._slots import Slots
 
 LANES = 16
 _ARRAYS = ("blocks", "scale", "length", "error", "rows", "ids", "matrix", "first", "next")
@@ -54,7 +55,7 @@ class Cells:
         self.matrix: Vector = np.zeros((0, dim), np.float32)
         self._last = np.full(cells, -1, np.int32)
         self._free: list[list[int]] = [[] for _ in range(cells)]
-        self._slots: dict[int, int] = {}
+        self._slots = Slots()
         self.table = Table()
         self._point()
 
@@ -66,7 +67,7 @@ class Cells:
         slot = free.pop()
         self.ids[slot], self.rows[slot], self.error[slot] = id, row, 0.0
         self.sizes[cell] += 1
-        self._slots[id] = slot
+        self._slots.put(id, slot, self.ids)
         return slot
 
     def put_many(
@@ -94,12 +95,12 @@ class Cells:
             self._free[cell] = list(reversed(range(begin, end * LANES)))
         self.ids[slots], self.rows[slots], self.error[slots] = ids, rows, 0.0
         self.sizes[:] = counts
-        self._slots = dict(zip(ids.tolist(), slots.tolist(), strict=True))
+        self._slots.put_all(slots, self.ids)
         return slots
 
     def remove(self, id: int) -> int:
         """Forget an id and wipe its copy; returns its row. Raises KeyError for an unknown id."""
-        slot = self._slots.pop(id)
+        slot = self._slots.take(id, self.ids)
         block, lane = divmod(slot, LANES)
         cell = int(self.cell_of[block])
         self.error[slot], self.scale[slot], self.length[slot] = np.nan, 0.0, 0.0
@@ -123,16 +124,20 @@ class Cells:
 
     def row(self, id: int) -> int:
         """The row of an id."""
-        return int(self.rows[self._slots[id]])
+        slot = self._slots.find(id, self.ids)
+        if slot < 0:
+            raise KeyError(id)
+        return int(self.rows[slot])
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the arrays."""
+        """The bytes of the arrays, and of where each id lies."""
         arrays = (self.blocks, self.scale, self.length, self.error, self.rows, self.ids)
-        return sum(each.nbytes for each in (*arrays, self.cell_of, self.next))
+        every = (*arrays, self.cell_of, self.next)
+        return sum(each.nbytes for each in every) + self._slots.nbytes
 
     def __contains__(self, id: int) -> bool:
-        return id in self._slots
+        return self._slots.find(id, self.ids) >= 0
 
     def __len__(self) -> int:
         return len(self._slots)

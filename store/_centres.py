@@ -12,7 +12,7 @@ from store._protocols import Vector
 _PER_CELL, _ROUNDS = 16, 4
 _ENOUGH = 16
 """How many vectors of a cell its centre is computed of, where all cells are known."""
-_MOST_CELLS = 2048
+_MAX_CELLS = 2048
 
 
 def cells_for(n: int) -> int:
@@ -21,7 +21,7 @@ def cells_for(n: int) -> int:
     >>> [cells_for(n) for n in (50, 30_000, 100_000, 1_000_000)]
     [32, 512, 1024, 2048]
     """
-    return int(min(_MOST_CELLS, 2 ** round(np.log2(4 * n**0.5) - 0.05)))
+    return int(min(_MAX_CELLS, 2 ** round(np.log2(4 * n**0.5) - 0.05)))
 
 
 def sampled(n: int) -> NDArray[np.int64]:

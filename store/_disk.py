@@ -7,7 +7,7 @@ import fcntl
 import os
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from store.errors import Full, Locked
@@ -16,6 +16,8 @@ PAGE = 4096
 """Bytes of a page of SQLite."""
 PARTIAL = ".partial"
 """How the name of a file ends that is not whole yet."""
+PIECE = 1 << 20
+"""At most so many bytes of a file go to the disk at once: what another file's fsync waits for."""
 
 # The bytes of a file that SQLite locks to read and write it, and how many.
 _SHARED_FIRST, _SHARED_SIZE = 0x40000002, 510
@@ -41,14 +43,20 @@ def sync_directory(path: Path) -> None:
 def write_whole(path: Path, *parts: bytes | bytearray) -> None:
     """Write a private file as a whole or not at all; it is on the disk before it has its name.
 
-    Raises OSError, and leaves nothing behind.
+    It is synced piece by piece, since a journaling file system makes the fsyncs of all files wait
+    for what was written: the log's checkpoint must not wait for a whole snapshot. Raises OSError,
+    and leaves nothing behind.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
         partial.unlink(missing_ok=True)
         opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "wb") as file:
-            file.writelines(parts)
+            for piece in _pieces(parts):
+                file.write(piece)
+                if len(piece) == PIECE:
+                    file.flush()
+                    sync_data(file.fileno())
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -57,6 +65,14 @@ def write_whole(path: Path, *parts: bytes | bytearray) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def _pieces(parts: Sequence[bytes | bytearray]) -> Iterator[memoryview]:
+    """The parts one after the other, large ones in pieces; nothing is copied."""
+    for part in parts:
+        whole = memoryview(part)
+        for at in range(0, len(whole), PIECE):
+            yield whole[at : at + PIECE]
 
 
 def private(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from store import _format, _old_saved, _saved
 from store._protocols import Offset, Record
-from store._seen import GIVE_UP, MOST_PER_PAGE, pages
+from store._seen import GIVE_UP, MAX_PER_PAGE, pages
 from store.errors import Corrupt
 
 Keep = Callable[[Record], None]
@@ -62,7 +62,7 @@ def examined(db: sqlite3.Connection, keep: Keep, known: Offset) -> Report:
     known: records up to this offset existed, so missing ones are lost.
     """
     of = _old_saved if _is_old(db) else _saved
-    head, most = of.head_of(db), pages(db) * MOST_PER_PAGE
+    head, most = of.head_of(db), pages(db) * MAX_PER_PAGE
     base, base_crc = of.base_of(db)
     at = newest = base  # the last one saved, and the last one seen
     kept, erased, ts, ended = 0, 0, 0.0, base_crc

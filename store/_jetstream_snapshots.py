@@ -22,7 +22,7 @@ from store.errors import Corrupt, StoreError
 
 Apart = Callable[[], Awaitable[Wire]]
 _DAY_S = 86_400.0
-_MOST_S = 120.0
+_MAX_S = 120.0
 _BODY, _ERASED = "body.", "erased."
 
 
@@ -31,12 +31,12 @@ async def _store(apart: Apart, names: Names, *, made: bool) -> AsyncIterator[tup
     """The bucket; None if there is none and it must not be created."""
     wire = await apart()
     try:
-        async with asyncio.timeout(_MOST_S):
+        async with asyncio.timeout(_MAX_S):
             yield wire, await _bucket(wire, names, made=made)
     except StoreError:
         raise
     except TimeoutError:
-        raise Unsure(f"the object store did not answer within {_MOST_S:g} s") from None
+        raise Unsure(f"the object store did not answer within {_MAX_S:g} s") from None
     except Exception as error:  # noqa: BLE001 - a driver raises many kinds
         raise Unsure(f"the object store failed: {type(error).__name__}: {error}") from None
     finally:

@@ -22,6 +22,7 @@ from store._protocols import Vector
 LEVELS = ("plain C", "AVX2", "AVX-512 VNNI")
 _BLOCK = 32
 """The number of queries whose products with all vectors are held at once."""
+_NOTHING = ctypes.c_char * 0
 _SOME = 512
 """The number of vectors gathered at once: more would not fit into the processor's cache."""
 
@@ -43,7 +44,11 @@ class Found(NamedTuple):
     @classmethod
     def none(cls, n: int, k: int) -> Found:
         """Empty results for n queries."""
-        both = np.zeros(n * (2 * k + 1), np.int64)  # in one piece, so that its address is read once
+        return cls.within(np.zeros(n * (2 * k + 1), np.int64), n, k)
+
+    @classmethod
+    def within(cls, both: NDArray[np.int64], n: int, k: int) -> Found:
+        """Results for n queries in one array of n · (2 k + 1): ids, counts, similarities."""
         near = both[n * (k + 1) :].view(np.float32)[: n * k]
         return cls(both[: n * k].reshape(n, k), near.reshape(n, k), both[n * k : n * (k + 1)])
 
@@ -178,17 +183,19 @@ class Native:
     ) -> Found:
         """By one call for all queries."""
         n = len(queries)
-        found, call = Found.none(n, k), self._quick if n <= _BLOCK else self._slow
+        both, few = np.zeros(n * (2 * k + 1), np.int64), n <= _BLOCK
+        call = self._quick if few else self._slow
         some = (None, None) if which is None else tuple(each.ctypes.data for each in which)
-        ids = found.ids.ctypes.data
+        # a copy of a few costs less than asking numpy where they lie
+        given = queries.tobytes() if few else queries.ctypes.data
+        ids = ctypes.addressof(_NOTHING.from_buffer(both.data))
         counts = ids + 8 * n * k
         failed = call(
-            *(cells.table, self.level, queries.ctypes.data, n, k),
-            *(*some, ids, counts + 8 * n, counts),
+            *(cells.table, self.level, given, n, k), *(*some, ids, counts + 8 * n, counts)
         )
         if failed:
             raise MemoryError
-        return found
+        return Found.within(both, n, k)
 
 
 def library() -> Path:

@@ -229,7 +229,7 @@ AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int
         for (int q = 0; q < n; q++) sum[q] = _mm256_setzero_si256();
         for (int64_t at = 0; at < width; at += 4) {
             const uint8_t *from = block + at * LANES + 32 * half;
-            if (n == 1 && half == 0) __builtin_prefetch(ahead + at * LANES);
+            if (ahead && n == 1 && half == 0) __builtin_prefetch(ahead + at * LANES);
             __m256i some = _mm256_xor_si256(_mm256_loadu_si256((const void *)from), middle);
             __m256i size = _mm256_abs_epi8(some);
             for (int q = 0; q < n; q++) {
@@ -259,7 +259,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
 #define ADD(SUM, SOME, COPY, AT)                                                                  \
     SUM = _mm512_dpbusd_epi32(SUM, SOME, _mm512_set1_epi32(((const Word *)(COPY))[AT]))
     for (int64_t at = 0; n == 1 && at < width / 4; at += 4) {
-        for (int i = 0; i < 4; i++)
+        for (int i = 0; ahead && i < 4; i++)
             __builtin_prefetch(ahead + 4 * LANES * (at + i));
         ADD(s0, FROM(at), copies[0], at);
         ADD(s1, FROM(at + 1), copies[0], at + 1);
@@ -268,7 +268,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     }
     for (int64_t at = 0; n == 2 && at < width / 4; at += 2) {
         __m512i some = FROM(at), more = FROM(at + 1);
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; ahead && i < 2; i++)
             __builtin_prefetch(ahead + 4 * LANES * (at + i));
         ADD(s0, some, copies[0], at);
         ADD(s1, some, copies[1], at);
@@ -306,11 +306,39 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     _mm512_storeu_si512(sums[6], s6);
     _mm512_storeu_si512(sums[7], s7);
 }
+
+/* As `weigh`, in the same order of the same operations. */
+VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, const int32_t *sums,
+                           int64_t k) {
+    __m512 scale = _mm512_loadu_ps(table->scale + block * LANES);
+    __m512 length = _mm512_loadu_ps(table->length + block * LANES);
+    __m512 error = _mm512_loadu_ps(table->error + block * LANES);
+    __m512i above = _mm512_set1_epi32(128 * query->sum);
+    __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums), above));
+    __m512 about = _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(query->scale)), sum);
+    __m512 off = _mm512_add_ps(
+        _mm512_mul_ps(error, _mm512_set1_ps(query->length + query->error)),
+        _mm512_mul_ps(length, _mm512_set1_ps(query->error)));
+    __m512 upper = _mm512_add_ps(about, off), least = _mm512_set1_ps(query->least);
+    unsigned any = _mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ);
+    if (!any) return 0;
+    float uppers[LANES], lowers[LANES];
+    _mm512_storeu_ps(uppers, upper);
+    _mm512_storeu_ps(lowers, _mm512_sub_ps(about, off));
+    for (; any; any &= any - 1) {
+        int i = __builtin_ctz(any);
+        if (uppers[i] >= query->least &&
+            note(query, (int32_t)(block * LANES + i), uppers[i], lowers[i], k))
+            return -1;
+    }
+    return 0;
+}
 #endif
 
 /* One cell against some queries: a tile of 8, 4 or 2 of them, or one, for each block while it is in
- * the cache. What comes after a block is fetched meanwhile: it may lie anywhere, and the processor cannot guess it. */
-#define SCAN(NAME, TARGET, DOTS)                                                                  \
+ * the cache. What comes after a block is fetched meanwhile where it does not lie behind it: what does, the
+ * processor guesses, and fetches sooner. */
+#define SCAN(NAME, TARGET, DOTS, WEIGH)                                                           \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
                                   int32_t cell, int32_t then, int64_t k) {                        \
         int32_t sums[TILE][LANES], begin = table->first[cell], block = begin;                     \
@@ -324,7 +352,8 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
                 for (int left = CHUNK; left > 0 && block >= 0; left--) {                          \
                     const uint8_t *from = table->blocks + block * size;                           \
                     int32_t next = table->next[block], after = next >= 0 ? next : then;           \
-                    const uint8_t *ahead = after >= 0 ? table->blocks + after * size : from;      \
+                    int jumps = after >= 0 && after != block + 1;                                 \
+                    const uint8_t *ahead = jumps ? table->blocks + after * size : NULL;           \
                     if (tile == 1)                                                                \
                         DOTS(from, ahead, copies, width, 1, sums);                                \
                     else if (tile == 2)                                                           \
@@ -334,7 +363,7 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
                     else                                                                          \
                         DOTS(from, ahead, copies, width, TILE, sums);                             \
                     for (int64_t i = 0; i < tile; i++)                                            \
-                        if (weigh(table, queries[q + i], block, sums[i], k)) return -1;           \
+                        if (WEIGH(table, queries[q + i], block, sums[i], k)) return -1;           \
                     block = next;                                                                 \
                 }                                                                                 \
             }                                                                                     \
@@ -366,10 +395,10 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
         return n;                                                                                 \
     }
 
-SCAN(plain, , dots_plain)
+SCAN(plain, , dots_plain, weigh)
 #ifdef X86
-SCAN(avx2, AVX2, dots_avx2)
-SCAN(vnni, VNNI, dots_vnni)
+SCAN(avx2, AVX2, dots_avx2, weigh)
+SCAN(vnni, VNNI, dots_vnni, weigh_vnni)
 #endif
 
 /* The CRC-32 of this file, from hatch_build.py: a library of other source is not used. */

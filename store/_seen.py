@@ -9,7 +9,7 @@ from typing import NamedTuple
 from store import _format
 from store._protocols import Record
 
-MOST_PER_PAGE = 200
+MAX_PER_PAGE = 200
 GIVE_UP = 100_000  # rows tried if their number is unknown
 
 
@@ -49,7 +49,7 @@ def pages(db: sqlite3.Connection) -> int:
 
 def top(db: sqlite3.Connection, head: _format.Head | None, *queries: str) -> int:
     """No row is beyond this one, by the first readable source."""
-    most = pages(db) * MOST_PER_PAGE
+    most = pages(db) * MAX_PER_PAGE
     if head is not None:
         return min(head[0], most + head[2])
     for query in queries:

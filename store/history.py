@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from store._cells import LANES, Cells
 from store._centres import cells_for, centres, middles_of, sampled
 from store._exact import NOTHING, nearest
+from store._heap import give_back
 from store._kernels import Kernel, Which, best
 from store._protocols import Neighbours, Rows, Vector
 from store.placed import Placed
@@ -246,8 +247,12 @@ class HybridIndex:
         found = _check_load(ids, vectors, self.dim, len(cells))
         if self._own is not None:
             self._own.put_many(found, vectors)
-        if not len(found):
-            return
+        if len(found):
+            self._load(found, placed)
+            give_back()
+
+    def _load(self, found: NDArray[np.int64], placed: Placed | None) -> None:
+        cells = self._cells
         rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
         if len(found) >= self.exact_below and not self._failed:
             order = np.argsort(found)

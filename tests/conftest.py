@@ -29,7 +29,7 @@ settings.register_profile("tests", deadline=None, derandomize=True, database=Non
 settings.load_profile("tests")
 
 
-_MOST_MB = 1_500.0
+_MAX_MB = 1_500.0
 _peaks: dict[str, float] = {}
 
 
@@ -47,7 +47,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         config.workeroutput["peak_mb"] = _peak_mb()  # type: ignore[attr-defined]
         return
     _peaks.setdefault("this process", _peak_mb())
-    if max(_peaks.values()) > _MOST_MB and exitstatus == pytest.ExitCode.OK:
+    if max(_peaks.values()) > _MAX_MB and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -62,9 +62,9 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What each worker needed, beside what is allowed."""
     peaks = ", ".join(f"{name} {mb:.0f}" for name, mb in sorted(_peaks.items()))
-    over = max(_peaks.values(), default=0.0) > _MOST_MB
+    over = max(_peaks.values(), default=0.0) > _MAX_MB
     terminalreporter.write_line(
-        f"peak memory in MB, at most {_MOST_MB:.0f}: {peaks}", red=over, bold=over
+        f"peak memory in MB, at most {_MAX_MB:.0f}: {peaks}", red=over, bold=over
     )
 
 

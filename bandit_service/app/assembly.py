@@ -6,8 +6,9 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import policies
 import store
 from bandit_service import logs
-from bandit_service.app import moving
+from bandit_service.app import log_move
 from bandit_service.app.sharing import (
     begun_from,
     erased_at_start,
@@ -25,8 +26,10 @@ from bandit_service.app.sharing import (
     open_link,
     open_shared,
     recovered_for_all,
+    refuse_twin,
     refuse_unknown,
     shared_writer,
+    unless_lost,
 )
 from bandit_service.core import snapshot
 from bandit_service.core.apply import uncollected
@@ -62,7 +65,7 @@ from bandit_service.runtime.recovery import (
 )
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
-from bandit_service.runtime.said import wanted_policy
+from bandit_service.runtime.serving_policy import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
 from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.text_table import SharedTextStore
@@ -147,16 +150,25 @@ def _check_retention(log: EventLog, settings: Settings) -> None:
             raise BadSettings(wrong)
 
 
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The other pools of a process, which are served while one is opened.
+
+    embedder: is used here, too. replicas: the pool of each name by which the process is a replica
+    of a shared log.
+    """
+
+    embedder: EmbeddingStage
+    replicas: Mapping[str, str]
+
+
 @asynccontextmanager
 async def running_router(
-    settings: Settings, progress: Progress | None = None, embedder: EmbeddingStage | None = None
+    settings: Settings, progress: Progress | None = None, beside: Neighbours | None = None
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry, LiveConfiguration]]:
-    """A recovered router with everything it stands on; all of it is closed at the end.
-
-    embedder: that of another pool of this process, which is used here, too.
-    """
+    """A recovered router with everything it stands on; all of it is closed at the end."""
     file = settings
-    used = embedder
+    used = embedder = None if beside is None else beside.embedder
     shared = open_shared(settings)
     log = open_log(settings)
     # beside the recovery, if its files are there; a start that is refused waits for no export
@@ -167,16 +179,17 @@ async def running_router(
         begun = time.perf_counter()
         snapshots = open_snapshots(settings)
         if shared is not None:
-            await moving.finish(log, snapshots, settings, progress)
+            await log_move.finish(log, snapshots, settings, progress)
         link = None if shared is None else await open_link(shared, log, settings, progress)
+        if shared is not None and beside is not None:
+            await refuse_twin(shared, beside.replicas, settings)
         if shared is not None:
             await begun_from(shared, log, snapshots, settings)
         if link is not None:
             erased_at_start(link, log, snapshots)
-        if link is None:
-            recovered = recover(log, settings, snapshots, progress)
-        else:
-            recovered = recovered_for_all(log, settings, snapshots, progress)
+        fold = partial(recover if link is None else recovered_for_all, log, settings, snapshots)
+        recovered = await _beside(fold, progress) if beside is not None else fold(progress)
+        if link is not None:
             assert shared is not None
             await refuse_unknown(shared, link, recovered, settings)
         world, recovery_s = recovered.world, time.perf_counter() - begun
@@ -263,12 +276,20 @@ async def running_router(
             DriftAlarms(watch, writer).start()
         texts: Texts | None = None
         try:
-            await writer.caught_up()
+            if isinstance(writer, SharedWriter) and beside is not None:
+                await unless_lost(writer.caught_up(), writer.link, settings.log.timeout_s)
+            else:
+                await writer.caught_up()
             settings = configuration.settings  # which others may have changed meanwhile
             if turn is not None:
                 turn.start()
             try:
-                await reconcile(router, maintenance, configuration)
+                if configuration.behind:
+                    _log.warning("the file is not taken", extra={"why": configuration.behind})
+                    await configuration.settle_at_start()
+                else:
+                    await configuration.claim(file)
+                    await reconcile(router, maintenance, configuration)
                 if configuration.known:
                     arms = [record.spec for record in world.catalogue.present()]
                     await configuration.read_file(file, arms, "the file at the start")
@@ -305,6 +326,18 @@ async def running_router(
         if shared is not None:
             await shared.close()
         log.close()
+
+
+async def _beside(
+    fold: Callable[[Progress | None], Recovered], progress: Progress | None
+) -> Recovered:
+    """Fold on a thread, while other pools are served. The log is not closed before it has ended."""
+    folding = asyncio.get_running_loop().run_in_executor(None, fold, progress)
+    try:
+        return await asyncio.shield(folding)
+    except asyncio.CancelledError:
+        await asyncio.wait([folding])
+        raise
 
 
 async def open_texts(

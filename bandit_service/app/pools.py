@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 
@@ -12,19 +12,29 @@ from aiohttp import web
 
 from bandit_service import settings as reading
 from bandit_service.app.assembly import open_log, open_snapshots
-from bandit_service.app.moving import begin, end, undo
+from bandit_service.app.closed_pools import ClosedPools
+from bandit_service.app.log_move import begin, end, undo
 from bandit_service.app.reloading import Reloading
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.errors import Conflict, Refused, ServiceError
-from bandit_service.http.ending import ENDING
-from bandit_service.http.frame import CONFIGURATION, DRAINING, KEEPER, ROUTER, SETTINGS
 from bandit_service.http.live import LIVE
+from bandit_service.http.middleware import (
+    CONFIGURATION,
+    DRAINING,
+    KEEPER,
+    ROUTER,
+    SETTINGS,
+    TELEMETRY,
+)
 from bandit_service.http.pools import HOMES, names_and_pools
+from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings
+from bandit_service.settings.live_values import read_again
 from bandit_service.settings.pool_logs import of_pool, pool_named
-from store import SharedLog, StoreError
+from bandit_service.settings.pools import Pool
+from store import SharedLog, StoreError, Unsure
 from store.snapshots import FileSnapshots
 
 RELOADING = web.AppKey("reloading", Reloading)
@@ -44,12 +54,38 @@ class OpenPools:
         """open_one: the application of the settings of one pool."""
         self.main, self._open_one = main, open_one
         self.homes = main[HOMES]
-        self.homes.broken = asyncio.get_running_loop().create_future()
-        self._watch(main)
+        self.closed = ClosedPools(
+            self.homes,
+            main[ROUTER].writer.tasks,
+            self._open_again,
+            lambda name, up: main[TELEMETRY].metrics.pool_up(name).set(float(up)),
+        )
         self.moves: dict[str, str] = {}
         """By pool, how far the newest move of it is, or why it ended."""
+        self.opened: Callable[[], None] = lambda: None
+        """Called when a pool was opened that had been closed."""
+        self._pools: dict[str, Pool] = {}
         self._stacks: dict[str, AsyncExitStack] = {}
         self._moving: asyncio.Task[None] | None = None
+        self._breaking: set[asyncio.Task[None]] = set()
+
+    async def open_all(self, settings: Sequence[Settings]) -> None:
+        """Open them, at the start. One whose log cannot be opened is tried again, while the others
+        are served. Raises BadSettings, WrongDimension: a wrong configuration is no outage.
+        """
+        away: dict[tuple[str, str], Unsure] = {}
+        for each in settings:
+            self._pools[each.pool] = pool_named(each, each.pool)
+            address = each.log.engine, each.dsn
+            try:
+                if address in away:  # each would wait for as long as the first one
+                    raise away[address]
+                await self.open(each)
+            except Unsure as error:
+                away[address] = error
+                self.closed.add(each.pool, error)
+            except (StoreError, OSError) as error:
+                self.closed.add(each.pool, error)
 
     async def open(self, settings: Settings) -> None:
         """Open a pool; its requests are answered from then on."""
@@ -57,24 +93,54 @@ class OpenPools:
         stack = AsyncExitStack()
         app = await stack.enter_async_context(self._open_one(own))
         app.freeze()
+        if self.main[DRAINING].is_set():
+            app[DRAINING].set()
         self._stacks[settings.pool], self.homes.apps[settings.pool] = stack, app
-        self._watch(app)
+        self.main[TELEMETRY].metrics.pool_up(settings.pool).set(1.0)
+        self._watch(app, settings.pool)
 
-    def _watch(self, app: web.Application) -> None:
-        """The process ends where the log of any pool is broken."""
+    async def _open_again(self, name: str) -> None:
+        """Open a pool that is closed, by the file that was read last."""
+        configuration = self.main[CONFIGURATION]
+        file = configuration.file
+        await self.open(of_pool(read_again(self.main[SETTINGS], file), self._pools[name]))
+        self.opened()
+        async with self.homes.changing:
+            if configuration.file is not file:  # it was read again meanwhile
+                await self.homes.apps[name][RELOADING].reload()
+
+    def _watch(self, app: web.Application, name: str) -> None:
+        """A pool whose log broke is opened anew, as by a start; its neighbours are served on."""
 
         def broke(why: asyncio.Future[str]) -> None:
-            ends = self.homes.broken
-            if ends is not None and not ends.done() and not why.cancelled():
-                ends.set_result(why.result())
+            if why.cancelled():
+                return
+            task = asyncio.create_task(self._close_broken(name, app, why.result()))
+            self._breaking.add(task)
+            task.add_done_callback(self._breaking.discard)
 
         app[ROUTER].writer.broken.add_done_callback(broke)
 
+    async def _close_broken(self, name: str, app: web.Application, why: str) -> None:
+        async with self.homes.changing:
+            if self.homes.apps.get(name) is not app:
+                return  # it moved meanwhile
+            self.homes.closed[name] = why
+            del self.homes.apps[name]
+            await self._emptied(app)
+            try:
+                await self._stacks.pop(name).aclose()
+            except Exception as error:  # noqa: BLE001 - it is opened anew from the log
+                _log.error("a pool did not close well", extra={"pool": name}, exc_info=error)
+        self.closed.add(name, why)
+
     async def close(self) -> None:
         """Close all, the newest first. A move that is under way ends; it can be begun again."""
-        if self._moving is not None:
-            self._moving.cancel()
-            await asyncio.gather(self._moving, return_exceptions=True)
+        under_way = [*self._breaking, *([] if self._moving is None else [self._moving])]
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+        await self.closed.close()
         for name in reversed(list(self._stacks)):
             await self._stacks.pop(name).aclose()
 
@@ -83,6 +149,8 @@ class OpenPools:
         if self._moving is not None and not self._moving.done():
             raise Conflict("a pool is being moved; wait until it is there")
         app = self.homes.apps.get(name)
+        if name in self.homes.closed:
+            raise Conflict(f"name: the pool {name!r} is closed; GET /v1/pools says why")
         if app is None or app is self.main:
             there_are = ", ".join(self._stacks) or "none"
             what = f"name: no pool {name!r} that could be moved; there are {there_are}"
@@ -158,7 +226,7 @@ class OpenPools:
                         await self._rest(migration, now, wanted, snapshots)
                         await self.open(wanted)
                     except BaseException:
-                        await self._open_again(name, now)
+                        await self._open_unmoved(name, now)
                         raise
                     self._tell_all(name, wanted)
                     end(wanted)
@@ -166,22 +234,17 @@ class OpenPools:
                     del self.homes.held[name]
                     ended.set()
 
-    async def _open_again(self, name: str, now: Settings) -> None:
-        """Open a pool on its file, which has all of it, and grows again. The process ends where
-        that cannot be: a start says what is wrong, or repairs it.
-        """
+    async def _open_unmoved(self, name: str, now: Settings) -> None:
+        """Open a pool on its file, which is whole and grows again, or try until that can be."""
         try:
             undo(now)
             await self.open(now)
-        except Exception as error:
-            broken = self.homes.broken
-            if broken is not None and not broken.done():
-                broken.set_result(f"the pool {name!r} could not be opened again: {error}")
-            raise
+        except Exception as error:  # noqa: BLE001 - its neighbours are served, whatever it is
+            self.closed.add(name, error)
 
     def _tell_all(self, name: str, wanted: Settings) -> None:
         """The pool is where the file says, so that it takes no restart any more."""
-        pool = pool_named(wanted, name)
+        pool = self._pools[name] = pool_named(wanted, name)
         for app in self.homes.apps.values():
             app[RELOADING].moved(pool)
 
@@ -208,6 +271,9 @@ class OpenPools:
             log.close()
 
 
+POOLS = web.AppKey("pools", OpenPools)
+
+
 class SameKeys:
     """Makes the keys of the default pool those of the others, by events of their logs, so that each
     log says whom its process admitted.
@@ -218,9 +284,13 @@ class SameKeys:
         self._tasks = main[ROUTER].writer.tasks
         self._changed = asyncio.Event()
 
+    def again(self) -> None:
+        """See whether all have them: a pool was opened, maybe while they changed."""
+        self._changed.set()
+
     def start(self) -> Kept:
         """Begin; `end` what is returned."""
-        self._main.follow(lambda _: self._changed.set())
+        self._main.follow(lambda _: self.again())
         return self._tasks.keep(_TASK, self._follow_forever)
 
     async def _follow_forever(self) -> None:
@@ -255,7 +325,11 @@ def settings_in(main: web.Application, name: str) -> Callable[[Settings], Settin
 
 
 async def reload(main: web.Application) -> bool:
-    """Read the file again, for every pool; whether all that it says is in force in all of them."""
+    """Read the file again, for every pool, and try those that are closed; whether all that it says
+    is in force in all that are open.
+    """
     async with main[HOMES].changing:
         taken = [await app[RELOADING].reload() for app in names_and_pools(main).values()]
+    if (pools := main.get(POOLS)) is not None:
+        pools.closed.hurry()
     return all(taken)

@@ -16,11 +16,12 @@ from bandit_service.core.errors import Conflict, ServiceError, Unknown
 from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.runtime import configured_experiments
 from bandit_service.runtime.experiments import Experiments, Offered
+from bandit_service.runtime.file_revision import behind
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
 from bandit_service.settings import BadSettings, Settings, default_of, experiment_rules, exposure
-from bandit_service.settings.live_values import at_a_start, value_of
+from bandit_service.settings.live_values import SECRETS_AT_A_START, at_a_start, value_of
 from bandit_service.settings.pools import Pool
 from bandit_service.telemetry.telemetry import Telemetry
 
@@ -82,6 +83,8 @@ class Reloading:
         if file.pools != self._started.pools:
             _log.warning("these take a restart", extra={"settings": ["pools"]})
         waiting = _waiting(self._started, fresh)
+        if old := behind(fresh, configuration.known.file):
+            raise BadSettings([old])
         if refused := exposure(replace(fresh, server=now.server)):
             raise BadSettings([refused])
         if fresh.policy != now.policy and serving.training.wanted is not None:
@@ -97,6 +100,7 @@ class Reloading:
             )
         except ServiceError as error:
             raise BadSettings([f"experiments: {error.message}"]) from None
+        await configuration.claim(fresh)
         await configuration.read_file(fresh, arms, "the file was read again (SIGHUP)")
         configuration.settings = replace(
             configuration.settings,
@@ -131,11 +135,7 @@ def _waiting(before: Settings, fresh: Settings) -> list[str]:
     """What is other in the file, and cannot be taken over while the service runs; without what the
     command line said in its place.
     """
-    others = [
-        name
-        for name in ("dsn", "feedback_secrets", "texts_keys")
-        if getattr(before, name) != getattr(fresh, name)
-    ]
+    others = [name for name in SECRETS_AT_A_START if getattr(before, name) != getattr(fresh, name)]
     return others + [
         key
         for key in at_a_start()

@@ -17,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from bandit_service.app.assembly import (
+    Neighbours,
     open_gateway,
     open_live,
     open_tracer,
@@ -24,12 +25,12 @@ from bandit_service.app.assembly import (
     running_router,
 )
 from bandit_service.app.gauges import ServiceGauges
-from bandit_service.app.listening import cannot_listen, check_address
-from bandit_service.app.pools import RELOADING, OpenPools, SameKeys, settings_in
+from bandit_service.app.pools import POOLS, RELOADING, OpenPools, SameKeys, settings_in
+from bandit_service.app.port_check import cannot_listen, check_address
 from bandit_service.app.reloading import Reloading
-from bandit_service.core.errors import ServiceError
+from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.gateway.gateway import Gateway
-from bandit_service.http import demo, frame, operations, pool_states
+from bandit_service.http import demo, middleware, operations, pool_states
 from bandit_service.http import experiments as experiments_http
 from bandit_service.http import feedback as feedback_http
 from bandit_service.http import gateway as gateway_http
@@ -46,13 +47,13 @@ from bandit_service.http.connections import (
     expect,
     tell_seldom,
 )
-from bandit_service.http.ending import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.fast_path import Head, fast_path_of
 from bandit_service.http.openapi import document
 from bandit_service.http.origins import Borders
 from bandit_service.http.pools import HOMES, Homes, front_of, names_and_pools
 from bandit_service.http.routes import ROUTES, SCOPES, handler_of, paths_of
+from bandit_service.http.shutdown import ENDING, Ending, closed_within, cut_after_s
 from bandit_service.offline.history.asked import Histories
 from bandit_service.offline.offpolicy.whatif import WhatIf
 from bandit_service.runtime.configured_experiments import reconcile
@@ -60,6 +61,7 @@ from bandit_service.runtime.experiments import Experiments
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.recovery import Progress
 from bandit_service.runtime.router import Router
+from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.standby import StandbyPolicies
 from bandit_service.settings import (
     BadSettings,
@@ -73,6 +75,7 @@ from bandit_service.settings import (
 )
 from bandit_service.telemetry.telemetry import Telemetry
 from bandit_service.telemetry.tracing import Tracer
+from store import StoreError
 
 _log = logging.getLogger("bandit.app")
 _NAME = re.compile(r"{(\w+)}")
@@ -135,10 +138,15 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
-async def _experiments_of(experiments: Experiments, settings: Settings) -> None:
+async def _experiments_of(experiments: Experiments, settings: Settings, *, taken: bool) -> None:
+    """taken: whether what the file says is in force."""
     try:
         rules = experiment_rules(settings.experiment_rules)
-        await reconcile(experiments, settings.experiments, rules)
+        if taken:
+            await reconcile(experiments, settings.experiments, rules)
+    except Unavailable as error:
+        await experiments.close()
+        raise StoreError(f"the experiments were not written: {error.message}") from None
     except ServiceError as error:
         await experiments.close()
         raise BadSettings([f"experiments: {error.message}"]) from None
@@ -156,23 +164,23 @@ def application(
     """The routes around a router. main: the application of the default pool, where this is of
     another one: all that admits requests is the same.
     """
-    middlewares = [frame.frame] if tracer is None else [tracing_http.traced, frame.frame]
+    middlewares = [middleware.frame] if tracer is None else [tracing_http.traced, middleware.frame]
     app = web.Application(middlewares=middlewares, client_max_size=settings.server.max_body_bytes)
-    app.on_response_prepare.append(frame.name_response)
+    app.on_response_prepare.append(middleware.name_response)
     if tracer is not None:
         app[tracing_http.TRACER] = tracer
         app.on_response_prepare.append(tracing_http.name_span)
-    app[frame.ROUTER] = router
-    app[frame.KEEPER] = maintenance
-    app[frame.TELEMETRY] = telemetry
-    app[frame.SETTINGS] = settings
+    app[middleware.ROUTER] = router
+    app[middleware.KEEPER] = maintenance
+    app[middleware.TELEMETRY] = telemetry
+    app[middleware.SETTINGS] = settings
     app[operations.DOCUMENT] = document
     if main is None:
         _add_admission(app, telemetry, settings)
     else:
         for key in _SHARED:
             app[key] = main[key]
-    app[frame.DRAINING] = asyncio.Event()
+    app[middleware.DRAINING] = asyncio.Event()
     app[ENDING] = Ending()
     app[feedback_http.LIMITS] = feedback_http.VoteLimits(
         settings.feedback.rate_per_s, time.monotonic()
@@ -187,9 +195,9 @@ def application(
 
 
 _SHARED: tuple[web.AppKey[Any], ...] = (
-    frame.GATE,
-    frame.BORDERS,
-    frame.ADMISSION,
+    middleware.GATE,
+    middleware.BORDERS,
+    middleware.ADMISSION,
     HOMES,
 )
 
@@ -197,18 +205,18 @@ _SHARED: tuple[web.AppKey[Any], ...] = (
 def _add_admission(app: web.Application, telemetry: Telemetry, settings: Settings) -> None:
     """What admits requests, for all pools."""
     app[HOMES] = Homes()
-    app[frame.GATE] = Gate(
+    app[middleware.GATE] = Gate(
         SCOPES, settings.keys, settings.security.open_metrics, settings.security.share_window
     )
     server = settings.server
-    app[frame.BORDERS] = Borders.of(
+    app[middleware.BORDERS] = Borders.of(
         server.allowed_hosts,
         server.allowed_origins,
         server.host,
         bool(server.tls_cert),
         bool(settings.keys),
     )
-    app[frame.ADMISSION] = Admission(
+    app[middleware.ADMISSION] = Admission(
         settings.server.target_s,
         2 * settings.embedding.batch_size,
         settings.server.max_in_flight,
@@ -224,11 +232,11 @@ def _entrances(
     A span begins in the stack, so with tracing every request passes through it.
     """
     loop = asyncio.get_running_loop()
-    admission = app[frame.ADMISSION]
+    admission = app[middleware.ADMISSION]
 
     def connection() -> Connection:
         assert runner.server is not None
-        return Connection(runner.server, loop, idle_s, frame.failed)
+        return Connection(runner.server, loop, idle_s, middleware.failed)
 
     traced = app.get(tracing_http.TRACER) is not None
     fast = None if traced else fast_path_of(app, connection())
@@ -251,8 +259,8 @@ async def _written(runner: web.AppRunner, until: float) -> None:
 
 def _admit(app: web.Application, settings: Settings) -> None:
     """Admit requests by other keys."""
-    app[frame.GATE].take(settings.keys)
-    app[frame.BORDERS].keys = bool(settings.keys)
+    app[middleware.GATE].take(settings.keys)
+    app[middleware.BORDERS].keys = bool(settings.keys)
 
 
 def _follow(gateway: Gateway, live: live_http.Live, settings: Settings) -> None:
@@ -281,7 +289,7 @@ async def _listening(
     try:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_seldom)
-        refused = main[frame.TELEMETRY].metrics.connections_refused.inc
+        refused = main[middleware.TELEMETRY].metrics.connections_refused.inc
         try:
             listening = await loop.create_server(
                 _entrances(runner, main, server.idle_s, Door(refused)),
@@ -302,7 +310,7 @@ async def _listening(
     finally:
         interpreter.close()
         for app in names_and_pools(main).values():
-            app[frame.DRAINING].set()
+            app[middleware.DRAINING].set()
             app[live_http.LIVE].broadcast.close()
         if listening is not None:
             await asyncio.sleep(server.drain_s)
@@ -319,6 +327,15 @@ async def _listening(
         await runner.cleanup()
 
 
+def _neighbours(main: web.Application) -> Neighbours:
+    """The pools that are open. main: the application of the default one."""
+    writers = {name: app[middleware.ROUTER].writer for name, app in names_and_pools(main).items()}
+    return Neighbours(
+        main[middleware.ROUTER].embedder,
+        {each.link.name: name for name, each in writers.items() if isinstance(each, SharedWriter)},
+    )
+
+
 @asynccontextmanager
 async def _running(
     settings: Settings,
@@ -331,8 +348,8 @@ async def _running(
     main: that of the default pool, of which others use the embedding stage, the connections to
     providers, and all that admits requests.
     """
-    embedder = None if main is None else main[frame.ROUTER].embedder
-    async with running_router(settings, progress, embedder) as (
+    neighbours = None if main is None else _neighbours(main)
+    async with running_router(settings, progress, neighbours) as (
         router,
         maintenance,
         telemetry,
@@ -343,7 +360,7 @@ async def _running(
         beside = StandbyPolicies(router.writer, maintenance)
         await beside.start(settings.policies)
         experiments = Experiments(router.writer, maintenance, settings.experiment_rules.steer_s)
-        await _experiments_of(experiments, settings)
+        await _experiments_of(experiments, settings, taken=not configuration.behind)
         app[experiments_http.EXPERIMENTS] = experiments
         app[experiments_http.WHATIF] = WhatIf(router.writer, settings)
         app[history_http.HISTORIES] = Histories(router.writer, settings)
@@ -353,18 +370,20 @@ async def _running(
         gauges = ServiceGauges(
             telemetry,
             router,
-            app[frame.ADMISSION] if main is None else None,
+            app[middleware.ADMISSION] if main is None else None,
             gateway.health,
             gateway.budgets,
         )
         live = open_live(router, telemetry, gateway, settings)
         app[live_http.LIVE] = live
-        app[frame.CONFIGURATION] = configuration
+        app[middleware.CONFIGURATION] = configuration
         app[demo.DEMO] = demo.of(app)
         configuration.follow(partial(_follow, gateway, live))
         if main is None:
             configuration.follow(partial(_admit, app))
         configuration.follow(lambda now: gauges.configured(digest_of(now)))
+        behind = telemetry.metrics.file_behind.set
+        telemetry.looks.append(lambda: behind(configuration.revisions_behind))
         configuration.follow(lambda now: beside.want(now.policies))
         derive = default_of if main is None else settings_in(main, settings.pool)
         app[RELOADING] = Reloading(
@@ -391,13 +410,15 @@ async def _all_pools(
     """One application before those of all pools of this process. main: that of the default one."""
     homes = main[HOMES]
     homes.map, homes.apps = map_of(settings), {settings.log.name: main}
+    main[middleware.TELEMETRY].metrics.pool_up(settings.log.name).set(1.0)
     pools = OpenPools(main, lambda own: _running(own, progress, tracer, main))
-    main[pool_states.MOVER] = pools
+    main[POOLS] = main[pool_states.MOVER] = pools
+    keys = SameKeys(main)
+    pools.opened = keys.again
     try:
-        for pool in others_of(settings):
-            await pools.open(pool)
+        await pools.open_all(others_of(settings))
         main.freeze()
-        same = SameKeys(main).start()
+        same = keys.start()
         try:
             yield front_of(homes, settings.server.max_body_bytes)
         finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from bandit_service.runtime.recovery import (
     replayed,
     snapshot_key,
 )
-from bandit_service.runtime.said import Read, said_of, wanted_of, wanted_policy
+from bandit_service.runtime.serving_policy import Read, said_of, wanted_of, wanted_policy
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.copying import copied
 from bandit_service.runtime.shared.erasing import carry_out_at_start
@@ -31,7 +33,7 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, first_of
+from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, Unsure, first_of
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.replica")
@@ -148,6 +150,35 @@ async def refuse_unknown(
             f"{missing}, which other replicas know: POST /v1/snapshots to the keeper "
             "(GET /v1/replicas), then start this one again"
         )
+
+
+async def refuse_twin(shared: SharedLog, replicas: Mapping[str, str], settings: Settings) -> None:
+    """BadSettings where another pool of this process is a replica of the same log, by whatever
+    address. replicas: the pool of each name by which this process is one.
+    """
+    ttl_s = settings.log.replica_ttl_s
+    for row in await shared.replicas():
+        if row.name in replicas and not row.closed and row.unseen_s < ttl_s:
+            raise BadSettings(
+                [
+                    f"pools: {settings.pool!r} and {replicas[row.name]!r} have one log, "
+                    f"{settings.log.name!r} in the same database; give one of them another log or "
+                    "another database"
+                ]
+            )
+
+
+async def unless_lost(work: Awaitable[None], link: Link, timeout_s: float) -> None:
+    """Wait for this; StoreError if the database is lost for this long meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait([task], timeout=timeout_s)
+            if not task.done() and not link.up.is_set():
+                raise Unsure(f"the shared log was lost at the start: {link.why}")
+        await task
+    finally:
+        task.cancel()
 
 
 async def _made_durable(shared: SharedLog, copy: EventLog, name: str, key: str) -> None:

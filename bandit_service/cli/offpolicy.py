@@ -15,8 +15,8 @@ from tqdm import tqdm
 import policies
 from bandit_service import settings
 from bandit_service.cli import options
+from bandit_service.cli.log_reading import events_of
 from bandit_service.cli.options import Usage, bounded, key_for
-from bandit_service.cli.reading import events_of
 from bandit_service.core.routes import AUTO
 from bandit_service.data import dsjson, open_bandit
 from bandit_service.data.log_source import Source, Unreadable

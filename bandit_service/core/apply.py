@@ -25,7 +25,7 @@ from bandit_service.core.world import TAKERS, World
 
 def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
-    fold(world, resolve(world, event))
+    _fold(world, resolve(world, event), None)
     return world
 
 
@@ -34,22 +34,27 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
 
     Returns its lessons for policies without a route, for a policy that is being trained elsewhere.
     """
-    event = what.event
     lessons: list[Lesson] = []
+    _fold(world, what, lessons)
+    return lessons
+
+
+def _fold(world: World, what: Resolved, lessons: list[Lesson] | None) -> None:
+    event = what.event
     skip(world)
     if event.ts > world.ts:
         world.ts = event.ts
     try:
+        takers = TAKERS[type(event)]
         for part in parts(world, what):
-            for feature, take in TAKERS[type(event)]:
+            for feature, take in takers:
                 take(getattr(world, feature), event, part)
-            if part.lessons and not ev.is_of_route(part.variant):  # as `Learners` teaches it
-                lessons.extend(part.lessons)
+            if lessons is not None and part.lessons and not ev.is_of_route(part.variant):
+                lessons.extend(part.lessons)  # as `Learners` teaches it
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable
         world.stopped(f"{ev.kind(event)}: {_place(error)}")
-    return lessons
 
 
 def skip(world: World) -> World:

@@ -10,7 +10,7 @@ from bandit_service.core.fields import doc
 
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """From least to most. A provider knows some of them."""
-LEAST_BUDGET = 1024
+MIN_BUDGET = 1024
 """Tokens of thinking that the Messages API takes at least."""
 _OWN = {
     "reasoning_effort": "reasoning_effort",
@@ -27,7 +27,7 @@ _OF_THE_REQUEST = frozenset(
         "user", "metadata", "store", "previous_response_id", "conversation", "background",
     }
 )  # fmt: skip
-_MOST_BYTES, _DEPTH = 16_384, 16
+_MAX_BYTES, _DEPTH = 16_384, 16
 
 
 class ArmRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,8 +85,8 @@ def check_request(request: ArmRequest) -> None:
             f"extra_body: must be made of texts, finite numbers, true, false, lists and tables, "
             f"{_DEPTH} deep at most"
         )
-    if (size := len(msgspec.json.encode(request.extra_body))) > _MOST_BYTES:
-        raise ValueError(f"extra_body: at most {_MOST_BYTES} bytes as JSON, got {size}")
+    if (size := len(msgspec.json.encode(request.extra_body))) > _MAX_BYTES:
+        raise ValueError(f"extra_body: at most {_MAX_BYTES} bytes as JSON, got {size}")
 
 
 def unsayable(request: ArmRequest, kind: str) -> str:
@@ -105,9 +105,9 @@ def unsayable(request: ArmRequest, kind: str) -> str:
             f"thinking_budget: an upstream of kind {kind!r} takes none; set reasoning_effort, or "
             "what your server calls it in extra_body"
         )
-    if budget is not None and 0 < budget < LEAST_BUDGET:
+    if budget is not None and 0 < budget < MIN_BUDGET:
         return (
-            f"thinking_budget: must be 0 or at least {LEAST_BUDGET} at an upstream of kind "
+            f"thinking_budget: must be 0 or at least {MIN_BUDGET} at an upstream of kind "
             f"'anthropic', got {budget}"
         )
     if request.reasoning_effort == "minimal":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
 
@@ -111,7 +111,8 @@ class Catalogue:
         """Cost and latency of a call; a correction counts as its difference."""
         if not what.known:
             return
-        arm, before = what.arm, what.replaced
+        arm = what.arm
+        before: Mapping[str, float] = what.replaced if event.correction else {}
         record = self.arms[arm]
         if event.cost_usd is not None:
             if "cost_usd" not in before:
@@ -140,10 +141,10 @@ class Catalogue:
         count. Weighing a prior leaves a share of them; drift changes nothing here.
         """
         arms: tuple[ArmId, ...] = ()
-        if isinstance(lesson, policies.Compared):
+        if isinstance(lesson, policies.Rewarded):
+            arms = (lesson.arm,) if lesson.reward is not None else ()
+        elif isinstance(lesson, policies.Compared):
             arms = lesson.winner, lesson.loser
-        elif isinstance(lesson, policies.Rewarded) and lesson.reward is not None:
-            arms = (lesson.arm,)
         elif isinstance(lesson, Fading) and not lesson.drift:
             self.arms[lesson.arm].weight *= lesson.keep
         for arm in arms:

@@ -27,7 +27,7 @@ Makers: TypeAlias = Mapping[Any, Callable[[Any], Any]]
 _Maker: TypeAlias = Callable[[Any, Makers], Any]
 _ARRAY = 1
 _DICTS, _LISTS = (dict, OrderedDict), (list, tuple)
-_PLAIN = (type(None), bool, int, float, str, bytes)
+_PLAIN = (type(None), bool, int, float, str, bytes, memoryview)
 _array = msgspec.msgpack.Decoder(tuple[str, list[int], memoryview])
 """Reads an array's bytes where they lie, since they are copied into the array."""
 _ENCODED = msgspec.Raw
@@ -44,7 +44,7 @@ def dump(state: Any) -> bytes:
     return msgspec.msgpack.encode(_written(state, type(state)), enc_hook=_packed)
 
 
-def load(data: bytes | msgspec.Raw, like: type[T], makers: Makers | None = None) -> T:
+def load(data: bytes | memoryview | msgspec.Raw, like: type[T], makers: Makers | None = None) -> T:
     """The state of type `like` that `dump` made `data` from; arrays are fresh and writable.
 
     makers: what makes an object of a class from what its `folded` gave, in place of `unfolded`.

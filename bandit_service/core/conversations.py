@@ -25,9 +25,9 @@ from policies import ArmId
 
 MOST = 50_000
 KEPT_S = 86_400.0
-MOST_VISITS = 4
+MAX_VISITS = 4
 """Arms of one conversation that are remembered; the one that answered longest ago leaves."""
-MOST_CALLS = 64
+MAX_CALLS = 64
 """Calls of tools of one conversation that are remembered: several may be under way that opened in
 the same words, as sub-agents do, and each is bound to the arm that called."""
 AGES_S = (60.0, 300.0, 3600.0)
@@ -118,8 +118,10 @@ class Conversations:
     @takes(ev.Rewarded)
     def _answered(self, event: ev.Rewarded, what: Resolved) -> None:
         """An arm answered one turn: its provider has this prompt now."""
+        if not event.prompt_tokens:
+            return
         decided = what.decided
-        if not event.prompt_tokens or decided is None or not decided.conversation:
+        if decided is None or not decided.conversation:
             return
         if what.arm != decided.arm:
             return  # another model answered, in a cache that is not known
@@ -222,11 +224,11 @@ class Conversations:
     ) -> None:
         talk = self.talks.get(decided.conversation)
         before, calls = ((), ()) if talk is None else (talk.visits, talk.calls)
-        calls = (*calls, *((call, now.arm) for call in called))[-MOST_CALLS:]
+        calls = (*calls, *((call, now.arm) for call in called))[-MAX_CALLS:]
         self.begun += not decided.before  # another conversation may begin with the same words
         self.went_on += bool(decided.before)
         visits = (*(each for each in before if each.arm != now.arm), now)
-        self.talks[decided.conversation] = Talk(visits[-MOST_VISITS:], owner, calls)
+        self.talks[decided.conversation] = Talk(visits[-MAX_VISITS:], owner, calls)
         self.talks.move_to_end(decided.conversation)
         self._shrink(now.ts)
 

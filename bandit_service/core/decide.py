@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -39,7 +40,7 @@ from policies import (
     reads_neighbours,
 )
 
-_MOST_EXCLUDED, _LONGEST_REASON = 64, 120
+_MAX_EXCLUDED, _LONGEST_REASON = 64, 120
 """What a decision keeps of the arms that constraints took out, so that its record is bounded."""
 
 
@@ -424,7 +425,7 @@ def noted(world: World, posed: Posed) -> dict[ArmId, str]:
         return {}
     found = left_out(world, posed.query).items()
     reasons = ((id, why) for id, why in found if why != NOT_ALLOWED)
-    return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MOST_EXCLUDED)}
+    return {id: why[:_LONGEST_REASON] for id, why in islice(reasons, _MAX_EXCLUDED)}
 
 
 def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> tuple[Proposal, str]:
@@ -442,9 +443,8 @@ def proposed(learner: Learner, context: Context, arms: Arms, fallback: str) -> t
 
 def _proper(proposal: Proposal, k: int) -> bool:
     """Whether it is a distribution over k arms."""
-    return (
-        proposal.propensities.shape == (k,)
-        and abs(float(proposal.propensities.sum()) - 1.0) < 1e-6
-        and float(proposal.propensities.min()) >= 0.0
-        and bool(np.isfinite(proposal.scores).all())
-    )
+    if proposal.propensities.shape != (k,):
+        return False
+    p = proposal.propensities.tolist()
+    proper = abs(sum(p) - 1.0) < 1e-6 and min(p) >= 0.0
+    return proper and all(map(math.isfinite, proposal.scores.ravel().tolist()))

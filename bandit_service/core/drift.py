@@ -39,7 +39,7 @@ QUERIES_WARM_UP, ARM_WARM_UP = 200, 50
 SPAN = 100
 """In the shown mean a value that is this many old weighs 1/e."""
 
-MOST_ALARMS = 100
+MAX_ALARMS = 100
 
 
 @dataclass
@@ -68,10 +68,8 @@ class Track:
         self.squares += apart * (raw - self.mean)
         self.level += (level - self.level) / min(self.passed, SPAN)
 
-    def add(self, value: float, at: int, warm_up: int) -> None:
+    def add(self, value: float, at: int) -> None:
         """What the detectors see of it. O(1) but for a shift of at most WINDOW numbers."""
-        if self.passed <= warm_up:
-            return
         self.count += 1
         self.values.append(value)
         self.at.append(at)
@@ -110,7 +108,8 @@ class Drift:
 
     @takes(ev.Decided)
     def _decided(self, event: ev.Decided, what: Resolved) -> None:
-        self.decided(event, what.number)
+        if self.allowances or event.similarities:
+            self.decided(event, what.number)
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
@@ -130,7 +129,8 @@ class Drift:
                 track = self.tracks[QUERIES] = Track()
             apart, scale = distance - track.mean, 2.0 * track.deviation
             track.measure(distance, distance)
-            track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at, QUERIES_WARM_UP)
+            if track.passed > QUERIES_WARM_UP:
+                track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at)
         if not self.allowances:
             return
         for arm, allowance in list(self.allowances.items()):
@@ -155,14 +155,15 @@ class Drift:
             expected = track.mean if track.passed else reward
         residual = _cut(reward - expected)
         track.measure(reward, residual)
-        track.add(residual, at, ARM_WARM_UP)
+        if track.passed > ARM_WARM_UP:
+            track.add(residual, at)
 
     @takes(ev.DriftDetected)
     def _detected(self, event: ev.DriftDetected, _: Resolved) -> None:
         """Watching begins again, and the arm gets its allowance."""
         self.tracks[event.arm] = Track()
         self.alarms.append(event)
-        del self.alarms[:-MOST_ALARMS]
+        del self.alarms[:-MAX_ALARMS]
         if event.explore > 0.0 and event.decisions > 0:
             self.allowances[event.arm] = Allowance(event.explore, event.decisions)
 

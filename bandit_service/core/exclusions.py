@@ -1,4 +1,4 @@
-"""Which decisions say something of another policy: those that chance made among several arms."""
+"""Which decisions say something about another policy: those drawn at random among several arms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REDIRECTED = "redirected"
 """Another model answered, which is known after the decision."""
 
 
-def no_choice(event: ev.Decided, route: str = "") -> str:
+def why_excluded(event: ev.Decided, route: str = "") -> str:
     """Why a decision says nothing about another policy of this route; empty if it does.
 
     With one arm there was no choice, and the second answer of a duel was not the policy's choice.

@@ -11,13 +11,11 @@ the history is bounded whatever comes, and a busy route pushes out its own alone
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
-import msgspec
 import numpy as np
 from msgspec.structs import replace
 
@@ -25,6 +23,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Correction, Fading, Lesson, Recompared
+from bandit_service.core.remembered import KEY, Item, Items, KeptItem, Origin
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Comparison, Neighbour, Outcome, Vector
 
@@ -32,8 +31,6 @@ T = TypeVar("T")
 PER_ITEM = 8
 ITEMS_PER_EVENT = 1024
 """No event may remember more queries than this; only `expired` remembers more than one."""
-
-Origin: TypeAlias = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +59,6 @@ class OutsideRoutes:
         return not ev.is_of_route(origin[1])
 
 
-class Item(msgspec.Struct, frozen=True, gc=False):
-    """One remembered query: the row of its vector, its key, and what came back.
-
-    owners, compared_by: whose each outcome and each comparison is ("" for nobody's). origins,
-    compared_in: with which event each came, and of which variant ("" for none).
-    """
-
-    row: int
-    key: bytes
-    outcomes: tuple[Outcome, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
-    owners: tuple[str, ...] = ()
-    compared_by: tuple[str, ...] = ()
-    origins: tuple[Origin, ...] = ()
-    compared_in: tuple[Origin, ...] = ()
-
-
-KeptItem: TypeAlias = tuple[
-    bytes,
-    tuple[Outcome, ...],
-    tuple[Comparison, ...],
-    tuple[str, ...],
-    tuple[str, ...],
-    tuple[Origin, ...],
-    tuple[Origin, ...],
-]
-"""An item without its row, which is where a cache of this process lies."""
-
-
 @dataclass(frozen=True, slots=True)
 class KeptHistory:
     """A history as it is kept: ids, vectors (n, d) and items of the same order, oldest first."""
@@ -105,7 +73,9 @@ class KeptHistory:
 
 
 def _key(vector: Vector) -> bytes:
-    return blake2b(np.ascontiguousarray(vector).data, digest_size=16).digest()
+    if not vector.flags.c_contiguous:
+        vector = np.ascontiguousarray(vector)
+    return blake2b(vector.data, digest_size=KEY).digest()
 
 
 def _exchanged(
@@ -157,17 +127,17 @@ class History:
     per_item: int = PER_ITEM
     next_id: int = 1
     faded: dict[ArmId, int] = field(default_factory=dict)
-    items: OrderedDict[int, Item] = field(default_factory=OrderedDict)  # oldest first in O(1)
+    items: Items = field(default_factory=Items)
     _vectors: Vector = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     _free: list[int] = field(default_factory=list)
-    _ids: dict[bytes, int] = field(default_factory=dict)
     _added: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
 
     @takes_lessons
     def _taught(self, _: object, what: Resolved) -> None:
         """What an event teaches is remembered of its query."""
-        self.number(what.number, what.part)
+        if what.part:
+            self.number(what.number, what.part)
         for lesson in what.lessons:
             self._learn(lesson, what)
 
@@ -214,14 +184,12 @@ class History:
         if not vector.size or not (vector[0] or vector.any()):
             return  # a query that could not be embedded is near nothing
         key = _key(vector)
-        id = self._ids.get(key)
-        if id is None:
+        item, most = self._item_of(key), self.per_item
+        if item is None:
             self._insert(key, vector, outcome, owner, origin)
-            return
-        item, most = self.items[id], self.per_item
-        if isinstance(outcome, Outcome):
+        elif isinstance(outcome, Outcome):
             kept = _staying(item.origins, origin, most)
-            self.items[id] = Item(
+            changed = Item(
                 item.row,
                 item.key,
                 (*(item.outcomes[i] for i in kept), outcome),
@@ -231,14 +199,16 @@ class History:
                 (*(item.origins[i] for i in kept), origin),
                 item.compared_in,
             )
+            self.items.put(changed)
         else:
             kept = _staying(item.compared_in, origin, most)
-            self.items[id] = replace(
+            changed = replace(
                 item,
                 comparisons=(*(item.comparisons[i] for i in kept), outcome),
                 compared_by=(*(item.compared_by[i] for i in kept), owner),
                 compared_in=(*(item.compared_in[i] for i in kept), origin),
             )
+            self.items.put(changed)
 
     def recompare(
         self, vector: Vector, after: Comparison, owner: str = "", variant: str = ""
@@ -247,10 +217,9 @@ class History:
 
         False where none is remembered.
         """
-        id = self._ids.get(_key(vector))
-        if id is None:
+        item, pair = self._item_of(_key(vector)), {after.winner, after.loser}
+        if item is None:
             return False
-        item, pair = self.items[id], {after.winner, after.loser}
         changed = _exchanged(
             item.comparisons,
             zip(item.compared_by, item.compared_in, strict=True),
@@ -259,7 +228,7 @@ class History:
             after,
             lambda one: {one.winner, one.loser} == pair,
         )
-        self.items[id] = replace(item, comparisons=changed)
+        self.items.put(replace(item, comparisons=changed))
         return changed is not item.comparisons
 
     def correct(
@@ -271,13 +240,12 @@ class History:
         variant: str = "",
     ) -> None:
         """Put `after` in the place of `before`, where that is still remembered."""
-        id = self._ids.get(_key(vector))
-        if id is None:
+        item = self._item_of(_key(vector))
+        if item is None:
             return
-        item = self.items[id]
         whose = zip(item.owners, item.origins, strict=True)
         changed = _exchanged(item.outcomes, whose, owner, variant, after, lambda one: one == before)
-        self.items[id] = replace(item, outcomes=changed)
+        self.items.put(replace(item, outcomes=changed))
 
     def forget(self, owner: str) -> None:
         """Drop all that is `owner`'s, and the queries of which nothing is left then. O(n)."""
@@ -287,7 +255,7 @@ class History:
             kept = [i for i, one in enumerate(item.owners) if one != owner]
             compared = [i for i, one in enumerate(item.compared_by) if one != owner]
             if kept or compared:
-                self.items[id] = replace(
+                changed = replace(
                     item,
                     outcomes=tuple(item.outcomes[i] for i in kept),
                     owners=tuple(item.owners[i] for i in kept),
@@ -296,9 +264,9 @@ class History:
                     origins=tuple(item.origins[i] for i in kept),
                     compared_in=tuple(item.compared_in[i] for i in compared),
                 )
+                self.items.put(changed)
             else:
-                del self.items[id]
-                del self._ids[item.key]
+                self.items.remove(id)
                 self._vectors[item.row] = 0.0  # no copy of it stays behind
                 self._free.append(item.row)
                 self._note_removed(id)
@@ -308,26 +276,17 @@ class History:
     def folded(self) -> KeptHistory:
         """All that is no cache."""
         ids, vectors = self.vectors()
-        items = [
-            (
-                *(one.key, one.outcomes, one.comparisons, one.owners, one.compared_by),
-                *(one.origins, one.compared_in),
-            )
-            for one in self.items.values()
-        ]
         return KeptHistory(
-            self.capacity, self.per_item, self.next_id, self.faded, ids, vectors, items
+            self.capacity, self.per_item, self.next_id, self.faded, ids, vectors, self.items.kept()
         )
 
     @classmethod
     def unfolded(cls, kept: KeptHistory) -> History:
         """The history of which `folded` gave this; ValueError where it is none."""
         made = cls(kept.capacity, kept.per_item, kept.next_id, dict(kept.faded))
-        rows = enumerate(zip(kept.ids, kept.items, strict=True))
-        made.items = OrderedDict((id, Item(row, *item)) for row, (id, item) in rows)
-        made._ids = {item.key: id for id, item in made.items.items()}
-        if kept.vectors.ndim != 2 or len(kept.vectors) != len(made.items):
-            raise ValueError(f"{len(made.items)} vectors expected, got {kept.vectors.shape}")
+        if kept.vectors.ndim != 2 or not len(kept.vectors) == len(kept.items) == len(kept.ids):
+            raise ValueError(f"{len(kept.items)} vectors expected, got {kept.vectors.shape}")
+        made.items.put_back(kept.ids, kept.items)
         made._vectors = np.asarray(kept.vectors, np.float32)
         return made
 
@@ -343,11 +302,12 @@ class History:
         """
         found = []
         for id, similarity in zip(ids, similarities, strict=True):
-            item = self.items.get(id)
-            if item is None:
+            told = self.items.told(id)
+            if told is None:
                 continue
-            outcomes, comparisons = item.outcomes, item.comparisons
+            outcomes, comparisons = told
             if view is not None or self.faded:
+                item = self.items[id]
                 outcomes = tuple(
                     one
                     for one, origin in zip(outcomes, item.origins, strict=True)
@@ -367,15 +327,14 @@ class History:
 
         They are not copied where they lie in this order, and are then right until the next change.
         """
-        n = len(self.items)
-        rows = np.fromiter((item.row for item in self.items.values()), np.intp, n)
+        n, rows = len(self.items), self.items.rows()
         if (rows == np.arange(n)).all():
             return list(self.items), self._vectors[:n]
         return list(self.items), self._vectors[rows]
 
     def vector(self, id: int) -> Vector:
         """The vector of one item."""
-        row: Vector = self._vectors[self.items[id].row]
+        row: Vector = self._vectors[self.items.row(id)]
         return row
 
     @property
@@ -385,7 +344,7 @@ class History:
 
     def row(self, id: int) -> int:
         """The row of one item, which stays its own while it is remembered."""
-        return self.items[id].row
+        return self.items.row(id)
 
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
@@ -417,18 +376,20 @@ class History:
         id = self.next_id
         self.next_id += 1
         self._vectors[row] = vector
-        self._ids[key] = id
         if isinstance(first, Outcome):
-            self.items[id] = Item(row, key, (first,), (), (owner,), (), (origin,), ())
+            self.items.add_first(id, row, key, first, owner, origin)
         else:
-            self.items[id] = Item(row, key, (), (first,), (), (owner,), (), (origin,))
+            self.items.add(id, Item(row, key, (), (first,), (), (owner,), (), (origin,)))
         self._added[id] = None
 
     def _evict_oldest(self) -> int:
-        oldest, item = self.items.popitem(last=False)
-        del self._ids[item.key]
+        oldest, row = self.items.pop_oldest()
         self._note_removed(oldest)
-        return item.row
+        return row
+
+    def _item_of(self, key: bytes) -> Item | None:
+        row = self.items.found(key)
+        return self.items.at(row) if row >= 0 else None
 
     def _note_removed(self, id: int) -> None:
         if id in self._added:

@@ -22,7 +22,7 @@ UNITS = 10_000
 """Scores and grades are kept in whole ten-thousandths."""
 BINS = 100
 """The curve has a point at each hundredth of the score, at most."""
-MOST_JUDGES, MOST_ROUTES = 64, 256
+MAX_JUDGES, MAX_ROUTES = 64, 256
 """Judges with their rubrics, and routes of each, of which pairs are kept; the newest stay."""
 
 
@@ -169,7 +169,7 @@ class JudgeGrades:
         if before is not None:
             self._grade(before, None)
         self.newest[event.judge] = event.basis
-        if len(self.newest) > MOST_JUDGES:
+        if len(self.newest) > MAX_JUDGES:
             del self.newest[next(iter(self.newest))]
         score, route = round(event.score * UNITS), what.pending.decided.route
         made = Scored(event.judge, event.basis, route, what.owner, score)
@@ -211,9 +211,9 @@ class JudgeGrades:
             return
         routes = self.by_judge.setdefault(name, {})
         routes.setdefault(scored.route, Agreement()).add(scored.score, grade)
-        if len(self.by_judge) > MOST_JUDGES:
+        if len(self.by_judge) > MAX_JUDGES:
             self._drop(next(iter(self.by_judge)))
-        if len(routes) > MOST_ROUTES:
+        if len(routes) > MAX_ROUTES:
             self._drop(name, next(iter(routes)))
 
     def _drop(self, name: str, route: str | None = None) -> None:

@@ -45,6 +45,7 @@ class Fading:
 
 BLOCK = 64
 """How many lessons are learned at once where the log is folded, at most."""
+_OUTCOMES = (Rewarded, Compared)
 _STRICT: dict[str, Any] = {"over": "raise", "invalid": "raise", "divide": "raise"}
 
 Lesson: TypeAlias = Rewarded | Compared | Correction | Recompared | Fading
@@ -77,7 +78,7 @@ class Learner:
     def kept(self) -> KeptLearner:
         """What of it is kept: all but the policy, which is made from its name."""
         self.catch_up()
-        state = codec.dump(self.state)
+        state = memoryview(codec.dump(self.state))
         described = (self.name, self.key, self.parameters, self.own, self.seeded)
         fold = policies.fold_of(self.policy)
         missed = self.missed if any(self.missed) else ()
@@ -119,7 +120,7 @@ class Learner:
         waiting = self._waiting
         if waiting is None:
             return False
-        if not isinstance(lesson, Rewarded | Compared):
+        if not isinstance(lesson, _OUTCOMES):
             self.catch_up()
             return False
         waiting.append(lesson)
@@ -130,12 +131,13 @@ class Learner:
 
 @dataclass(frozen=True, slots=True)
 class KeptLearner:
-    """A `Learner` as it is kept, with its state in bytes. fold: `policies.fold_of` its policy.
+    """A `Learner` as it is kept. fold: `policies.fold_of` its policy. state: its bytes, which lie
+    in what they were read from.
 
     missed: as `Learner` has it, () for nothing.
     """
 
-    state: bytes
+    state: memoryview
     failures: int
     uncorrected: int
     name: str

@@ -109,17 +109,18 @@ class Learners(dict[str, Learner]):
 
         So does a route's policy, and of a route's decisions no policy of another route learns.
         """
-        of_route = ev.is_of_route(what.variant)
+        variant, lessons = what.variant, what.lessons
+        of_route = bool(variant) and ev.is_of_route(variant)
         for learner in self.values():
             if not learner.own:
                 if of_route:
                     continue
-                for lesson in what.lessons:
+                for lesson in lessons:
                     teach(learner, lesson)
             elif learner.own in what.own:
                 teach(learner, what.own[learner.own])
             else:
-                for lesson in what.lessons:
+                for lesson in lessons:
                     if isinstance(lesson, Fading) and lesson.drift:
                         teach(learner, lesson)
 

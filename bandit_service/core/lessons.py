@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 import msgspec
 
@@ -18,24 +19,27 @@ from bandit_service.core.resolved import Pending, Resolved, Subject
 from bandit_service.core.world import World
 from policies import ArmId, Context, Neighbour
 
+_NOBODYS: Mapping[str, Lesson] = MappingProxyType({})
+
 
 def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolved]:
     """The event with its lessons: one for each expired decision, otherwise one.
 
     The first expired decision is remembered before the next one is looked up.
     """
-    if isinstance(what.event, ev.Decided):
+    event, subject = what.event, what.subject
+    if isinstance(event, ev.Decided):
         return (what,)  # it teaches nothing
-    if isinstance(what.event, ev.DecisionsExpired):
-        return (_expired(world, what.event, i, what.number) for i in range(len(what.event.ids)))
+    if isinstance(event, ev.Rewarded):
+        return (what if subject is None else _rewarded(world, event, what, subject),)
+    if isinstance(event, ev.DecisionsExpired):
+        return (_expired(world, event, i, what.number) for i in range(len(event.ids)))
     return (_prepared(world, what),)
 
 
 def _prepared(world: World, what: Resolved) -> Resolved:
     event = what.event
     match event:
-        case ev.Rewarded() if what.subject is not None:
-            return _rewarded(world, event, what, what.subject)
         case ev.Compared() if what.subject is not None:
             context = _taught(world, what.subject)
             compared = policies.Compared(context, event.winner, event.loser, event.tie)
@@ -65,7 +69,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     pending = what.pending
     after = {} if pending is None else _signals_with(pending, event)
     arm = what.arm
-    record = world.arms.get(arm)
+    record = world.catalogue.arms.get(arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
     listed, expected, price = _asked_usd(world, subject, record, pending)
@@ -85,15 +89,22 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
             event.latency_s if pending is None else after.get("latency_s"),
             event.reward,
         )
-    return msgspec.structs.replace(
-        what,
-        ts=world.ts,
-        after=after,
-        known=True,
-        listed_usd=listed,
-        guessed_usd=0.0 if pending is None else pending.guessed_usd,
-        lessons=() if lesson is None else (lesson,),
-        own={} if lesson is None else _own(world, what, lesson),
+    return Resolved(  # of all its fields: to replace some in it takes twice as long
+        event,
+        what.number,
+        pending,
+        subject,
+        what.before,
+        what.settled,
+        what.revoked,
+        what.part,
+        world.ts,
+        after,
+        True,
+        listed,
+        0.0 if pending is None else pending.guessed_usd,
+        () if lesson is None else (lesson,),
+        _NOBODYS if lesson is None else _own(world, what, lesson),
     )
 
 
@@ -177,7 +188,8 @@ def _signals_with(pending: Pending, event: ev.Rewarded) -> dict[str, float]:
         signals["latency_s"] = event.latency_s
     if event.reward is not None and event.explicit:
         signals["reward"] = event.reward
-    signals.update(event.metrics)
+    if event.metrics:
+        signals.update(event.metrics)
     return signals
 
 
@@ -225,11 +237,14 @@ def _teaching(world: World, what: Resolved, lesson: Lesson) -> Resolved:
     return msgspec.structs.replace(what, lessons=(lesson,), own=_own(world, what, lesson))
 
 
-def _own(world: World, what: Resolved, lesson: Lesson) -> dict[str, Lesson]:
+def _own(world: World, what: Resolved, lesson: Lesson) -> Mapping[str, Lesson]:
     """The lesson as those that learn for themselves see it, by `Learner.own`."""
+    variant = what.variant
+    if not variant:
+        return _NOBODYS
     own: dict[str, Lesson] = {}
-    labels = {what.variant, ev.route_label(what.variant)} - {""}
-    if labels and what.subject is not None:
+    labels = {variant, ev.route_label(variant)} - {""}
+    if what.subject is not None:
         for learner in world.learners.values():
             if learner.own in labels and learner.own not in own:  # all of one label see the same
                 own[learner.own] = _seen(lesson, context_of(world, what.subject, learner))
@@ -269,8 +284,10 @@ def _taught(world: World, of: Subject) -> Context:
 
 
 def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
-    surface = ev.surface_of(of.surface)
-    return Context(ev.unpack(of.embedding), of.tokens, of.willingness_to_pay, neighbours, surface)
+    embedding, worth = ev.unpack(of.embedding), of.willingness_to_pay
+    if not of.surface:
+        return Context(embedding, of.tokens, worth, neighbours)
+    return Context(embedding, of.tokens, worth, neighbours, ev.surface_of(of.surface))
 
 
 _OUTSIDE_ROUTES = OutsideRoutes()

@@ -12,9 +12,9 @@ from bandit_service.core.fields import doc
 
 METRIC_KINDS = ("boolean", "number")
 METRIC_SCOPES = ("decision", "session")
-MOST_NAMED = 16
+MAX_NAMED = 16
 LONGEST_METRIC = 64
-MOST_VALUE = 1e9
+MAX_VALUE = 1e9
 MAX_WEIGHT = 1e6
 IMPLICIT = "implicit_"
 """How the names of implicit signals begin, which no other metric's does."""
@@ -40,11 +40,11 @@ class NamedMetric(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         str, doc("`boolean`: true or false; `number`: from `low` to `high`.", enum=METRIC_KINDS)
     ] = "number"
     low: Annotated[
-        float, doc("The least value of a number.", 0.0, minimum=-MOST_VALUE, maximum=MOST_VALUE)
+        float, doc("The least value of a number.", 0.0, minimum=-MAX_VALUE, maximum=MAX_VALUE)
     ] = 0.0
     high: Annotated[
         float,
-        doc("The greatest value of a number.", 1.0, minimum=-MOST_VALUE, maximum=MOST_VALUE),
+        doc("The greatest value of a number.", 1.0, minimum=-MAX_VALUE, maximum=MAX_VALUE),
     ] = 1.0
     lower_is_better: Annotated[bool, doc("Whether a lower value is better.", False)] = False
     scope: Annotated[

@@ -18,7 +18,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Refused, Unknown
 from bandit_service.core.experiments.spec import Metric
 from bandit_service.core.fields import MAX_COST_USD, MAX_LATENCY_S
-from bandit_service.core.metric_spec import LONGEST_METRIC, MOST_VALUE
+from bandit_service.core.metric_spec import LONGEST_METRIC, MAX_VALUE
 from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.pending import PAID, SIGNALS
 from bandit_service.core.resolved import Pending
@@ -27,7 +27,7 @@ from policies import ArmId
 
 VOTE = "vote"
 """The metric of a user's vote, in addition to its quality."""
-MOST_METRICS = 8
+MAX_METRICS = 8
 WORTH = frozenset(("quality", "reward"))
 """The signals that say what an answer was worth."""
 UNNAMED = NamedMetrics()
@@ -98,9 +98,9 @@ def check_signals(signals: Signals) -> None:
     said = signals.said()
     if not said:
         raise Refused(f"nothing to learn: send at least one of {', '.join(SIGNALS)}, metrics")
-    if len(signals.metrics) > MOST_METRICS:
+    if len(signals.metrics) > MAX_METRICS:
         raise Refused(
-            f"metrics: at most {MOST_METRICS}, got {len(signals.metrics)}", param="metrics"
+            f"metrics: at most {MAX_METRICS}, got {len(signals.metrics)}", param="metrics"
         )
     for name in signals.metrics:
         if not is_metric_name(name):
@@ -110,7 +110,7 @@ def check_signals(signals: Signals) -> None:
                 param="metrics",
             )
     for name, value in said.items():
-        low, high = RANGES.get(name, (-MOST_VALUE, MOST_VALUE))
+        low, high = RANGES.get(name, (-MAX_VALUE, MAX_VALUE))
         if not math.isfinite(value) or not low <= value <= high:
             raise Refused(
                 f"{name}: must be a number from {low:g} to {high:g}, got {value:g}", param=name
@@ -147,7 +147,7 @@ class Reported:
     served: Served = Served()
 
 
-def keyed_by(tenant: str, key: str) -> str:
+def namespaced_key(tenant: str, key: str) -> str:
     """A tenant's idempotency key as it is kept, so that no other tenant's is the same."""
     return digest("key", tenant, key) if tenant and key else key
 

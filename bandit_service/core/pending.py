@@ -60,14 +60,15 @@ class PendingDecisions:
 
     @takes(ev.Rewarded)
     def _rewarded(self, event: ev.Rewarded, what: Resolved) -> None:
-        if what.subject is not None:
-            self._note_key(what.pending, event)
-        if what.pending is not None:
-            _note_reward(what.pending, event, what)
+        pending = what.pending
+        if event.idempotency_key and what.subject is not None:
+            self._note_key(pending, event)
+        if pending is not None:
+            _note_reward(pending, event, what)
 
     @takes(ev.Compared)
     def _compared(self, event: ev.Compared, what: Resolved) -> None:
-        if what.subject is not None:
+        if event.idempotency_key and what.subject is not None:
             self._note_key(what.pending, event)
         if what.pending is not None:
             _note_pair(what.pending, event)
@@ -94,8 +95,6 @@ class PendingDecisions:
             del self.asked[key]
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
-        if not event.idempotency_key:
-            return
         if pending is not None:
             pending.keys[event.idempotency_key] = event.digest
             return
@@ -116,12 +115,15 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
-            values = learned.quality, learned.cost_usd, learned.latency_s, learned.reward
-            pending.learned = {
-                name: value
-                for name, value in zip(SIGNALS, values, strict=True)
-                if value is not None
-            }
+            known: dict[str, float] = {}
+            if learned.quality is not None:
+                known["quality"] = learned.quality
+            if learned.cost_usd is not None:
+                known["cost_usd"] = learned.cost_usd
+            if learned.latency_s is not None:
+                known["latency_s"] = learned.latency_s
+            known["reward"] = learned.reward
+            pending.learned = known
             pending.taught = pending.taught or what.number
             if event.revoked:
                 pending.learned["revoked"] = 1.0

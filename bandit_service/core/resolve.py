@@ -17,7 +17,7 @@ def resolve(world: World, event: ev.AnyEvent) -> Resolved:
             pending = _pending(world, event)
             if pending is None:
                 return Resolved(event, number, None, event.subject)
-            before, revoked = dict(pending.signals), pending.revoked
+            before, revoked = pending.signals, pending.revoked  # replaced by others, never changed
             settled = None if revoked else pending.learned.get("reward")
             return Resolved(event, number, pending, pending.decided, before, settled, revoked)
         case ev.Shadowed() | ev.Redirected() | ev.Judged():
@@ -51,4 +51,4 @@ def owner_of(world: World, event: ev.AnyEvent) -> str:
 
 
 def _pending(world: World, event: ev.Rewarded | ev.Compared) -> Pending | None:
-    return world.pending.decisions.get(event.decision_id) if event.decision_id else None
+    return world.pending.decisions.find(event.decision_id) if event.decision_id else None

@@ -190,4 +190,6 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
 
 def owner_of_subject(subject: Subject | None) -> str:
     """Whose data a query is, "" without one."""
-    return "" if subject is None else ev.owner_of(subject.tenant, subject.unit)
+    if subject is None or not subject.unit:
+        return ""
+    return ev.owner_of(subject.tenant, subject.unit)

@@ -17,7 +17,7 @@ from bandit_service.core.feature import takes
 from bandit_service.core.resolved import Resolved
 from policies import ArmId
 
-MOST_ROUTES = 20
+MAX_ROUTES = 20
 AUTO = "auto"
 """What clients call the default route; in the log it has no name."""
 

@@ -22,7 +22,7 @@ from bandit_service.core.outcomes import (
     rule_of,
 )
 from bandit_service.core.resolved import Pending
-from bandit_service.core.sessions import MOST_CREDITED, Told, credited, shares_of, weights_of
+from bandit_service.core.sessions import MAX_CREDITED, Told, credited, shares_of, weights_of
 from bandit_service.core.world import World
 
 
@@ -42,7 +42,7 @@ def session_rewarded(
     name: the client's name of it, for messages. Raises Unknown if none of its decisions may be
     rewarded, and Conflict for another value than before, unless it is a correction.
     """
-    ids = world.sessions.members.get(group, [])[-MOST_CREDITED:]
+    ids = world.sessions.members.get(group, [])[-MAX_CREDITED:]
     if not ids:
         raise Unknown(
             f"{name}; none of its decisions was made here, or may still be rewarded",

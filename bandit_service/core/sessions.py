@@ -19,7 +19,7 @@ from policies import ArmId
 
 CREDITS = ("equal", "last", "discounted")
 GROUPS = ("session", "conversation")
-MOST_CREDITED = 1_000
+MAX_CREDITED = 1_000
 """Decisions of one session that are credited, the newest."""
 _GRID = 1 << 16
 

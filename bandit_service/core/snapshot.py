@@ -134,7 +134,7 @@ def dump_learner(learner: Learner) -> bytes:
     return codec.dump(learner.kept())
 
 
-def load_learner(data: bytes, policy: Policy[Any]) -> Learner:
+def load_learner(data: bytes | memoryview, policy: Policy[Any]) -> Learner:
     """The learner that `dump_learner` made `data` from."""
     return codec.load(data, KeptLearner).with_policy(policy)
 

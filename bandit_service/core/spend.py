@@ -4,7 +4,7 @@ A cost counts in the window in which its decision was made, so that a bill that 
 fall on the next window. Windows are UTC; of each kind the newest two are kept.
 
 Clients name tenants, so each window keeps only the tenants with the highest spend apart, about
-`MOST_ACCOUNTS`. Beyond that the tenth with the lowest spend is dropped, and the highest spend among
+`MAX_ACCOUNTS`. Beyond that the tenth with the lowest spend is dropped, and the highest spend among
 these stands for every tenant that is not kept apart, also when it returns (the space saving of
 Metwally, Agrawal and El Abbadi, in bulk). So no tenant counts as less than it spent, and a hard
 budget stays hard. A tenant may count as more, by at most the total spend over nine tenths of that
@@ -27,7 +27,7 @@ from bandit_service.core.resolved import Resolved
 PERIODS = ("hour", "day", "month")
 _FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 _KEPT = 2
-MOST_ACCOUNTS = 10_000
+MAX_ACCOUNTS = 10_000
 _TENANT = "tenant:"
 OTHERS = "others"
 """The account of a tenant's spend that is not separated further."""
@@ -94,9 +94,11 @@ class Spend:
         """A reported cost takes the place of the provisional one."""
         if not what.known or event.cost_usd is None:
             return
-        usd = event.cost_usd - what.replaced.get("cost_usd", 0.0) - what.guessed_usd
-        if what.decided is not None:
-            self.add(what.decided.ts, usd, payer_of(what.decided))
+        before = what.replaced.get("cost_usd", 0.0) if event.correction else 0.0
+        usd = event.cost_usd - before - what.guessed_usd
+        decided = what.decided
+        if decided is not None:
+            self.add(decided.ts, usd, payer_of(decided))
         else:
             self.add(event.ts, usd, Payer(what.tenant))
 
@@ -119,7 +121,7 @@ class Spend:
             for account in named:
                 before = accounts.get(account)
                 accounts[account] = (_of(accounts, account) if before is None else before) + usd
-            if len(accounts) > MOST_ACCOUNTS:
+            if len(accounts) > MAX_ACCOUNTS:
                 _shrink(accounts)
 
     def _accounts(self, hour: int) -> Iterator[dict[str, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from bandit_service.core.errors import Refused
 
-MOST_TAGS, LONGEST_TAG = 16, 64
+MAX_TAGS, LONGEST_TAG = 16, 64
 PATTERN = r"^[A-Za-z0-9_.:/=-]+$"
 _TAG = re.compile(PATTERN)
 _ALPHABET = "A-Z, a-z, 0-9 and _ - . : / ="
@@ -25,8 +25,8 @@ def tags_of(given: Iterable[str], param: str = "tags") -> tuple[str, ...]:
     found = set(given)
     if not found:
         return ()
-    if len(found) > MOST_TAGS:
-        raise Refused(f"{param}: at most {MOST_TAGS} tags, got {len(found)}", param=param)
+    if len(found) > MAX_TAGS:
+        raise Refused(f"{param}: at most {MAX_TAGS} tags, got {len(found)}", param=param)
     for tag in sorted(found):
         if not 0 < len(tag) <= LONGEST_TAG or not _TAG.match(tag) or tag.endswith("\n"):
             raise Refused(

@@ -51,7 +51,7 @@ def weigh_many(
     found: list[Lot | Exception | None] = [None] * len(asked)
     together: dict[tuple[int, tuple[ArmId, ...], int], list[tuple[int, Posed]]] = {}
     offers: Offers = {}
-    apart = one_by_one(world)
+    apart = len(asked) == 1 or one_by_one(world)
     for at, (query, recalled) in enumerate(asked):
         try:
             posed = pose(world, query, recalled, offers)

@@ -146,7 +146,7 @@ class Reading:
             return known.with_policy(policy)
         except (ValueError, TypeError, *codec.UNREADABLE):
             self.anew.append(label)
-            nothing = codec.dump(policy.init())
+            nothing = memoryview(codec.dump(policy.init()))
             fold = policies.fold_of(policy)
             return replace(known, state=nothing, fold=fold).with_policy(policy)
 

@@ -1,1 +1,1 @@
-"""Data from elsewhere and for elsewhere: recordings, tables, other systems' logs, the event log."""
+"""Data that is imported or exported: recordings, tables, other systems' logs, the event log."""

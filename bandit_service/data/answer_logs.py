@@ -1,4 +1,4 @@
-"""Users' own logs: a line per query and model, from which a recording is gathered."""
+"""A recording from a user's own log, which has a line for each query and model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bandit_service.data.convert import Answer, Prices, Query, recorded_of
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     LeftOut,
     Malformed,
     Repeated,
@@ -33,15 +33,15 @@ def load_long(
     path: Path,
     prices: Prices | None = None,
     scale: Scale | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """A line per (query, model): columns query, model, quality, cost_usd.
 
-    And where they are known query_id, task, in_tok, out_tok, latency_s; other columns are not
-    read. CSV, JSON or Parquet, see `lines`. Queries are told apart by query_id, and
-    without one by their text. A line that is not so, and a second answer of a model to a query,
-    are left out and told. scale: of the column quality, [0, 1] where none is given.
-    most_left_out: the largest share of lines. BadRecording where the whole cannot be used.
+    Optional: query_id, task, in_tok, out_tok, latency_s; other columns are not read. CSV, JSON or
+    Parquet, see `lines`. Queries are distinguished by query_id, or by their text if there is none.
+    An invalid line, and a second answer of a model to a query, is skipped and reported. scale: of
+    the column quality, [0, 1] by default. most_left_out: the largest share of skipped lines.
+    BadRecording if the file cannot be used.
     """
     left_out = LeftOut(path, most_left_out, WAY_OUT)
     found = lines(path, COLUMNS, OPTIONAL, lambda name: name in _NUMBERS)
@@ -96,12 +96,12 @@ def _add(queries: dict[str, Query], fields: Mapping[str, Any] | Malformed, scale
     id = _identity(fields.get("query_id"), text)
     query = queries.get(id) or Query(id, text, task or "", tokens["in_tok"])
     if query.text != text:
-        raise Malformed(f"query_id: {id!r} was there before with another query")
+        raise Malformed(f"query_id: {id!r} stands for another query in an earlier row")
     answer = Answer(quality, cost, tokens["out_tok"], latency)
     if repr(query.answers.get(model)) == repr(answer):  # by repr, since NaN is not itself
-        raise Repeated(f"model: {model!r} was there before for query {id!r}, and the same")
+        raise Repeated(f"model: {model!r} already answered query {id!r}, with the same values")
     if model in query.answers:
-        raise Malformed(f"model: {model!r} was there before for query {id!r}; the first is kept")
+        raise Malformed(f"model: {model!r} already answered query {id!r}; the first answer is kept")
     query.answers[model] = answer
     queries[id] = query
 

@@ -1,4 +1,4 @@
-"""Files that may be packed, opened as text of UTF-8."""
+"""Opens files, packed or not, as UTF-8 text."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FOREIGN = (
 def opened(path: Path) -> Iterator[tuple[io.BufferedReader, Callable[[], int]]]:
     """The file's text as UTF-8 without a byte-order mark, and how many stored bytes were read.
 
-    Packed files (gzip, zstd, bzip2, xz) are told by their first bytes, or by their names.
+    Packed files (gzip, zstd, bzip2, xz) are recognised by their first bytes, or by their names.
     Raises `Unusable` and `BROKEN`.
     """
     with ExitStack() as open_until_then:

@@ -1,7 +1,7 @@
-"""From any format to the one of docs/replay.md: queries with answers, prices, and writing.
+"""Converts any format to that of docs/replay.md: queries with answers, prices, and writing.
 
 The readers of `longlogs` and `routerbench` gather `Query` objects; `recorded_of` makes a recording
-of them, and `write` puts it down. Nothing is written before everything is read.
+from them, and `write` writes it. Nothing is written before everything is read.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def recorded_of(
     arms = []
     for id in ids:
         if id not in prices:
-            raise BadRecording(f"{source}: prices: no price of {id!r}")
+            raise BadRecording(f"{source}: prices: no price for {id!r}")
         try:
             arms.append(listed_arm(id, prices[id].get("input"), prices[id].get("output")))
         except ValueError as error:
@@ -113,8 +113,8 @@ def estimated_prices(
     """One price per model for tokens in and out: Σ cost / Σ (tokens in + tokens out).
 
     An estimate, in USD per million tokens. Tokens in as recorded, or by the length of the text;
-    tokens out as recorded, or as many as the service expects of an arm of which nothing is known,
-    so that what it expects to pay at first is what was paid on average.
+    tokens out as recorded, or as many as the service expects from an unknown arm. So the cost that
+    it expects at first is the average that was paid.
     """
     found = {}
     for model in models:

@@ -1,4 +1,4 @@
-"""Tables of text: which delimiter parts the cells, where the header is, and the rows."""
+"""Tables of text: the delimiter of the cells, the header, and the rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Delimited:
 
     @property
     def parted(self) -> str:
-        """What parts the cells, in words."""
+        """The delimiter, in words."""
         return f"parted by {_NAMES.get(self.delimiter, self.delimiter)}"
 
 
@@ -34,7 +34,7 @@ def delimited(file: IO[bytes], needed: Sequence[str] = ()) -> Iterator[Delimited
     """The table in a file of UTF-8, whose header comes after blank lines and Excel's `sep=`.
 
     The delimiter is the first of comma, semicolon, tab and bar by which all columns of `needed` are
-    there, in any case; else the one that makes most columns.
+    present, in any case; otherwise the one that gives the most columns.
     """
     limit = csv.field_size_limit(_FIELD_LIMIT)
     text = io.TextIOWrapper(file, "utf-8", newline="")

@@ -53,11 +53,11 @@ def read(path: Path) -> Iterator[tuple[int, Logged]]:
 def read_line(text: bytes, unnamed: str = "") -> Logged:
     """One decision; BadLine says what is wrong with it. unnamed: its id where it has no EventId.
 
-    What VW's own reader takes is taken: `_a` and `_p` for `a` and `p`, the label as one object
-    `_label` or as fields `_label_*` in any case, and lines without EventId or Timestamp.
+    It accepts everything that VW's own reader accepts: `_a` and `_p` for `a` and `p`, the label as
+    one object `_label` or as fields `_label_*` in any case, and lines without EventId or Timestamp.
 
-    The reward is −`_label_cost`, also where `o` is empty, as VW learns it; with `_skipLearn` there
-    is none.
+    The reward is −`_label_cost`, as VW learns it, even if `o` is empty; with `_skipLearn` there is
+    no reward.
     """
     try:
         row: Any = json_of(text)
@@ -123,7 +123,7 @@ _LABELS = ("cost", "probability", "action")
 
 
 def _as_documented(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its documented names, where it has another that VW reads as well."""
+    """The row with the documented names in place of others that VW reads as well."""
     named = dict(row)
     label = row.get("_label")
     parts = (
@@ -210,9 +210,9 @@ def line(
     embeddings: bool = True,
     skip_learn: bool = False,
 ) -> bytes:
-    """One decision. VW knows the fields up to VWState and lets the others ride along.
+    """One decision. VW knows the fields up to VWState and ignores the others.
 
-    Actions stand in the order of the arms, numbered from 1; `a` and `p` begin with the drawn one.
+    Actions are in the order of the arms, numbered from 1; `a` and `p` begin with the drawn one.
     Only what a client reported is an observation in `o`: a default reward has none.
     """
     drawn = decided.drawn
@@ -262,7 +262,7 @@ def _action(id: ArmId, tokens: int, arms: Catalogue) -> dict[str, Any]:
 
 
 def list_cost_usd(spec: ev.ArmSpec, tokens: int) -> float:
-    """What the list price comes to, as the decision reckoned it."""
+    """The cost by list price, as the decision estimated it."""
     return (
         tokens * spec.usd_per_mtok_in + spec.expected_output_tokens * spec.usd_per_mtok_out
     ) / 1e6

@@ -62,7 +62,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _Sealed:
-    """What a pickle can make, but not change: nor its class, which the same method serves."""
+    """What a pickle can create but not change; its class neither, since it has the same method."""
 
     def __setstate__(self, _state: Any) -> None:
         raise BadFrame("changes what it named, which a table does not need")

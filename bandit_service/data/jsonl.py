@@ -22,7 +22,7 @@ def lines(scan: Scan, embeddings: str) -> Iterator[bytes]:
 
 
 def line(offset: int, event: ev.AnyEvent, embeddings: str = "base64") -> bytes:
-    """One event as JSON: `offset`, `kind` and its fields, but for those that have their default.
+    """One event as JSON: `offset`, `kind` and its fields, except fields with their default value.
 
     Embeddings are base64 of little-endian float32, or lists of numbers, or left out.
     """
@@ -41,7 +41,7 @@ def line(offset: int, event: ev.AnyEvent, embeddings: str = "base64") -> bytes:
 
 
 def numbers(embedding: bytes) -> msgspec.Raw:
-    """A JSON array in which each float32 has the digits that give it back exactly."""
+    """A JSON array in which each float32 has enough digits to be read back exactly."""
     text = ",".join(map("%.9g".__mod__, ev.unpack(embedding).tolist()))
     return msgspec.Raw(f"[{text}]".encode())
 

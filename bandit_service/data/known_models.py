@@ -78,7 +78,7 @@ class KnownModels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if name in (each.model, f"{each.provider}/{each.model}"):
                 return each
         meant = did_you_mean(name, [each.model for each in self.models])
-        raise ValueError(f"{name!r} is no known model{meant}; `arms list --known` lists them")
+        raise ValueError(f"unknown model {name!r}{meant}; `arms list --known` lists them")
 
 
 @cache

@@ -32,7 +32,7 @@ _EVERY = 500
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A line that is no row, and why."""
+    """A line that cannot be read as a row, and why."""
 
     why: str
 
@@ -93,7 +93,7 @@ def check_columns(
                 f"{', '.join(there)}{parted}"
             )
         if there.count(name) > 1:
-            raise BadRecording(f"{path}: column {name!r} is there twice")
+            raise BadRecording(f"{path}: duplicate column {name!r}")
 
 
 def _csv(path: Path, needed: Sequence[str], known: Sequence[str], numbers: _Numbers) -> Lines:

@@ -1,4 +1,4 @@
-"""Where an export reads from: the log of a stopped service, or a running service."""
+"""The source of an export: the log of a stopped service, or a running service."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ class ServiceSource:
                     yield at, None if bytes(body) == _NIL else ev.decode(bytes(body))
             except _BROKEN as error:
                 raise Unreadable(
-                    f"the service broke off after offset {at} ({type(error).__name__})"
+                    f"the connection ended after offset {at} ({type(error).__name__})"
                 ) from None
             finally:
                 response.close()
                 connection.close()
             if at != upto:
-                raise Unreadable(f"the service broke off after offset {at}, {upto} was announced")
+                raise Unreadable(f"the service stopped after offset {at}, but announced {upto}")
 
     def _ask(self, query: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
         host, port = str(self._parts.hostname), self._parts.port
@@ -128,4 +128,4 @@ def _why(status: int, said: bytes) -> str:
     try:
         return f"the service says: {msgspec.json.decode(said)['error']['message']}"
     except (msgspec.MsgspecError, LookupError, TypeError):
-        return f"no bandit-service answers there (status {status})"
+        return f"the server there is not a bandit-service (status {status})"

@@ -1,4 +1,4 @@
-"""One foreign decision with what came back for it, and a whole log of them as events."""
+"""A decision of another system with its outcome, and a whole log of them as events."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def source_of(
     for number, one in lines:
         if one.id in seen:
             raise Unreadable(
-                f"{path}, line {number}: EventId: {one.id!r} is in line {seen[one.id]} too"
+                f"{path}, line {number}: EventId: {one.id!r} is also in line {seen[one.id]}"
             )
         if found and len(one.vector) != len(found[0].vector):
             raise Unreadable(
@@ -105,7 +105,7 @@ def source_of(
         seen[one.id] = number
         found.append(one)
     if not found:
-        raise Unreadable(f"{path}: there is no decision in it")
+        raise Unreadable(f"{path}: contains no decision")
     found.sort(key=lambda one: one.ts)
     events = list(_events(found, {spec.id: spec for spec in catalogue}, neighbours, capacity))
     return ForeignSource(events, all(one.whole for one in found))
@@ -177,7 +177,7 @@ def _decided(one: Logged, recalled: Sequence[tuple[int, float]]) -> ev.Decided:
 
 @contextmanager
 def text_in(path: Path, line: list[int]) -> Iterator[BufferedReader]:
-    """The file's text as UTF-8; what reading it may raise as Unreadable after `line[0]`."""
+    """The file's text as UTF-8; an error while reading is raised as Unreadable after `line[0]`."""
     try:
         with opened(path) as (file, _):
             yield file
@@ -205,7 +205,7 @@ def propensity(name: str, value: Any) -> float:
     """A probability with which something was drawn: above 0, at most 1."""
     found = number(name, value, 0.0, 1.0)
     if found <= 0.0:
-        raise BadLine(f"{name}: what was drawn had a probability above 0, got {value!r}")
+        raise BadLine(f"{name}: must be above 0 for the drawn arm, got {value!r}")
     return found
 
 
@@ -226,7 +226,7 @@ def moment(name: str, value: Any) -> float:
 
 
 def distribution(name: str, values: Sequence[float]) -> tuple[float, ...]:
-    """Probabilities that sum to 1, but for what rounding to single precision does to them."""
+    """Probabilities that sum to 1, up to rounding to single precision."""
     total = math.fsum(values)
     if abs(total - 1.0) > 1e-3:
         raise BadLine(f"{name}: the probabilities must sum to 1, they sum to {total:g}")

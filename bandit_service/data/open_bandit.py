@@ -112,7 +112,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
                     at += 1
                     yield at, row
         except (ValueError, OSError) as error:
-            raise Unreadable(f"{path}: is no Parquet file ({error!s:.200})") from None
+            raise Unreadable(f"{path}: is not a Parquet file ({error!s:.200})") from None
         return
     line = [0]
     with text_in(path, line) as text, delimited(text) as found:
@@ -120,9 +120,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         try:
             for line[0], cells in found.rows:
                 if len(cells) != len(header):
-                    raise Unreadable(
-                        f"{path}, line {line[0]}: has not as many values as there are columns"
-                    )
+                    raise Unreadable(f"{path}, line {line[0]}: must have one value for each column")
                 cells = [with_point(cell, found.delimiter) for cell in cells]
                 yield line[0], dict(zip(header, cells, strict=True))
         except csv.Error as error:
@@ -130,7 +128,7 @@ def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _columns(path: Path, row: Mapping[str, Any]) -> dict[str, str]:
-    """Which column has what."""
+    """The name of each column that is read."""
     found = {}
     for what, names in _NAMES.items():
         there = [name for name in names if name in row]
@@ -174,7 +172,7 @@ def _logged(
         shares = tuple(chosen if arm == action else rest for arm in there)
     if action not in there:
         raise BadLine(
-            f"{columns['action']}: {action!r} is none of the arms {', '.join(there):.200}"
+            f"{columns['action']}: {action!r} is not one of the arms {', '.join(there):.200}"
         )
     told = {}
     for name in ("quality", "cost_usd", "latency_s"):
@@ -219,7 +217,7 @@ def _vector(row: Mapping[str, Any], columns: Mapping[str, str]) -> Vector:
 
 
 def _typed(value: Any) -> Any:
-    """A CSV's text, or a Decimal, as the number that it is, if it is one."""
+    """A CSV's text, or a Decimal, as a number if it is one."""
     found = plain(value)
     return value if found is None else found
 
@@ -266,7 +264,7 @@ def csv_lines(scan: Scan, embeddings: bool, unrewarded: str) -> Iterator[bytes]:
 
 
 def write_parquet(scan: Scan, path: Path, embeddings: bool, unrewarded: str) -> None:
-    """The table as Parquet, a group of rows at a time. It takes its name when it is whole."""
+    """The table as Parquet, a group of rows at a time. It gets its name when it is complete."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
-"""Tables for data frames: decisions with what came back for them, and outcomes without one.
+"""Tables for data frames: decisions with their outcomes, and outcomes without a decision.
 
-Rows are written in groups of `GROUP`, so that no table is ever whole in memory. Needs pyarrow.
+Rows are written in groups of `GROUP`, so no table is ever completely in memory. Needs pyarrow.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ SCHEMAS = {"decisions": DECISIONS, "comparisons": COMPARISONS, "self_contained":
 
 
 def write(scan: Scan, directory: Path, *, embeddings: bool) -> None:
-    """A file for each table. They take their names when all of them are whole."""
+    """A file for each table. They get their names when all of them are complete."""
     directory.mkdir(parents=True, exist_ok=True)
     dim = scan.dim if embeddings else 0
     partial = {name: directory / f"{name}.parquet.partial" for name in SCHEMAS}

@@ -1,4 +1,4 @@
-"""The nearest past queries of a whole stream at once, where the stream is known beforehand.
+"""The nearest past queries of a whole stream at once, if the stream is known beforehand.
 
 What the service's history and an exact index would recall at every step, computed in blocks of
 matrix products: of 10,000 queries in seconds, and once for all policies that see this stream.
@@ -41,8 +41,8 @@ class Recall:
 def recall_stream(stream: Vector, k: int, capacity: int) -> Recall:
     """Recall for every row of `stream` (n, d) if each is remembered once its step is done.
 
-    A vector that was there before is the same item; beyond `capacity` the oldest item leaves,
-    and comes back as a new one.
+    A vector seen before is the same item. Beyond `capacity` the oldest item is dropped; if it comes
+    again, it is a new item.
     """
     n = len(stream)
     own, first, forgotten = _items(stream, capacity)

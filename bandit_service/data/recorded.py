@@ -1,4 +1,4 @@
-"""Recorded traffic as arrays: what every model scored and cost on every query."""
+"""Recorded traffic as arrays: the quality and cost of every model on every query."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Row:
 def checked_row(
     id: Any, text: Any, quality: Sequence[Any], cost: Sequence[Any], tokens: Any, task: Any
 ) -> Row:
-    """The row of these fields; Malformed names the first that is not as it must be."""
+    """The row of these fields; Malformed names the first invalid one."""
     id, text, tokens = worded(id), worded(text), plain(tokens)
     if not isinstance(id, str):
         raise Malformed(f"query_id: must be a string, got {id!r}")

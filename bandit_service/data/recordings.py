@@ -1,10 +1,10 @@
-"""Recorded traffic with full information: what every model scored and cost on every query.
+"""Recorded traffic with full information: quality and cost of every model on every query.
 
 `NAME.jsonl` or `NAME.jsonl.gz` has one JSON object a line: `text`, `quality` and `cost` (one
 entry per model, null where the model has no answer), and where known `query_id`, `in_tok`,
 `task` and `latency_s` (one entry per model).
-`NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. A row that is not so is
-left out and told with its line, as far as `rows` allows; a file that cannot be used is one
+`NAME.meta.json` beside it has `models` and `usd_per_million_tokens`. An invalid row is
+skipped and reported with its line, as far as `rows` allows; a file that cannot be used raises
 BadRecording.
 """
 
@@ -32,7 +32,7 @@ from bandit_service.data.recorded import Row, checked_row, listed_arm
 from bandit_service.data.recorded import surface_once as surface_once
 from bandit_service.data.routerbench import load_routerbench
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     LeftOut,
     Malformed,
     number_within,
@@ -67,7 +67,7 @@ def open_recording(data: str) -> Recorded:
     return load(Path(data))
 
 
-def load(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Recorded:
+def load(path: Path, most_left_out: float = MAX_LEFT_OUT) -> Recorded:
     """The recording in NAME.jsonl or NAME.jsonl.gz, with NAME.meta.json beside it."""
     suffix = next((suffix for suffix in reversed(_SUFFIXES) if path.name.endswith(suffix)), None)
     if suffix is None:
@@ -156,8 +156,8 @@ def load_paretobandit() -> Recorded:
 def embed_all(texts: Sequence[str], backend: Backend, model: str, cache_dir: Path) -> Vector:
     """(n, dim) embeddings, each text embedded once and kept in `cache_dir` under its hash.
 
-    Every backend and `model` has a file of its own. What was embedded before an interruption
-    is kept.
+    Every backend and `model` has a file of its own. Embeddings from before an interruption are
+    kept.
     """
     which = hashlib.sha256(f"{backend.name}:{model}".encode()).hexdigest()[:16]
     store = cache_dir / f"{backend.name}-{which}.npz"
@@ -218,7 +218,7 @@ def _collect(
     arms: list[ArmSpec],
     paths: Sequence[Path],
     to_row: _ToRow,
-    most: float = MOST_LEFT_OUT,
+    most: float = MAX_LEFT_OUT,
 ) -> Recorded:
     rows: dict[str, Row] = {}
     left_out = LeftOut(paths[0], most)
@@ -227,7 +227,7 @@ def _collect(
             try:
                 row = to_row(_object(body), line)
                 if row.id in rows:
-                    raise Malformed(f"query_id: {row.id!r} was there before")
+                    raise Malformed(f"query_id: duplicate id {row.id!r}")
             except Malformed as error:
                 left_out.add(path.name, line, error)
             else:
@@ -289,12 +289,12 @@ def _arms_of_meta(path: Path) -> list[ArmSpec]:
     if not isinstance(models, list) or not models or not isinstance(prices, dict):
         raise BadRecording(f"{path}: must have models, a list, and usd_per_million_tokens, a map")
     if len({str(model) for model in models}) != len(models):
-        raise BadRecording(f"{path}: models: one is there twice")
+        raise BadRecording(f"{path}: models: must not have duplicates")
     arms = []
     for model in models:
         price = prices.get(model) if isinstance(model, str) else None
         if not isinstance(price, dict):
-            raise BadRecording(f"{path}: usd_per_million_tokens: no price of {model!r}")
+            raise BadRecording(f"{path}: usd_per_million_tokens: no price for {model!r}")
         try:
             arms.append(listed_arm(model, price.get("input"), price.get("output")))
         except ValueError as error:

@@ -4,7 +4,7 @@ Columns sample_id, prompt, eval_name, and for each model MODEL with its score,
 `MODEL|model_response` and `MODEL|total_cost`; others, `oracle_model_to_route_to` among them, are
 not read. A pickle of a pandas DataFrame (routerbench_0shot.pkl, routerbench_5shot.pkl) or CSV with
 the same header. Costs are taken as recorded. The repository's price table divides list prices per
-million tokens by ten million; whoever needs dollars should compare with a bill.
+million tokens by ten million; if you need dollars, compare with a bill.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bandit_service.data.frames import BadFrame, read_frame
 from bandit_service.data.lines import Lines, Unread, header_of, lines
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     BadRecording,
     LeftOut,
     Malformed,
@@ -44,7 +44,7 @@ def load_routerbench(
     path: Path,
     prices: Prices | None = None,
     scale: Scale | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """The recording in a RouterBench file; `BadRow.line` is the row of a pickle, counted from 1,
     or the line of a CSV file on which the row begins.
@@ -80,7 +80,7 @@ def load_routerbench(
         try:
             query = _query(fields, models, scale or Scale())
             if query.id in queries:
-                raise Malformed(f"sample_id: {query.id!r} was there before")
+                raise Malformed(f"sample_id: duplicate id {query.id!r}")
             queries[query.id] = query
         except Malformed as error:
             left_out.add(path.name, line, error)
@@ -141,7 +141,7 @@ def _models_of(path: Path, columns: Sequence[str]) -> list[str]:
     for model in models:
         for name in (model, model + _COST):
             if columns.count(name) != 1:
-                what = "is there twice" if name in columns else "is missing"
+                what = "is a duplicate" if name in columns else "is missing"
                 raise BadRecording(f"{path}: column {name!r} of model {model!r} {what}")
     return models
 

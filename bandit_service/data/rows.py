@@ -2,8 +2,8 @@
 
 A row may be skipped for a random reason, such as a line that was cut. It must not be skipped
 because of its outcome: the remaining rows would be a selection by outcome, and everything learned
-from them would be wrong. So a value of an outcome that cannot be read refuses the file, and so do
-too many rows that are left out for any reason.
+from them would be wrong. So a file is refused if a value of an outcome cannot be read, or if too
+many rows are skipped for any reason.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from bandit_service.parsing.inputs import is_truth, plain
 
-MOST_LEFT_OUT = 0.1
+MAX_LEFT_OUT = 0.1
 """The largest share of rows that is left out without being asked for."""
 
 _NEAR = 1e-6  # beyond a bound is rounding
@@ -45,11 +45,11 @@ class Malformed(Exception):
 
 
 class Repeated(Malformed):
-    """A row that says what another said already: nothing is lost without it."""
+    """A row that repeats another one: nothing is lost without it."""
 
 
 class Outcome(Malformed):
-    """A value of an outcome that is there and cannot be taken: the row may not be left out."""
+    """An invalid value of an outcome: the row may not be skipped."""
 
     def __init__(self, name: str, value: Any, allowed: str) -> None:
         super().__init__(f"{name}: must be {allowed}, got {value!r:.80}")
@@ -58,7 +58,7 @@ class Outcome(Malformed):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What the worst and the best answer are given; quality is the way from one to the other."""
+    """The values of the worst and the best answer; quality is the position between them."""
 
     worst: float = 0.0
     best: float = 1.0
@@ -91,8 +91,8 @@ class Scale:
 def number_within(name: str, value: Any, high: float) -> float:
     """A float in [0, high], or NaN for a missing one. Raises `Outcome` for anything else.
 
-    What is measured may be far smaller than the most that is allowed, so that nothing below 0 but
-    the last bits of a sum is rounding.
+    Measured values may be far below the maximum, so only a value below 0 by the last bits of a sum
+    counts as rounding.
     """
     return bounded_number(name, value, 0.0, high, f"a number from 0 to {high:g}", _LAST_BITS)
 
@@ -119,14 +119,14 @@ class LeftOut:
     """
 
     path: Path
-    most: float = MOST_LEFT_OUT
+    most: float = MAX_LEFT_OUT
     way_out: str = "bring them to 0 to 1: (quality − {low}) / {range}"
     rows: list[BadRow] = field(default_factory=list)
     _counted: int = 0
     _outcomes: dict[str, list[tuple[int, Outcome]]] = field(default_factory=dict)
 
     def add(self, file: str, line: int, why: Malformed) -> None:
-        """One row that is not taken."""
+        """One row that is skipped."""
         self.rows.append(BadRow(file, line, str(why)))
         self._counted += not isinstance(why, Repeated)
         if isinstance(why, Outcome):
@@ -147,7 +147,7 @@ class LeftOut:
         if share > self.most and self._counted > few:
             raise BadRecording(
                 f"{self.path}: {self._counted} of {taken + self._counted} rows ({share:.1%}) "
-                f"cannot be used, and at most {self.most:.0%} may be left out; the first is "
+                f"cannot be used; at most {self.most:.0%} may be skipped. The first one is "
                 f"{self.rows[0]}"
             )
         return tuple(self.rows)
@@ -162,7 +162,7 @@ class LeftOut:
         return (
             f"{self.path}:{line}: {first}; "
             f"{len(found)} of {taken + self._counted} rows have such values{span}. Without them "
-            f"the rest would be a choice of outcomes: {self._hint(first, numbers)}"
+            f"the rest would be a biased selection: {self._hint(first, numbers)}"
         )
 
     def _hint(self, first: Outcome, numbers: Sequence[float]) -> str:

@@ -1,8 +1,8 @@
-"""The first of two readings: what later events say of earlier ones, kept outside of memory.
+"""The first of two passes: stores on disk what later events say about earlier ones.
 
-A decision's outcome may stand anywhere after it, so a row is only complete when the whole log was
-read. The outcomes go to a temporary file in between, which has no name; the second reading looks
-them up, decision by decision. So the memory that is taken does not grow with the log.
+A decision's outcome may be anywhere after it, so a row is only complete when the whole log was
+read. The first pass writes the outcomes to a temporary file without a name; the second pass looks
+them up, decision by decision. So memory does not grow with the log.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Outcomes:
         self._keep(event.decision_id, outcome)
 
     def expired(self, event: ev.DecisionsExpired) -> None:
-        """Note that decisions were given up, and what each taught that was never rewarded."""
+        """Note that decisions expired, and the default reward of those that were never rewarded."""
         for id in event.ids:
             outcome = self.of(id) or Outcome()
             outcome.expired = True
@@ -108,11 +108,11 @@ class Outcomes:
             self._keep(id, outcome)
 
     def count(self) -> int:
-        """Of how many decisions something is known."""
+        """The number of decisions with an outcome."""
         return int(self._db.execute("SELECT count(*) FROM outcome").fetchone()[0])
 
     def close(self) -> None:
-        """Let go of the file, which is gone by that."""
+        """Close the temporary file, which deletes it."""
         self._db.close()
 
     def _keep(self, id: str, outcome: Outcome) -> None:
@@ -254,7 +254,7 @@ class Scan:
         return True
 
     def _is_wanted(self, event: ev.AnyEvent, wanted: set[str]) -> bool:
-        """Whether it is a decision that is asked for, comes of one, or is about no decision.
+        """Whether it is a requested decision, an outcome of one, or about no decision.
 
         wanted: ids of these decisions, and the sessions of which one is rewarded.
         """

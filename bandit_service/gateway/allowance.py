@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bandit_service.gateway.failures import Failed
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 
 
 class Allowance:

@@ -27,7 +27,7 @@ from yarl import URL
 
 from bandit_service.settings.upstreams import UpstreamSpec
 
-_MOST_HEADS = 1024
+_MAX_HEADS = 1024
 _OURS = ("content-length", "transfer-encoding", "connection", "expect", "cookie")
 """Headers that say how a request is sent.
 
@@ -212,7 +212,7 @@ class Calls:
         """The head of requests with these headers; None if the session must make it."""
         key = (spec.id, url, *headers.items())
         if key not in self._heads:
-            if len(self._heads) >= _MOST_HEADS:
+            if len(self._heads) >= _MAX_HEADS:
                 self._heads.clear()
             self._heads[key] = self._made(spec, url, headers)
         return self._heads[key]

@@ -13,10 +13,10 @@ import msgspec
 from bandit_service.core.errors import Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.deployments import Target, next_of, served
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
+from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.request import Asked, forwarded, is_auto, model_of
 from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources

@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-_KEPT_BACK, _MOST_KEPT_BACK = 0.125, 512
+_KEPT_BACK, _MAX_KEPT_BACK = 0.125, 512
 """Half of what clients' connections leave."""
 
 
@@ -21,7 +21,7 @@ def socket_factory() -> Callable[[tuple[Any, ...]], socket.socket]:
     """Makes the socket of a connection; OSError where it would be one too many."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     bounded = limit != resource.RLIM_INFINITY
-    most = int(limit - min(_KEPT_BACK * limit, _MOST_KEPT_BACK))
+    most = int(limit - min(_KEPT_BACK * limit, _MAX_KEPT_BACK))
 
     def made(address: tuple[Any, ...]) -> socket.socket:
         family, kind, protocol, *_ = address

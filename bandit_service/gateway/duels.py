@@ -17,7 +17,7 @@ from bandit_service.core import chance
 from bandit_service.core.errors import ServiceError, Unknown
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.resources import Resources
-from bandit_service.settings.sections import DuelSettings
+from bandit_service.settings import DuelSettings
 
 _MAX_KEPT = 256
 

@@ -21,10 +21,10 @@ from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
 from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.exchange import Exchange
 from bandit_service.gateway.failures import Failed, Rejected, rejection, upstream_error
+from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.money import cost_usd, likely_usd, max_usd
 from bandit_service.gateway.request import EMBEDDINGS, forwarded, is_auto
 from bandit_service.gateway.request_size import Size, size_of

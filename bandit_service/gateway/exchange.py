@@ -33,7 +33,7 @@ from typing import Any, Self, TypeVar
 
 from bandit_service import logs
 from bandit_service.core import events as ev
-from bandit_service.gateway import spans, trouble
+from bandit_service.gateway import provider_errors, spans
 from bandit_service.gateway.accounts import Account
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.answered_by import answered_by_other, arm_of
@@ -359,7 +359,7 @@ class Exchange:
         choices = answer.get("choices")
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
             raise Failed("the answer has no choices", usage=self.usage)
-        if error := trouble.error_in(answer):  # its reason, once it is in OpenAI's words
+        if error := provider_errors.error_in(answer):  # its reason, once it is in OpenAI's words
             failed = reported_failure(error)
             failed.usage = self.usage
             raise failed

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from bandit_service.core.errors import UpstreamError, UpstreamTimeout
-from bandit_service.gateway import trouble
-from bandit_service.gateway.trouble import About
+from bandit_service.gateway import provider_errors
+from bandit_service.gateway.provider_errors import About
 from bandit_service.parsing.inputs import said_json, whole
 
 
@@ -72,12 +72,12 @@ def raise_for_error(answer: object) -> None:
 
     The exception does not repeat its words: they may hold what the client wrote, and are logged.
     """
-    error = trouble.error_in(answer)
+    error = provider_errors.error_in(answer)
     if error is not None:
         raise of_error(error, answer)
 
 
-def of_error(error: trouble.Error, answer: object) -> Failed | Rejected:
+def of_error(error: provider_errors.Error, answer: object) -> Failed | Rejected:
     """The exception for an error that an answer of status 200 reports before any content."""
     if error.about is About.PAIR:
         body = msgspec.json.encode(whole(answer))  # an event may hold half a character
@@ -92,7 +92,7 @@ def told_status(status: int) -> int:
     return status if 400 <= status < 500 else 400
 
 
-def reported_failure(error: trouble.Error) -> Failed:
+def reported_failure(error: provider_errors.Error) -> Failed:
     """The failure that an answer of status 200 reports."""
     status = f" (status {error.status})" if error.status else ""
     return Failed(f"it reported an error{status}", status=error.status, reported=True)
@@ -106,7 +106,7 @@ def rejection(rejected: Rejected, arm: str) -> dict[str, Any]:
         body = None
     error = body.get("error") if isinstance(body, dict) else None
     if not isinstance(error, dict):
-        message = trouble.refusal(rejected.status, rejected.body).message
+        message = provider_errors.refusal(rejected.status, rejected.body).message
         error = {
             "message": message or f"arm {arm!r} answered status {rejected.status}",
             "type": "upstream_error",

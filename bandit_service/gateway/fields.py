@@ -1,87 +1,93 @@
 """The fields of OpenAI's wire format that the gateway reads, and their types. Pure.
 
 A field of another type than OpenAI's, or a count below 1, is refused by its name. If it were passed
-on, it would look like the failure of an arm, or break the translation for another provider. null
-counts as absent, and a field that the gateway does not read is passed on whatever it is.
+on, it would look like the failure of an arm. null counts as absent. Any other field is passed on as
+it is; a translation for another provider checks more of them (`providers/_chat_fields.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bandit_service.core.errors import Refused
 
-Check = Callable[[Any], bool]
-_MOST = 1e15
-"""A larger number is not told in a message, since it may have any number of digits."""
+
+class Kind(NamedTuple):
+    """Which values a field may have, and these in words."""
+
+    right: Callable[[Any], bool]
+    allowed: str
 
 
-def _of(*kinds: type) -> Check:
+def _of(*types: type) -> Callable[[Any], bool]:
     return lambda value: (
-        isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+        isinstance(value, types) and not (isinstance(value, bool) and bool not in types)
     )
 
 
-def _objects(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _either(*checks: Check) -> Check:
-    return lambda value: any(check(value) for check in checks)
-
-
-_number, _TEXT, _OBJECT = _of(int, float), _of(str), _of(dict)
+def _list_of(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(isinstance(each, kind) for each in value)
 
 
 def _count(value: Any) -> bool:
-    return _number(value) and value >= 1 and value % 1 == 0
+    return NUMBER.right(value) and value >= 1 and value % 1 == 0
 
 
-_WORD_OR_OBJECT = (_either(_TEXT, _OBJECT), "a text or an object")
-_A_NUMBER = (_number, "a number")
-_A_COUNT = (_count, "a whole number from 1")
-_OF_BODY: dict[str, tuple[Check, str]] = {
-    "stream": (_of(bool), "true or false"),
-    "stream_options": (_OBJECT, "an object"),
-    "tools": (_objects, "a list of objects"),
-    "functions": (_objects, "a list of objects"),
+def _text_or_texts(value: Any) -> bool:
+    return isinstance(value, str) or _texts(value)
+
+
+_texts = _list_of(str)
+TEXT = Kind(_of(str), "a text")
+NUMBER = Kind(_of(int, float), "a number")
+FLAG = Kind(_of(bool), "true or false")
+OBJECT = Kind(_of(dict), "an object")
+_OBJECTS = Kind(_list_of(dict), "a list of objects")
+_WORD_OR_OBJECT = Kind(_of(str, dict), "a text or an object")
+_COUNT = Kind(_count, "a whole number from 1")
+_MOST = 1e15
+"""A larger number is not told in a message, since it may have any number of digits."""
+
+_OF_BODY: dict[str, Kind] = {
+    "stream": FLAG,
+    "stream_options": OBJECT,
+    "tools": _OBJECTS,
+    "functions": _OBJECTS,
     "tool_choice": _WORD_OR_OBJECT,
     "function_call": _WORD_OR_OBJECT,
-    "response_format": (_OBJECT, "an object"),
-    "modalities": (_texts, "a list of texts"),
-    "stop": (_either(_TEXT, _texts), "a text or a list of texts"),
-    "thinking": (_OBJECT, "an object"),
-    "metadata": (_OBJECT, "an object"),
-    "n": _A_COUNT,
-    "best_of": _A_COUNT,
-    "max_tokens": _A_NUMBER,
-    "max_completion_tokens": _A_NUMBER,
-    "temperature": _A_NUMBER,
+    "response_format": OBJECT,
+    "modalities": Kind(_texts, "a list of texts"),
+    "stop": Kind(_text_or_texts, "a text or a list of texts"),
+    "thinking": OBJECT,
+    "metadata": OBJECT,
+    "n": _COUNT,
+    "best_of": _COUNT,
+    "max_tokens": NUMBER,
+    "max_completion_tokens": NUMBER,
+    "temperature": NUMBER,
 }
-_OF_MESSAGE: dict[str, tuple[Check, str]] = {
-    "role": (_TEXT, "a text"),
-    "content": (_of(str, list), "a text or a list of parts"),
-    "tool_calls": (_objects, "a list of objects"),
+_OF_MESSAGE: dict[str, Kind] = {
+    "role": TEXT,
+    "content": Kind(_of(str, list), "a text or a list of parts"),
+    "tool_calls": _OBJECTS,
 }
 
 
 def check(body: Mapping[str, Any]) -> None:
     """Raise Refused for the first field that is wrong."""
-    _checked(body, _OF_BODY, "")
+    check_kinds(body, _OF_BODY)
     messages = body.get("messages")
     for i, message in enumerate(messages if isinstance(messages, list) else ()):
         if isinstance(message, dict):
-            _checked(message, _OF_MESSAGE, f"messages[{i}].")
+            check_kinds(message, _OF_MESSAGE, f"messages[{i}].")
 
 
-def _checked(of: Mapping[str, Any], checks: Mapping[str, tuple[Check, str]], at: str) -> None:
-    for name, (right, allowed) in checks.items():
+def check_kinds(of: Mapping[str, Any], kinds: Mapping[str, Kind], at: str = "") -> None:
+    """Raise Refused for the first field that is not of its kind. at: where `of` is, with a dot."""
+    for name, (right, allowed) in kinds.items():
         value = of.get(name)
         if value is not None and not right(value):
-            what = f"{value:g}" if _number(value) and abs(value) < _MOST else type(value).__name__
-            raise Refused(f"{at}{name}: must be {allowed}, got {what}", param=f"{at}{name}")
+            shown = NUMBER.right(value) and abs(value) < _MOST
+            got = f"{value:g}" if shown else type(value).__name__
+            raise Refused(f"{at}{name}: must be {allowed}, got {got}", param=f"{at}{name}")

@@ -29,7 +29,6 @@ from bandit_service.core.errors import (
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.duels import Duels
@@ -39,6 +38,7 @@ from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text, question_text
+from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.providers import Teller
 from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, Said, forwarded
 from bandit_service.gateway.request_size import size_of
@@ -58,9 +58,9 @@ from bandit_service.gateway.turns import (
     vendor_of,
 )
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.settings import DuelSettings
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.settings.sections import DuelSettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _log = logging.getLogger("bandit.gateway")

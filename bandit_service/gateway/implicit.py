@@ -18,7 +18,7 @@ import msgspec
 
 from bandit_service.core.metric_spec import EDIT, REGENERATE, RETRY
 
-MOST_TALKS = 10_000
+MAX_TALKS = 10_000
 """How many conversations are remembered: the newest ones, each with its last request."""
 
 
@@ -93,7 +93,7 @@ class ImplicitSignals:
         if before is not None and not turn.answers and turn.before == before.before:
             turn.only_newest = before.only_newest or turn.last != before.last
         self._talks[turn.talk] = turn
-        if len(self._talks) > MOST_TALKS:
+        if len(self._talks) > MAX_TALKS:
             self._talks.popitem(last=False)
         try:
             yield

@@ -94,8 +94,7 @@ def prompt_of(counts: Counts | None, estimate: int) -> tuple[int, int | None]:
     """
     if counts is None:
         return estimate, None
-    tokens = counts.fresh + counts.cached + counts.kept + counts.kept_hour
-    return (tokens, counts.cached) if tokens else (estimate, None)
+    return (counts.prompt, counts.cached) if counts.prompt else (estimate, None)
 
 
 def saved_usd(counts: Counts | None, spec: ArmSpec) -> float:

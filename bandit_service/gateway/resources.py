@@ -15,7 +15,7 @@ from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.runtime.router import Router
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 

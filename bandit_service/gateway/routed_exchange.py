@@ -19,14 +19,14 @@ from bandit_service.gateway.accounts import CallerAccount
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
+from bandit_service.gateway.exchange_end import Written, not_learned
 from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.turns import MOST_CALLS, hashed
+from bandit_service.gateway.turns import MAX_CALLS, hashed
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.usage import counts_of, merged
-from bandit_service.gateway.written import Written, not_learned
 from policies import ArmId
 
 FEEDBACK_HEADER = "x-feedback-token"
@@ -209,7 +209,7 @@ class RoutedExchange(Exchange):
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
         self._served = Served(deployment=self.deployment)
         if self.decided.conversation:
-            calls = hashed(self.decided.conversation, self.calls[:MOST_CALLS])
+            calls = hashed(self.decided.conversation, self.calls[:MAX_CALLS])
             prompt = prompt_of(counts, self.size.prompt)
             self._served = Served(*prompt, calls, self.deployment)
         resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))

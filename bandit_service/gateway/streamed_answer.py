@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from bandit_service.gateway import sse, trouble
+from bandit_service.gateway import provider_errors, sse
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import (
@@ -22,12 +22,12 @@ from bandit_service.gateway.failures import (
 from bandit_service.gateway.providers import Teller, front_of
 from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
-from bandit_service.gateway.turns import MOST_CALLS, calls_in
+from bandit_service.gateway.turns import MAX_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import said_json, whole
 
 DONE = b"[DONE]"
-_MOST_AT_ONCE = 64
+_MAX_AT_ONCE = 64
 """Events that are looked at together, so that none is looked at again and again."""
 
 
@@ -107,10 +107,10 @@ def _reported(data: bytes) -> Failed | Rejected | None:
     said: object = None
     with suppress(ValueError):
         said = said_json(data)
-    error = trouble.error_in(said)
+    error = provider_errors.error_in(said)
     if error is None and isinstance(data, sse.Stray):
         return None
-    return of_error(error or trouble.refusal(0, data), said)
+    return of_error(error or provider_errors.refusal(0, data), said)
 
 
 def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
@@ -126,7 +126,7 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
         data = piece[at]
         at += 1
         if renamed is not None and (text := renamed.alike(data)) is not None:
-            more = renamed.run(piece[at : at + _MOST_AT_ONCE]) if at < len(piece) - 1 else []
+            more = renamed.run(piece[at : at + _MAX_AT_ONCE]) if at < len(piece) - 1 else []
             at += len(more)
             _noted([text, *more], answer)
             events.append(renamed.told_all([text, *more]))
@@ -214,7 +214,7 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
         answer.usage = merged(answer.usage, usage)
     if not answer.spoke:
         raise_for_error(chunk)
-    elif error := trouble.error_in(chunk):  # too late for another arm
+    elif error := provider_errors.error_in(chunk):  # too late for another arm
         raise reported_failure(error)
     if not isinstance(chunk, dict):
         if chunk is None or answer.finished:
@@ -239,7 +239,7 @@ def _heard(data: bytes, id: str, answer: StreamedAnswer) -> dict[str, Any] | Non
 
 def _note(answer: StreamedAnswer, choices: list[Any]) -> None:
     answer.received += answer_bytes(choices)
-    if len(answer.calls) < MOST_CALLS:
+    if len(answer.calls) < MAX_CALLS:
         answer.calls += (id for id in calls_in(choices, "delta") if id not in answer.calls)
     for each in choices:
         if not isinstance(each, dict):
@@ -259,8 +259,8 @@ def _speaks(choice: dict[str, Any]) -> bool:
     """Whether a choice of an event says anything beyond the role."""
     delta = choice.get("delta")
     fields = delta if isinstance(delta, dict) else {}
-    return trouble.there(choice.get("text")) or any(
-        trouble.there(value) for name, value in fields.items() if name != "role"
+    return provider_errors.there(choice.get("text")) or any(
+        provider_errors.there(value) for name, value in fields.items() if name != "role"
     )
 
 

@@ -44,7 +44,7 @@ class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     usage: None = None
 
 
-_MOST_MISSES = 4
+_MAX_MISSES = 4
 _decode = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -151,7 +151,7 @@ class Renamed:
         """How a chunk of this text is written in both forms. If chunks differ again and again,
         nothing more is learned.
         """
-        if not text or self._misses >= _MOST_MISSES:
+        if not text or self._misses >= _MAX_MISSES:
             return
         self._misses += 1
         here, there, said = _CONTENT.search(data), _CONTENT.search(told), text.encode()

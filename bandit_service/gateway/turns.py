@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from bandit_service.gateway.providers import plain_id
 from bandit_service.settings.upstreams import UpstreamSpec
 
-MOST_CALLS = 4
+MAX_CALLS = 4
 """Calls of tools in one answer that are remembered. Their results come back together, so that one
 of them tells which arm waits; a client may drop some. Of one conversation so many answers are
-remembered at once as this goes into `conversations.MOST_CALLS`.
+remembered at once as this goes into `conversations.MAX_CALLS`.
 """
-_MOST_ID = 256
+_MAX_ID = 256
 
 
 def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -46,7 +46,7 @@ def calls_in(choices: object, said: str) -> Iterator[str]:
 
 def _call_ids(message: Mapping[str, Any]) -> Iterator[str]:
     for call in _objects(message.get("tool_calls")):
-        if isinstance(id := call.get("id"), str) and 0 < len(id) <= _MOST_ID:
+        if isinstance(id := call.get("id"), str) and 0 < len(id) <= _MAX_ID:
             yield id
 
 

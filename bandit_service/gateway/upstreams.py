@@ -35,16 +35,16 @@ from bandit_service.core.arm_request import NOTHING, ArmRequest
 from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.events import ArmSpec
-from bandit_service.gateway import translation, trouble
+from bandit_service.gateway import provider_errors, translation
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Connector, Response, Sent
 from bandit_service.gateway.descriptors import is_lacking, socket_factory
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
+from bandit_service.gateway.large_requests import apart
+from bandit_service.gateway.provider_errors import About
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
-from bandit_service.gateway.trouble import About
 from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
 from bandit_service.parsing.inputs import said_json
@@ -320,7 +320,7 @@ async def _refuse(response: Response) -> None:
             body += await response.content.read(_MAX_ERROR - len(body))
     except (aiohttp.ClientError, TimeoutError):
         pass  # the part that came may be enough
-    about = trouble.refusal(response.status, body).about
+    about = provider_errors.refusal(response.status, body).about
     if about is About.ARM or response.status < 400:
         raise Failed(
             f"status {response.status}",

@@ -72,6 +72,16 @@ class Counts(msgspec.Struct, frozen=True, gc=False):
     kept_hour: int = 0
     answer: int = 0
 
+    @property
+    def written(self) -> int:
+        """What the cache keeps of the prompt, for whatever time."""
+        return self.kept + self.kept_hour
+
+    @property
+    def prompt(self) -> int:
+        """The whole prompt."""
+        return self.fresh + self.cached + self.written
+
 
 @dataclass(slots=True)
 class _Reported:

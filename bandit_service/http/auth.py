@@ -59,7 +59,7 @@ class Caller:
             )
         return self.tenant
 
-    def may_stand_alone(self) -> None:
+    def require_self_contained(self) -> None:
         """Raise Forbidden unless outcomes without a decision are allowed."""
         if not self.self_contained:
             raise Forbidden(

@@ -23,8 +23,8 @@ from bandit_service.core.learner import beside
 from bandit_service.core.lessons import own_alarms
 from bandit_service.gateway import deployments
 from bandit_service.gateway.health import Health
-from bandit_service.http.frame import CALLER, CONFIGURATION, KEEPER, ROUTER, body_of, reply
 from bandit_service.http.gateway import GATEWAY
+from bandit_service.http.middleware import CALLER, CONFIGURATION, KEEPER, ROUTER, body_of, reply
 from bandit_service.http.responses.catalogue import (
     Arm,
     ArmHealth,

@@ -12,7 +12,7 @@ from aiohttp import web
 from bandit_service import wire
 from bandit_service.core.configuration import KEYS, SECTIONS
 from bandit_service.core.errors import Refused
-from bandit_service.http.frame import CALLER, CONFIGURATION, body_of, reply
+from bandit_service.http.middleware import CALLER, CONFIGURATION, body_of, reply
 from bandit_service.http.responses.configuration import (
     Configuration,
     KeyRow,

@@ -35,7 +35,7 @@ reserved descriptors.
 """
 
 _QUEUE = 1024
-_KEPT_BACK, _MOST_KEPT_BACK = 0.25, 1024
+_KEPT_BACK, _MAX_KEPT_BACK = 0.25, 1024
 _seldom = logs.Seldom()
 _FULL = "more connections are open than there are descriptors for; retry later"
 _BODY = msgspec.json.encode({"error": Busy(_FULL).body()})
@@ -54,7 +54,7 @@ def descriptors() -> int:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if limit == resource.RLIM_INFINITY:
         return 0
-    return int(limit - min(_KEPT_BACK * limit, _MOST_KEPT_BACK))
+    return int(limit - min(_KEPT_BACK * limit, _MAX_KEPT_BACK))
 
 
 class Door:

@@ -22,14 +22,14 @@ from bandit_service.core.tags import tags_of
 from bandit_service.gateway.request import header
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import WhileThere, connection_of
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     CALLER,
     ROUTER,
     TELEMETRY,
     WAITED,
     body_of,
-    patience_of,
     reply,
+    timeout_of,
 )
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import (
@@ -53,7 +53,7 @@ _LOOKED_AT = 2_000
 
 async def decide(request: web.Request) -> web.Response:
     """POST /v1/decide."""
-    seconds = patience_of(request)
+    seconds = timeout_of(request)
     with WhileThere(connection_of(request)):
         if seconds is None:
             return await _decide(request)

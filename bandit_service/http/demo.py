@@ -17,7 +17,7 @@ from aiohttp import web
 
 from bandit_service import wire
 from bandit_service.core.errors import Conflict, ServiceError, Unavailable
-from bandit_service.http.frame import CONFIGURATION, ROUTER, reply
+from bandit_service.http.middleware import CONFIGURATION, ROUTER, reply
 from bandit_service.http.responses.demo import Demo as DemoState
 from bandit_service.offline.demo_rows import Rows
 from bandit_service.parsing.extras import install

@@ -9,7 +9,7 @@ from bandit_service.core import drift as drift_fold
 from bandit_service.core import events as ev
 from bandit_service.core.drift import QUERIES
 from bandit_service.core.world import World
-from bandit_service.http.frame import ROUTER, TELEMETRY, reply
+from bandit_service.http.middleware import ROUTER, TELEMETRY, reply
 from bandit_service.http.responses.operations import (
     Alarm,
     Allowance,

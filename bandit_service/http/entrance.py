@@ -17,7 +17,7 @@ _ENDS = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,15})(?=\r\n|\Z)")
 _USUAL_BYTES = 16_384
 """A request of more bytes, which is a long list, counts as several."""
-_MOST_HELD = 65_536
+_MAX_HELD = 65_536
 """Bytes of the next requests that are taken while the fast path answers one."""
 
 H = TypeVar("H")
@@ -180,7 +180,7 @@ class Entrance(asyncio.Protocol, Generic[H]):
     def _hold(self, data: bytes) -> None:
         assert self._held is not None
         self._held += data
-        if not self._paused and len(self._held) > _MOST_HELD:
+        if not self._paused and len(self._held) > _MAX_HELD:
             assert self._transport is not None
             self._paused = True
             self._transport.pause_reading()

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bandit_service.core.errors import Expired, Refused, Unavailable
 from bandit_service.data.events_frame import FRAME, LAST, LOG_FIRST, LOG_LAST
-from bandit_service.http.frame import DRAINING, ROUTER
+from bandit_service.http.middleware import DRAINING, ROUTER
 from store import Closed, Offset, StoreError, first_of
 
 DEFAULT_LIMIT, MAX_LIMIT = 10_000, 100_000

@@ -19,7 +19,7 @@ from bandit_service.core.experiments.public import (
 from bandit_service.core.experiments.results import results
 from bandit_service.core.experiments.spec import Experiment, Rules, holdout_id, is_holdout
 from bandit_service.core.experiments.trial import Trial
-from bandit_service.http.frame import CALLER, ROUTER, body_of, reply
+from bandit_service.http.middleware import CALLER, ROUTER, body_of, reply
 from bandit_service.http.responses.experiments import Experiments as ExperimentList
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.experiments import WhatIf as WhatIfReport
@@ -30,7 +30,7 @@ from bandit_service.runtime.experiments import Experiments
 
 WHATIF = web.AppKey("whatif", WhatIf)
 EXPERIMENTS = web.AppKey("experiments", Experiments)
-_MOST_WHY = 1_000
+_MAX_WHY = 1_000
 
 
 def described(spec: Experiment, trial: Trial) -> ExperimentStanding:
@@ -186,8 +186,8 @@ def _who(request: web.Request) -> str:
 def _why(why: Any) -> str:
     if why is None:
         return ""
-    if not isinstance(why, str) or len(why) > _MOST_WHY:
-        raise Refused(f"why: must be a text of at most {_MOST_WHY} characters", param="why")
+    if not isinstance(why, str) or len(why) > _MAX_WHY:
+        raise Refused(f"why: must be a text of at most {_MAX_WHY} characters", param="why")
     return why
 
 

@@ -35,9 +35,9 @@ from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.frame import (
+from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
+from bandit_service.http.middleware import (
     BORDERS,
     CLIENT_GONE,
     DRAINING,
@@ -54,10 +54,10 @@ from bandit_service.http.frame import (
     seen_in,
     tell,
 )
-from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
 from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.pools import HOMES, TENANT
+from bandit_service.http.shutdown import ENDING
 from bandit_service.http.stream_frames import is_plain
 from bandit_service.runtime.router import Router
 
@@ -69,7 +69,7 @@ _log_start = logging.getLogger("bandit.app")
 _DECIDE = "/v1/decide"
 _PATHS = frozenset((_DECIDE, *ANSWERS))
 _POST = b"POST "
-_LONGEST_LINE, _MOST_HEADERS = 8190, 127
+_LONGEST_LINE, _MAX_HEADERS = 8190, 127
 """What aiohttp's server allows, too; the header with the length is one more."""
 _RARE = (AFTER, POOL, PATIENCE, IDEMPOTENCY_KEY, "Content-Encoding", "Content-Length")
 _MAX_UNREAD = 65_536
@@ -123,7 +123,7 @@ def head_of(head: bytes, unconnected: BaseProtocol, loop: asyncio.AbstractEventL
         _MAX_UNREAD,
         max_line_size=_LONGEST_LINE,
         max_field_size=_LONGEST_LINE,
-        max_headers=_MOST_HEADERS,
+        max_headers=_MAX_HEADERS,
     )
     try:
         messages, upgraded, tail = parser.feed_data(head + b"\r\n\r\n")

@@ -20,7 +20,7 @@ from bandit_service.core.outcomes import VOTE
 from bandit_service.core.resolved import Pending
 from bandit_service.http import feedback_page
 from bandit_service.http.auth import Bucket
-from bandit_service.http.frame import GATE, ROUTER, TELEMETRY, body_of, failed, reply
+from bandit_service.http.middleware import GATE, ROUTER, TELEMETRY, body_of, failed, reply
 from bandit_service.http.outcomes import outcome_of
 from bandit_service.http.page import wanted
 from bandit_service.http.responses.outcomes import Vote
@@ -29,7 +29,7 @@ from bandit_service.runtime.router import Router
 _FORM = "application/x-www-form-urlencoded"
 _EACH_PER_S, _EACH_AT_ONCE = 0.5, 10.0
 """Votes by one token: enough to change a vote, too few to fill the log."""
-_MOST_TOKENS = 10_000
+_MAX_TOKENS = 10_000
 
 
 class VoteLimits:
@@ -46,7 +46,7 @@ class VoteLimits:
             _EACH_PER_S, _EACH_AT_ONCE, _EACH_AT_ONCE, now
         )
         self._of[decision_id] = own
-        if len(self._of) > _MOST_TOKENS:
+        if len(self._of) > _MAX_TOKENS:
             self._of.popitem(last=False)
         if wait := own.take(now):
             raise RateLimited("token: too many votes by this token", wait)

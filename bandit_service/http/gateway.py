@@ -17,9 +17,9 @@ from bandit_service.core.events import ArmSpec
 from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
 from bandit_service.gateway import fields
-from bandit_service.gateway.apart import apart
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.gateway import Gateway
+from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
     CHAT,
@@ -34,12 +34,19 @@ from bandit_service.gateway.request import (
 from bandit_service.gateway.translation import heard_of
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere, connection_of
-from bandit_service.http.ending import ENDING
-from bandit_service.http.frame import CALLER, ROUTER, SETTINGS, body_of, reply, speaks_anthropic
+from bandit_service.http.middleware import (
+    CALLER,
+    ROUTER,
+    SETTINGS,
+    body_of,
+    reply,
+    speaks_anthropic,
+)
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.catalogue import MessageModel, MessageModels, Model, Models
 from bandit_service.http.responses.decisions import Duel, Duelist
 from bandit_service.http.responses.operations import BudgetRow, Budgets
+from bandit_service.http.shutdown import ENDING
 
 GATEWAY = web.AppKey("gateway", Gateway)
 
@@ -56,50 +63,6 @@ class Came(msgspec.Struct, frozen=True, gc=False):
     def gateway(self) -> Gateway:
         """What answers it."""
         return self.app[GATEWAY]
-
-
-async def _over_http(
-    request: web.Request, answer: Callable[[Came], Awaitable[Reply | None]]
-) -> web.StreamResponse:
-    client = _Client(request)
-    raw = await body_of(request, "gateway.max_body_bytes")
-    told = await answer(Came(request.app, request[CALLER], client, raw))
-    return client.streamed() if told is None else _whole(told)
-
-
-async def chat(request: web.Request) -> web.StreamResponse:
-    """POST /v1/chat/completions."""
-    return await _over_http(request, _chat)
-
-
-async def messages(request: web.Request) -> web.StreamResponse:
-    """POST /v1/messages."""
-    return await _over_http(request, _messages)
-
-
-async def count_tokens(request: web.Request) -> web.StreamResponse:
-    """POST /v1/messages/count_tokens."""
-    return await _over_http(request, _count_tokens)
-
-
-async def input_tokens(request: web.Request) -> web.StreamResponse:
-    """POST /v1/responses/input_tokens."""
-    return await _over_http(request, _input_tokens)
-
-
-async def responses(request: web.Request) -> web.StreamResponse:
-    """POST /v1/responses."""
-    return await _over_http(request, _responses)
-
-
-async def completions(request: web.Request) -> web.StreamResponse:
-    """POST /v1/completions."""
-    return await _over_http(request, _completions)
-
-
-async def embeddings(request: web.Request) -> web.StreamResponse:
-    """POST /v1/embeddings: to the named arm, or to one of those that embed."""
-    return await _over_http(request, _embeddings)
 
 
 async def _chat(came: Came) -> Reply | None:
@@ -161,6 +124,25 @@ ANSWERS: Mapping[str, Callable[[Came], Awaitable[Reply | None]]] = {
     "/v1/embeddings": _embeddings,
 }
 """What answers at these paths, a request that came either way."""
+
+
+def _over_http(
+    answer: Callable[[Came], Awaitable[Reply | None]],
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        client = _Client(request)
+        raw = await body_of(request, "gateway.max_body_bytes")
+        told = await answer(Came(request.app, request[CALLER], client, raw))
+        return client.streamed() if told is None else _whole(told)
+
+    return handler
+
+
+chat, completions = _over_http(_chat), _over_http(_completions)
+messages, responses = _over_http(_messages), _over_http(_responses)
+embeddings = _over_http(_embeddings)
+count_tokens, input_tokens = _over_http(_count_tokens), _over_http(_input_tokens)
+"""The handlers of these paths where aiohttp's server has the request."""
 
 
 async def models(request: web.Request) -> web.Response:

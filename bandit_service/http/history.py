@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from bandit_service.core.errors import Refused
-from bandit_service.http.frame import CALLER, reply
+from bandit_service.http.middleware import CALLER, reply
 from bandit_service.offline.history.asked import Histories
 
 HISTORIES = web.AppKey("histories", Histories)

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from bandit_service.core.judge_grades import Agreement, altogether
 from bandit_service.core.routes import AUTO
-from bandit_service.http.frame import CONFIGURATION, ROUTER, reply
+from bandit_service.http.middleware import CONFIGURATION, ROUTER, reply
 from bandit_service.http.responses.judges import Agreed, CurvePoint, JudgeRow, Judges
 
 

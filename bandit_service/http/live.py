@@ -15,7 +15,7 @@ from aiohttp import web
 from bandit_service import clock
 from bandit_service.core.errors import Denied, Forbidden
 from bandit_service.http.auth import Caller
-from bandit_service.http.frame import CALLER, GATE, reply
+from bandit_service.http.middleware import CALLER, GATE, reply
 from bandit_service.http.responses.operations import Map
 from bandit_service.observe.broadcast import Broadcast
 from bandit_service.observe.feed import ActivityFeed, ActivityFeeds

@@ -18,7 +18,7 @@ from bandit_service.core.experiments.public import PublicAudience, PublicExperim
 from bandit_service.http import parameters as given
 from bandit_service.http.responses.experiments import ExperimentStanding
 from bandit_service.http.responses.outcomes import Error, MessageError
-from bandit_service.http.responses.passed import (
+from bandit_service.http.responses.provider_bodies import (
     Chat,
     Completion,
     Counted,

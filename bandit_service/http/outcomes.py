@@ -20,7 +20,7 @@ from bandit_service.core.errors import (
     Unknown,
 )
 from bandit_service.http.auth import Caller, Gate
-from bandit_service.http.frame import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
+from bandit_service.http.middleware import CALLER, GATE, ROUTER, SETTINGS, TELEMETRY, body_of, reply
 from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.outcomes import ErrorDetail, Result, Results
 from bandit_service.runtime.router import Router
@@ -76,7 +76,7 @@ class Learning:
         try:
             if asked.session or asked.conversation:
                 return await self._session(asked)
-            router = await self.router_of(asked.decision_id, asked.tenant)
+            router = await self._router_for(asked)
             status = await self._taught(asked, router.reward)
         except ServiceError as error:
             router.count_reward(asked.decision_id, outcome_of(error))
@@ -105,7 +105,7 @@ class Learning:
         router = self.router
         try:
             asked = wire.convert(item, wire.CompareRequest)
-            router = await self.router_of(asked.decision_id, asked.tenant)
+            router = await self._router_for(asked)
             status = await self._taught(asked, router.compare)
         except ServiceError:
             router.count_comparison("refused")
@@ -114,12 +114,16 @@ class Learning:
         logs.decision_id.set(asked.decision_id or "")
         return Result(decision_id=asked.decision_id, status=status)
 
+    async def _router_for(self, asked: wire.RewardRequest | wire.CompareRequest) -> Router:
+        """Of the pool that learns it. Raises Forbidden before it tells anything of that pool."""
+        if asked.decision_id is None:
+            self.caller.require_self_contained()
+            asked.tenant = self.caller.tenant_for(asked.tenant)
+        return await self.router_of(asked.decision_id, asked.tenant)
+
     async def _taught(
         self, asked: Reported, learn: Callable[[Reported, str | None], Awaitable[str]]
     ) -> str:
-        if asked.decision_id is None:
-            self.caller.may_stand_alone()
-            asked.tenant = self.caller.tenant_for(asked.tenant)
         with self.gate.teaching(self.caller):
             status = await learn(asked, self.caller.tenant)
         if status == "accepted":

@@ -79,6 +79,6 @@ GROUPS = Parameter(
     "groups", "query", {"type": "integer", "minimum": 1, "maximum": 100},
     "Show this many groups, those with the highest spend; default: 20.", 20,
 )  # fmt: skip
-MOST_DECISIONS = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500},
+MAX_DECISIONS = Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 500},
                            "Maximum number of decisions in one answer; default: 50.",
                            50)  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Literal, Protocol
 from aiohttp import web
 
 from bandit_service.core.errors import Refused
-from bandit_service.http.frame import ROUTER, SETTINGS, reply
+from bandit_service.core.pools import PoolTenants
+from bandit_service.http.middleware import CONFIGURATION, ROUTER, SETTINGS, reply
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.http.responses.operations import PoolRow, Pools
-from bandit_service.runtime.writer import Writer
 from store import first_of
 
 
@@ -34,12 +34,13 @@ class State:
         return "degraded" if self.told else "ready"
 
 
-def state_of(writer: Writer) -> State:
+def state_of(app: web.Application) -> State:
     """The state of one log."""
+    writer = app[ROUTER].writer
     if writer.broken.done():
         return State(broken=writer.broken.result())
     failing = dict(writer.tasks.failing)
-    told = [writer.degraded] if writer.degraded else []
+    told = [each for each in (writer.degraded, app[CONFIGURATION].behind) if each]
     if writer.owed_usd:
         told.append(f"{writer.owed_usd:.6g} USD of costs wait to be written down")
     told += [f"{name}: {why}" for name, why in failing.items()]
@@ -77,25 +78,36 @@ def _listed(app: web.Application, status: int = 200) -> web.Response:
     homes, chosen = app[HOMES], app[SETTINGS]
     here, mover = names_and_pools(app), app.get(MOVER)
     moves = {} if mover is None else mover.moves
-    rows = [_row(name, each, moves.get(name, "")) for name, each in here.items()]
-    rows += [
-        PoolRow(
-            name=each.name,
-            default=False,
-            cell=each.cell,
-            tenants=_tenants(each.exact, each.prefixes),
-            share=each.share,
-            state="elsewhere",
-        )
-        for each in (() if homes.map is None else homes.map.pools)
-        if each.name not in here
-    ]
-    return reply(Pools(cell=chosen.cell, pools=rows), status)
+    default = next(iter(here))
+    rows, elsewhere = [_row(default, here[default], "")], list[PoolRow]()
+    for each in () if homes.map is None else homes.map.pools:
+        if each.name in here:
+            rows.append(_row(each.name, here[each.name], moves.get(each.name, "")))
+        elif each.cell == chosen.cell:
+            rows.append(_row_of_none(each, "not ready", homes.closed.get(each.name, "")))
+        else:
+            elsewhere.append(_row_of_none(each, "elsewhere"))
+    return reply(Pools(cell=chosen.cell, pools=[*rows, *elsewhere]), status)
+
+
+def _row_of_none(
+    pool: PoolTenants, state: Literal["not ready", "elsewhere"], why: str = ""
+) -> PoolRow:
+    """The row of a pool without an application in this process."""
+    return PoolRow(
+        name=pool.name,
+        default=False,
+        cell=pool.cell,
+        tenants=_tenants(pool.exact, pool.prefixes),
+        share=pool.share,
+        state=state,
+        why=why,
+    )
 
 
 def _row(name: str, app: web.Application, moving: str) -> PoolRow:
     router, chosen, homes = app[ROUTER], app[SETTINGS], app[HOMES]
-    state = state_of(router.writer)
+    state = state_of(app)
     own = next((each for each in (homes.map.pools if homes.map else ()) if each.name == name), None)
     return PoolRow(
         name=name,

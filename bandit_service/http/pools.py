@@ -36,9 +36,8 @@ from bandit_service.core.errors import (
 from bandit_service.core.feedback import decision_of
 from bandit_service.core.pools import POOL, Place, PoolMap
 from bandit_service.gateway.request import header
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.frame import (
+from bandit_service.http.middleware import (
     GATE,
     MISDIRECTED,
     ROUTER,
@@ -46,6 +45,7 @@ from bandit_service.http.frame import (
     Handler,
     authorization,
 )
+from bandit_service.http.shutdown import ENDING
 from bandit_service.settings.pool_logs import no_pool
 
 TENANT = "x-tenant"
@@ -75,19 +75,32 @@ class _Held(Exception):
         return Unavailable(f"the pool {self.pool!r} moves to another log; send it again")
 
 
+def _closed(pool: str, param: str) -> Unavailable:
+    """The refusal for a pool whose log cannot be opened. The reason is for operators alone: it may
+    name hosts.
+    """
+    # who names a decision may be another's tenant, or have no key
+    what = "the pool of this decision" if param == "decision_id" else f"the pool {pool!r}"
+    return Unavailable(
+        f"{param}: {what} is closed, since its log cannot be opened now; send it again later",
+        param=param,
+    )
+
+
 @dataclass
 class Homes:
     """The applications of a process by pool, and which one a tenant or a decision belongs to.
 
     map: None where there is one log, and every call answers the application that was asked. held:
-    pools whose requests wait, since they move to another log. broken: why the process ends.
-    changing: while the file is read for all pools, or one is closed and opened.
+    pools whose requests wait, since they move to another log. closed: pools whose log cannot be
+    opened now, and why; they have no application. changing: while the file is read for all pools,
+    or one is closed and opened.
     """
 
     map: PoolMap | None = None
     apps: dict[str, web.Application] = field(default_factory=dict)
     held: dict[str, asyncio.Event] = field(default_factory=dict)
-    broken: asyncio.Future[str] | None = None
+    closed: dict[str, str] = field(default_factory=dict)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def found(self, find: Callable[[], web.Application]) -> web.Application:
@@ -112,17 +125,17 @@ class Homes:
         return app
 
     def of_tenant(self, tenant: str, here: web.Application) -> web.Application:
-        """The application with a tenant's log; `here` for none. Raises Misdirected."""
+        """The application with a tenant's log; `here` for none. Raises Misdirected, Unavailable."""
         if self.map is None or not tenant:
             return here
         return self._at(self.map.of_tenant(tenant), "tenant", here)
 
     def of_decision(self, id: str, here: web.Application) -> web.Application:
-        """The application with a decision's log. Raises Misdirected."""
+        """The application with a decision's log. Raises Misdirected, Unavailable."""
         if self.map is None:
             return here
         default, place = self.apps[self.map.default], self.map.of_id(id)
-        if place is None:
+        if place is None or (place.pool in self.closed and _has(default, id)):
             return default
         found = self._at(place, "decision_id", here)
         if found is not default and _has(default, id) and not _has(found, id):
@@ -134,7 +147,9 @@ class Homes:
         return self.of_tenant(tenant, here) if id is None else self.of_decision(id, here)
 
     def named(self, name: str) -> web.Application:
-        """The application of a pool. Raises Refused for a name that there is not, Misdirected."""
+        """The application of a pool. Raises Refused for a name that there is not, Misdirected,
+        Unavailable.
+        """
         assert self.map is not None
         if name in self.apps:
             return self._open(name)
@@ -177,6 +192,8 @@ class Homes:
     def _at(self, place: Place, param: str, here: web.Application | None) -> web.Application:
         """here: the application that has the request already, whose end waits for it."""
         assert self.map is not None
+        if place.pool in self.closed:
+            raise _closed(place.pool, param)
         if place.pool not in self.apps or place.cell != self.map.cell:
             raise Misdirected(param, place.pool, place.cell, self.map.cell)
         return here if here is self.apps[place.pool] else self._open(place.pool)
@@ -186,7 +203,9 @@ HOMES = web.AppKey("homes", Homes)
 
 
 def names_and_pools(app: web.Application) -> dict[str, web.Application]:
-    """The applications of this process by the name of their pool, the default one first."""
+    """The applications of this process by the name of their pool, the default one first; without
+    those of pools that are closed.
+    """
     return app[HOMES].apps or {app[SETTINGS].log.name: app}
 
 

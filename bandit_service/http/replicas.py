@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.http.frame import ROUTER, reply
+from bandit_service.http.middleware import ROUTER, reply
 from bandit_service.http.responses.operations import ReplicaRow, Replicas
 
 

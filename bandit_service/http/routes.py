@@ -16,7 +16,6 @@ from bandit_service.core.experiments.answers import ExperimentResults
 from bandit_service.core.experiments.public import PublicExperiment
 from bandit_service.core.experiments.spec import Rules
 from bandit_service.http import (
-    absent,
     catalogue,
     configuration,
     decisions,
@@ -38,6 +37,7 @@ from bandit_service.http import (
     tensorzero,
     texts,
     topics,
+    unsupported,
 )
 from bandit_service.http import parameters as given
 from bandit_service.http.provider_calls import ABSENT
@@ -49,7 +49,7 @@ from bandit_service.http.responses import experiments as judged
 from bandit_service.http.responses import judges as agreed
 from bandit_service.http.responses import operations as run
 from bandit_service.http.responses import outcomes as learned
-from bandit_service.http.responses import passed
+from bandit_service.http.responses import provider_bodies
 from bandit_service.http.responses import texts as said
 from bandit_service.http.responses import topics as clustered
 from bandit_service.http.route import Handler, Method, Route, Scope
@@ -192,7 +192,7 @@ ROUTES: tuple[Route, ...] = (
           "Those that may still be rewarded. One answer looks at some 2,000 decisions; ask for "
           "older ones with `before`.",
           answer=made.DecisionList,
-          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MOST_DECISIONS),
+          parameters=(given.TAG, given.OF_ARM, given.OF_ROUTE, given.BEFORE, given.MAX_DECISIONS),
           errors=(errors.Refused, *_DOWN)),
     Route("GET", "/v1/history", "read", history.history,
           "Decisions, rewards and spend by period and group; one at a time",
@@ -250,24 +250,24 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", "decide", gateway.chat,
           "OpenAI's chat completions, routed: model auto, or an arm",
           "The answer is the provider's, passed on; `x-decision-id` names the decision.",
-          answer=passed.Anything, answered=_COMPLETION, body=passed.Chat,
+          answer=provider_bodies.Anything, answered=_COMPLETION, body=provider_bodies.Chat,
           sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("POST", "/v1/completions", "decide", gateway.completions, "OpenAI's completions, routed",
           "The answer is the provider's, passed on.",
-          answer=passed.Anything, answered=_TEXT, body=passed.Completion,
+          answer=provider_bodies.Anything, answered=_TEXT, body=provider_bodies.Completion,
           sent={"model": "auto", "prompt": "The capital of France is"},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("POST", "/v1/embeddings", "decide", gateway.embeddings,
           "OpenAI's embeddings, by the arm that is named, or auto",
           "`auto` is the cheapest arm of kind `embedding` that answers; nothing is decided or "
           "learned.",
-          answer=passed.Anything, answered=_VECTORS, body=passed.Embeddings,
+          answer=provider_bodies.Anything, answered=_VECTORS, body=provider_bodies.Embeddings,
           sent={"model": "text-embedding-3-small", "input": [_QUERY]}, errors=_PASSED),
     Route("POST", "/v1/messages", "decide", gateway.messages,
           "Anthropic's messages, routed: model auto, or an arm",
           "Any arm answers in Anthropic's shape; `x-decision-id` names the decision.",
-          answer=passed.Anything, answered=_MESSAGE, body=passed.Message,
+          answer=provider_bodies.Anything, answered=_MESSAGE, body=provider_bodies.Message,
           sent={"model": "auto", "max_tokens": 256,
                 "messages": [{"role": "user", "content": _QUERY}]},
           parameters=(given.LEARNED,), headers=_OFFSET,
@@ -276,20 +276,20 @@ ROUTES: tuple[Route, ...] = (
           "How many tokens a request of Anthropic's has",
           "The named arm's provider counts, if it speaks this dialect; else it is a guess, which "
           "`x-token-count` says.",
-          answer=passed.TokenCount, body=passed.Counted,
+          answer=provider_bodies.TokenCount, body=provider_bodies.Counted,
           sent={"model": "auto", "messages": [{"role": "user", "content": _QUERY}]},
           refusal=learned.MessageError, errors=_PASSED),
     Route("POST", "/v1/responses", "decide", gateway.responses,
           "OpenAI's responses, routed: model auto, or an arm",
           "Any arm answers in this shape. No response is kept: `previous_response_id` is refused.",
-          answer=passed.Anything, answered=_RESPONSE, body=passed.Responses,
+          answer=provider_bodies.Anything, answered=_RESPONSE, body=provider_bodies.Responses,
           sent={"model": "auto", "input": _QUERY},
           parameters=(given.LEARNED,), headers=_OFFSET, errors=_ROUTED),
     Route("POST", "/v1/responses/input_tokens", "decide", gateway.input_tokens,
           "How many tokens a request of the Responses API has",
           "The named arm's provider counts, if it speaks this dialect; else it is a guess, which "
           "`x-token-count` says.",
-          answer=passed.InputTokens, body=passed.Responses,
+          answer=provider_bodies.InputTokens, body=provider_bodies.Responses,
           sent={"model": "auto", "input": _QUERY}, errors=_PASSED),
     Route("GET", "/v1/models", "decide", gateway.models, "auto, and every callable arm",
           "As OpenAI lists models; as Anthropic does where `anthropic-version` is sent.",
@@ -456,8 +456,8 @@ ROUTES: tuple[Route, ...] = (
           errors=(errors.Refused, errors.NotThere, *_DOWN)),
     Route("POST", "/v1/snapshots", "admin", operations.snapshot, "Make a snapshot now",
           "Of everything up to now.", answer=run.Snapshot, errors=_DOWN),
-    # --- calls of other dialects that are not there ------------------------------------
-    *(Route("POST", path, "decide", absent.absent, unlisted=True) for path in ABSENT),
+    # --- calls of other dialects that are not supported ---------------------------------
+    *(Route("POST", path, "decide", unsupported.unsupported, unlisted=True) for path in ABSENT),
 )  # fmt: skip
 """Every method of every path."""
 

@@ -13,7 +13,7 @@ from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.sessions import group_of
 from bandit_service.core.world import World
 from bandit_service.http.auth import Caller
-from bandit_service.http.frame import CALLER, body_of, reply
+from bandit_service.http.middleware import CALLER, body_of, reply
 from bandit_service.http.outcomes import learning_of
 from bandit_service.http.responses.outcomes import FeedbackTaken
 from bandit_service.parsing.suggestions import did_you_mean

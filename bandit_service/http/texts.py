@@ -7,7 +7,7 @@ from aiohttp import web
 from bandit_service import logs
 from bandit_service.core.errors import Unknown
 from bandit_service.core.events import pack
-from bandit_service.http.frame import CALLER, ROUTER, reply
+from bandit_service.http.middleware import CALLER, ROUTER, reply
 from bandit_service.http.responses.texts import DecisionText, NeighbourText
 from bandit_service.runtime.text_store import OtherKey
 

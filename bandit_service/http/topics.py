@@ -8,7 +8,7 @@ from aiohttp import web
 
 from bandit_service.core.errors import Forbidden, Unknown
 from bandit_service.core.resolved import Pending
-from bandit_service.http.frame import CALLER, ROUTER, reply
+from bandit_service.http.middleware import CALLER, ROUTER, reply
 from bandit_service.http.responses.topics import TopicArm, TopicOf, TopicRow, Topics
 from bandit_service.observe.feed import RECENT
 from bandit_service.observe.topics import by_arm

@@ -37,7 +37,7 @@ class Infeasible(ValueError):
 
 
 class Totals(NamedTuple):
-    """Of an assignment: Σ p̂, Σ ĉ in USD, and how many queries were answered."""
+    """Totals of an assignment: Σ p̂, Σ ĉ in USD, and the number of answered queries."""
 
     quality: float
     cost: float
@@ -67,7 +67,7 @@ def single(quality: Floats, cost: Floats, arm: int) -> Choice:
 
 
 def best(quality: Floats, cost: Floats) -> Choice:
-    """argmax p̂, whatever it costs; of equals the cheapest."""
+    """argmax p̂, whatever the cost; on ties the cheapest."""
     eligible = _checked(quality, cost)
     return _first(eligible, -quality, cost)
 
@@ -84,7 +84,7 @@ def greedy(quality: Floats, cost: Floats, budget: float) -> Choice:
 def threshold(
     quality: Floats, cost: Floats, at_least: float = 0.5, fallback: Fallback = "biggest"
 ) -> Choice:
-    """The cheapest arm with p̂ > at_least; where there is none, the fallback.
+    """The cheapest arm with p̂ > at_least; if there is none, the fallback.
 
     "biggest" is the dearest for the query, "cheapest" the cheapest, "best" argmax p̂.
     """
@@ -139,8 +139,8 @@ def milp(
         assert least is not None
         needed = float(paid[np.arange(len(least)), least].sum())
         raise Infeasible(
-            f"budget: {budget:.6g} USD cannot buy a quality of {least_quality:.6g}; the least "
-            f"budget that does is {needed:.6g} USD"
+            f"budget: {budget:.6g} USD cannot buy a quality of {least_quality:.6g}; the minimum "
+            f"budget is {needed:.6g} USD"
         )
     return np.where(choice == quality.shape[1], UNANSWERED, choice)
 
@@ -226,7 +226,7 @@ def _check_limits(
         least = float(np.where(allowed, paid, np.inf).min(axis=1).sum())
         if budget * (1.0 + _SLACK) < least:
             raise Infeasible(
-                f"budget: {budget:.6g} USD cannot answer every query; the least budget that does "
+                f"budget: {budget:.6g} USD cannot answer every query; the minimum budget "
                 f"is {least:.6g} USD"
             )
     if least_quality is not None:
@@ -288,7 +288,7 @@ def _solved(
 
 
 def _first(among: Mask, key: Floats, then: Floats) -> Choice:
-    """Of those marked in each row the one of the least `key`, then of the least `then`; or −1."""
+    """In each row, the marked one with the smallest `key`, then the smallest `then`; −1 if none."""
     keys = np.where(among, key, np.inf)
     least = among & (keys == keys.min(axis=1, keepdims=True))
     chosen = np.where(least, then, np.inf).argmin(axis=1)

@@ -1,4 +1,4 @@
-"""Worlds that change half-way: an arm joins, gets worse, gets dearer (a little, or by much), or
+"""Worlds that change half-way: an arm joins, gets worse, gets dearer (by little or much), or
 leaves.
 
 The change always concerns the best single arm of the whole recording (by mean reward at the

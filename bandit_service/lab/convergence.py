@@ -1,4 +1,4 @@
-"""PickLLM's own experiment: does a session converge, when, and on which arm?
+"""PickLLM's experiment: whether and when a session converges, and on which arm.
 
 A session is one pass over the shuffled recording with the policy alone: its own draws, no floor
 and no history, only the drawn arm's outcome revealed. It has converged at the first query after

@@ -133,10 +133,10 @@ def log_wtp_auc(prices: Floats, quality: Floats, *, budget: bool = False) -> flo
     of the 15 decades are plateau. The paper states neither the transform nor the range
     (arXiv 2409.15518v2; the range is read from its figures).
 
-    prices:  (p,) settings λ = 1/WTP, 0 being money no object; between two settings quality is
-             interpolated in log10 λ, beyond them it stays, and above the largest WTP of a
-             positive λ it is that of λ = 0 where there is one. Settings that are NaN lie off the
-             axis and are left out.
+    prices:  (p,) settings λ = 1/WTP; at 0 cost does not matter. Between two settings quality is
+             interpolated in log10 λ, beyond them it is constant, and above the largest WTP of a
+             positive λ it is that of λ = 0 if there is one. NaN settings are off the axis and
+             are left out.
     budget:  `prices` are budgets in USD in place of λ; at a WTP the largest budget within it
              holds, or the smallest of all. It is how a rule that only masks is put on this axis.
     """

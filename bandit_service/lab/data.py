@@ -39,7 +39,7 @@ class Labelled:
 
     @property
     def answered(self) -> NDArray[np.bool_]:
-        """(n, K) whether the arm has an answer, which is no secret when it is chosen from."""
+        """(n, K) whether the arm has an answer; a router may know this."""
         return ~np.isnan(self.recorded.quality)
 
     @property

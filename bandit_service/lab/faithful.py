@@ -1,9 +1,9 @@
 """Each paper's own setting of our policies, as far as the paper states one.
 
 `NAME@paper` in `bandit-service evaluate` is the policy NAME with `FAITHFUL[NAME]`. A value is
-listed where the paper, or its authors' code, states it, also where it is our default, and where
-it switches off what is ours. What a paper leaves open keeps our documented default, and
-`STATED[NAME]` says what that is. `uniform` has no parameters: it is its paper's rule as it stands.
+listed if the paper or its authors' code states it, even if it is our default, and if it switches
+off an addition of ours. What a paper leaves open keeps our documented default; `STATED[NAME]` says
+what that is. `uniform` has no parameters: it is its paper's rule.
 """
 
 from __future__ import annotations

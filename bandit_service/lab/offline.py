@@ -1,6 +1,6 @@
-"""The offline split: routers fitted on a part of the recording, judged on the rest.
+"""The offline split: routers fitted on a part of the recording, evaluated on the rest.
 
-Every router sees every outcome of the training part (`seen` counts them), so that it is an upper
+Every router sees every outcome of the training part (`seen` counts them), so it is an upper
 reference for a bandit, which sees one outcome of each query.
 """
 
@@ -175,7 +175,7 @@ def update_times(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[UpdateRow]:
-    """Eagle's table 3: the fit on the first share of the training part, then what comes after.
+    """Eagle's table 3: the fit on the first share of the training part, then updates with the rest.
 
     shares: rising, in (0, 1], of the training part in the order of a hash; the test part is that
     of `evaluate_offline`. A router whose predictor has `update` is given the new queries alone,

@@ -72,7 +72,7 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One run, summed up.
+    """The summary of one run.
 
     steps: (m,) numbers of queries at which the sums stand. rewards: (m,) the sum of rewards so
     far; beside: the same of each baseline. means: reward, quality, cost of the policy and of each
@@ -107,14 +107,16 @@ def run_online(
     warm: Labelled | None = None,
     jobs: int = 1,
 ) -> Iterator[Passed]:
-    """Every entrant in every scenario at every worth with every seed, in no promised order.
+    """Every entrant in every scenario at every worth with every seed, in any order.
 
     `jobs` processes; 1 runs here. Where an arm joins or leaves, queries that only one arm answered
     are left out of all scenarios.
     """
     for scenario in protocol.scenarios:
         if scenario not in SCENARIOS:
-            raise ValueError(f"scenario: {scenario!r} is none of {', '.join(SCENARIOS)}")
+            raise ValueError(
+                f"scenario: unknown value {scenario!r}; expected one of {', '.join(SCENARIOS)}"
+            )
     if set(protocol.scenarios) - {"steady"}:
         data = data.take(np.flatnonzero((~np.isnan(data.quality)).sum(axis=1) > 1))
     tasks = tasks_of(entrants, protocol)
@@ -128,7 +130,7 @@ def tasks_of(
 ) -> list[tuple[Entrant, int, float, str]]:
     """Entrant, seed, worth and scenario of every run.
 
-    Seeds outside, so that a process finds the recall of its last run again.
+    Seeds are the outer loop, so that a process can reuse the recall of its last run.
     """
     return [
         (one, seed, worth, scenario)
@@ -141,7 +143,7 @@ def tasks_of(
 
 
 def both_ways(entrant: Entrant) -> list[Entrant]:
-    """It, and it without any reaction to drift where it has one."""
+    """The entrant, and, if it reacts to drift, the same entrant without reactions."""
     if not isinstance(policies.load(entrant.policy, **entrant.parameters), policies.Forgetful):
         return [entrant]
     return [entrant, replace(entrant, label=f"{entrant.label}{UNREACTING}", reacts=False)]

@@ -17,7 +17,7 @@ from bandit_service.data.compressed import unpacked_name
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recall import recall_stream
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     BadRow,
     LeftOut,
     Malformed,
@@ -68,7 +68,7 @@ class PairRow:
     brier: float
 
 
-def load_pairs(path: Path, most_left_out: float = MOST_LEFT_OUT) -> Pairs:
+def load_pairs(path: Path, most_left_out: float = MAX_LEFT_OUT) -> Pairs:
     """Votes, one JSON object a line: text, model_a, model_b and winner ("a", "b" or "tie").
 
     An invalid line is skipped and reported. Raises BadRecording if the file as a whole cannot be

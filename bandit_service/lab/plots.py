@@ -1,4 +1,4 @@
-"""Curves and regret as pictures: PNG and SVG, a band where there are seeds."""
+"""Plots of curves and regret, as PNG and SVG; several seeds give a band."""
 
 from __future__ import annotations
 

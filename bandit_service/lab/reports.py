@@ -66,7 +66,7 @@ class Report:
     passed: list[Passed] = field(default_factory=list)
 
     def draw(self) -> list[Path]:
-        """The plots' files; one that cannot be drawn is a warning, and loses nothing else."""
+        """The plots' files; if one cannot be drawn, it is only a warning."""
         try:
             return [] if self.plot is None else self.plot()
         except Exception as error:  # noqa: BLE001 - whatever it is, the run is worth more
@@ -107,7 +107,7 @@ def evaluate(
 def offline_report(
     data: Labelled, routers: Mapping[str, OfflineRouter], *, seeds: int, jobs: int, out: Path
 ) -> Report:
-    """Routers fitted on 70 % with every outcome, judged on the rest; `seeds` splits."""
+    """Routers fitted on 70 % with every outcome, evaluated on the rest; `seeds` splits."""
     name = data.recorded.name
     order = {router: i for i, router in enumerate(routers)}
     tasks = [(router, seed) for seed in range(seeds) for router in order]
@@ -157,7 +157,7 @@ def online_report(
 ) -> Report:
     """Bandit feedback on the whole recording, at the largest willingness to pay.
 
-    At several of them also what `sweep_report` tells.
+    With several of them it has the tables of `sweep_report`, too.
     """
     name = data.recorded.name
     passed = runs(data, entrants, protocol, jobs, f"{name} online")
@@ -275,7 +275,7 @@ def regimes_report(
 def regimes_of(entrant: Entrant) -> list[Entrant]:
     """An entrant under bandit feedback, warm plus bandit, and full information.
 
-    One that is shown comparisons only has no full information in the third sense.
+    An entrant that learns from comparisons only has no run with full information.
     """
     label, only = entrant.label, entrant.feedback
     full = [replace(entrant, label=f"{label}, full information", feedback="full")]

@@ -30,7 +30,7 @@ class Interval:
 class OnlineRow:
     """One entrant, or one baseline, at one willingness to pay, over all seeds.
 
-    outcomes: how many outcomes or comparisons it was shown, in the mean. overlap: as in `Passed`.
+    outcomes: mean number of outcomes or comparisons that it was shown. overlap: as in `Passed`.
     """
 
     label: str

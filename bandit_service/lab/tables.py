@@ -71,7 +71,7 @@ def with_half(found: Interval | None, digits: int = 4) -> str:
 
 
 def floor_table(rows: Sequence[FloorRow], floors: tuple[str, str], title: str) -> Table:
-    """Rewards at two floors beside each other."""
+    """Rewards at two floors, side by side."""
     cells = tuple(
         (row.label, with_half(row.before), with_half(row.after), with_half(row.gain))
         for row in rows
@@ -131,12 +131,13 @@ def change_table(rows: Sequence[ChangeRow], title: str) -> Table:
         for row in rows
     )
     note = (
-        "Before, first 200 after: reward less that of the best single arm in hindsight, of the old "
-        "world and of the new one. Recovered: queries until a window of 100 is within "
-        f"{NEAR:g} of the new one. Then the mean reward in the quarter after the change and in the "
-        "last quarter. Each policy reacts to drift as in the service by default: by its own alarm, "
-        "or by the service's. The gain is over the same policy without reactions, by seed, in the "
-        "world that changes silently."
+        "Before: reward minus that of the best single arm in hindsight of the old world; first 200 "
+        "after: the same for the new world. Recovered: number of queries until a window of 100 is "
+        f"within {NEAR:g} of the new world's best single arm. The last columns have the mean "
+        "reward in the quarter after the change and in the last quarter. Each policy reacts to "
+        "drift as in the service by default: to its own alarm, or to the service's. The gain is "
+        "over the same policy without reactions, paired by seed, in the world that changes "
+        "silently."
     )
     headings = (
         "policy",
@@ -178,8 +179,9 @@ def equal_table(rows: Sequence[EqualRow], title: str) -> Table:
         for row in rows
     )
     note = (
-        "Curves over willingness to pay, learning included. Quality is the difference to the "
-        "baseline's, cost the share of the baseline's; – where it is never reached."
+        "Curves over willingness to pay; the queries on which the policy was still learning count "
+        "too. Quality is the difference to the baseline's quality, cost the share of the "
+        "baseline's cost; – if that quality is never reached."
     )
     return Table(title, ("policy", *headings), cells, note)
 
@@ -217,21 +219,21 @@ def offline_table(rows: Sequence[OfflineSummary], title: str) -> Table:
         "fit, s",
     )
     note = (
-        "Full information: every router sees every outcome of the training part. The gain has its "
-        "95 % bootstrap interval over test queries, paired, mean over splits."
+        "Full information: every router sees every outcome of the training part. The gain's 95 % "
+        "interval is a paired bootstrap over test queries; its ends are means over splits."
     )
     return Table(title, ("router", *headings), cells, note)
 
 
 def two_model_table(rows: Sequence[OfflineSummary], title: str) -> Table:
-    """RouteLLM's metrics; chance has APGR 0.5."""
+    """RouteLLM's metrics; random routing has APGR 0.5."""
     names = ("apgr", "cpt50", "cpt80")
     cells = tuple((row.router, *(_spread(row, name, digits=3) for name in names)) for row in rows)
     return Table(title, ("router", "APGR", "CPT(50 %)", "CPT(80 %)"), cells)
 
 
 def update_table(rows: Sequence[UpdateRow], title: str) -> Table:
-    """Seconds to take in each share of the training part, and the areas reached."""
+    """Seconds to learn each share of the training part, and the AUC after it."""
     shares = sorted({row.share for row in rows})
     by_router = {name: [r for r in rows if r.router == name] for name in _routers(rows)}
     cells = tuple(

@@ -1,4 +1,4 @@
-"""Choosing a policy's parameters on a validation split, and judging the choice on a test split.
+"""Chooses a policy's parameters on a validation split, and evaluates the choice on a test split.
 
 Queries are split by a hash of their id. Every candidate runs through the validation part, online,
 with the same seeds; the candidate of the highest mean reward is chosen. Only then are it and the
@@ -103,7 +103,7 @@ class Tuning:
 
 
 class Search(Protocol):
-    """Where candidates come from: `ask`, then `tell` what it was worth, until there is none."""
+    """The source of candidates: `ask` for one, then `tell` its reward, until there is none."""
 
     def ask(self) -> Parameters | None:
         """The next candidate; None at the end."""
@@ -168,7 +168,7 @@ class Guided:
 
 
 def check_space(policy: str, space: Space) -> frozenset[str]:
-    """BadSearch for what the policy does not take; the names of its whole-number parameters."""
+    """BadSearch for an unknown parameter; the names of the policy's whole-number parameters."""
     if not policies.exists(policy):
         raise BadSearch(policies.no_such(policy))
     default = _parameters(policies.load(policy))
@@ -177,7 +177,7 @@ def check_space(policy: str, space: Space) -> frozenset[str]:
             raise BadSearch(f"{name}: {policy} has {', '.join(default) or 'no parameters'}")
         if isinstance(values, Range):
             if isinstance(default[name], bool) or not isinstance(default[name], int | float):
-                raise BadSearch(f"{name}: no number, give a list of its values instead of a range")
+                raise BadSearch(f"{name}: not a number; give a list of values instead of a range")
             if not values.low < values.high or (values.log and values.low <= 0.0):
                 least = "above 0 and " if values.log else ""
                 raise BadSearch(f"{name}: the low end must be {least}below the high end")
@@ -275,7 +275,7 @@ class _Runner:
         self._recalls: dict[int, Recall] = {}
 
     def forget(self) -> None:
-        """Before another part: what is recalled is of one part."""
+        """Forget the recall before another part, since it belongs to one part."""
         self._recalls.clear()
 
     def __call__(
@@ -330,7 +330,7 @@ def _warnings(stayed: bool, gain: Interval, test_gain: Interval) -> tuple[str, .
         return ("no candidate was better than the default parameters on the validation part",)
     found = []
     if math.isnan(gain.half):
-        found.append("one seed cannot tell the gain from noise; take several")
+        found.append("one seed cannot distinguish the gain from noise; use several")
     elif gain.mean <= gain.half:
         found.append(
             f"the gain on the validation part, {gain.mean:+.4f}, is within noise: its 95 % "

@@ -29,7 +29,7 @@ _WAYS = {"up": "rose", "down": "fell"}
 
 
 @dataclass(slots=True)
-class Chances:
+class ArmExposure:
     """How the newest decisions treated one arm.
 
     offered: decisions in which it was eligible. propensity: its mean chance in those. gap: mean of
@@ -47,14 +47,14 @@ class Chances:
     untried: bool = False
 
 
-def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
-    """How each arm fared in these decisions, newest first, by arm."""
-    found: dict[ArmId, Chances] = {}
+def exposures(decisions: Sequence[Decided]) -> dict[ArmId, ArmExposure]:
+    """The exposure of each arm in these decisions, which are newest first."""
+    found: dict[ArmId, ArmExposure] = {}
     alike: dict[tuple[ArmId, ...], list[Decided]] = {}
     for event in decisions:
         alike.setdefault(event.arms, []).append(event)
         for id, why in event.excluded.items():
-            found.setdefault(id, Chances()).excluded[_kind(why)] += 1
+            found.setdefault(id, ArmExposure()).excluded[_kind(why)] += 1
     policies = Counter((e.policy, e.key) for e in decisions if e.policy != "fixed")
     usual = policies.most_common(1)[0][0] if policies else ("", "")
     gaps: dict[ArmId, list[float]] = {}
@@ -62,7 +62,7 @@ def chances(decisions: Sequence[Decided]) -> dict[ArmId, Chances]:
         p = np.array([event.propensities for event in events]).sum(axis=0)
         scores = np.array([e.scores for e in events if e.scores and (e.policy, e.key) == usual])
         for k, id in enumerate(ids):
-            one = found.setdefault(id, Chances())
+            one = found.setdefault(id, ArmExposure())
             one.offered += len(events)
             one.propensity += float(p[k])
             if len(scores):
@@ -98,7 +98,7 @@ def unchosen(spec: ArmSpec) -> str:
 
 
 def why(
-    one: Chances | None, retired: bool, upstream: str, untried: bool = False, apart: str = ""
+    one: ArmExposure | None, retired: bool, upstream: str, untried: bool = False, apart: str = ""
 ) -> str:
     """A sentence on the traffic of one arm. upstream: closed, open, half open, "" for none.
 
@@ -162,7 +162,7 @@ def _merged(steps: Sequence[Moments]) -> tuple[int, Moments]:
     return len(steps) + 1, whole
 
 
-def _scored(one: Chances) -> str:
+def _scored(one: ArmExposure) -> str:
     if one.gap is None:
         return ""
     if one.gap < 0.0005:
@@ -201,8 +201,8 @@ def nearly_spent(budgets: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Signs:
-    """What the state of the whole is told from. decisions, rewards: of the last ten minutes.
+class HealthSignals:
+    """Inputs of the health verdict. decisions, rewards: of the last ten minutes.
 
     failed: of the `answered` newest requests of the same time, those that were answered with an
     error of the service or a provider. degraded: why nothing can be written, "" if it can. masked:
@@ -221,8 +221,8 @@ class Signs:
     answered: int = 0
 
 
-def state(signs: Signs) -> tuple[str, list[str]]:
-    """ "good", "idle", "warn" or "bad", and what stands behind it, the gravest first."""
+def state(signs: HealthSignals) -> tuple[str, list[str]]:
+    """ "good", "idle", "warn" or "bad", and the reasons, the gravest first."""
     bad, warn = [], []
     if signs.degraded:
         bad.append(f"The log cannot be written: {signs.degraded}. Rewards are refused until then.")

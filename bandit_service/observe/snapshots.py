@@ -21,11 +21,11 @@ from bandit_service.gateway.health import Health
 from bandit_service.observe.feed import ActivityFeed
 from bandit_service.observe.reasons import (
     LOOKED_AT,
-    Chances,
-    Signs,
-    chances,
+    ArmExposure,
+    HealthSignals,
     changes,
     drifted,
+    exposures,
     nearly_spent,
     relearned,
     state,
@@ -183,7 +183,7 @@ class Shown:
     ) -> tuple[str, list[str]]:
         world = self.router.world
         return state(
-            Signs(
+            HealthSignals(
                 offered=len(world.offered()),
                 decisions=sum(_count(step) for step in span),
                 rewards=sum(step.reward.n for step in span),
@@ -219,7 +219,7 @@ class Shown:
         relearning: Mapping[ArmId, str],
         now: float,
     ) -> list[dict[str, Any]]:
-        treated = chances([pending.decided for pending in recent])
+        treated = exposures([pending.decided for pending in recent])
         before: dict[int, int] = {}
         newest: dict[int, int] = {}
         for step in span:
@@ -287,7 +287,9 @@ class Shown:
         ]
 
 
-def _arm(seen: ArmSeen, feed: ActivityFeed, id: ArmId, treated: Chances | None) -> dict[str, Any]:
+def _arm(
+    seen: ArmSeen, feed: ActivityFeed, id: ArmId, treated: ArmExposure | None
+) -> dict[str, Any]:
     value = feed.learning.health.corrected.get(id)
     return {
         "id": id,

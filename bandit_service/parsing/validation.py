@@ -31,7 +31,7 @@ _SOUND = {
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 
-_MOST_UNKNOWN = 50
+_MAX_UNKNOWN = 50
 """Unknown fields that are told: what was meant by each takes a while to be found."""
 
 _DECIDING = ("kind", "name")
@@ -168,9 +168,9 @@ def every_mistake(
         return None, [f"must be a table, got {type(item).__name__}"]
     item = without_nulls(item, kind)
     others = [str(name) for name in item if name not in fields]  # in MessagePack it may be a number
-    mistakes = [f"{name}: {unknown(name, kind)}" for name in others[:_MOST_UNKNOWN]]
-    if len(others) > _MOST_UNKNOWN:
-        mistakes.append(f"{others[_MOST_UNKNOWN]}: unknown field, as {len(others)} in all")
+    mistakes = [f"{name}: {unknown(name, kind)}" for name in others[:_MAX_UNKNOWN]]
+    if len(others) > _MAX_UNKNOWN:
+        mistakes.append(f"{others[_MAX_UNKNOWN]}: unknown field, as {len(others)} in all")
     given = {name: value for name, value in item.items() if name in fields}
     mended: set[str] = set()
 

@@ -30,7 +30,7 @@ from policies import Vector
 from store import HistoryIndex, Neighbours
 
 _log = logging.getLogger("bandit.router")
-MOST_TOGETHER = 64
+MAX_TOGETHER = 64
 """The maximum number of decisions prepared together, which bounds their memory."""
 
 
@@ -53,7 +53,7 @@ class Deciding:
         telemetry: Telemetry,
         rules: RouterRules,
     ) -> None:
-        self.most = MOST_TOGETHER
+        self.most = MAX_TOGETHER
         self._writer = writer
         self._index = index
         self._telemetry = telemetry

@@ -25,7 +25,7 @@ from bandit_service.settings import BadSettings, Settings
 from bandit_service.settings.keys import ApiKey
 
 NAME = "feedback.secret"
-MOST_SECRETS = 32
+MAX_SECRETS = 32
 LOOK_S = 10.0
 _BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -120,7 +120,7 @@ def rotate(path: Path, ttl_s: float) -> int:
         if now - replaced_at <= timedelta(seconds=ttl_s):
             kept.append((made, secret))
         replaced_at = made
-    del kept[MOST_SECRETS:]
+    del kept[MAX_SECRETS:]
     _write(path, kept)
     return len(kept)
 
@@ -164,8 +164,8 @@ def _read(path: Path) -> list[_Line]:
                 "`bandit-service keys rotate-feedback` writes it"
             )
         found.append((at, secret))
-    if not 0 < len(found) <= MOST_SECRETS:
-        raise ValueError(f"must have 1 to {MOST_SECRETS} secrets, got {len(found)}")
+    if not 0 < len(found) <= MAX_SECRETS:
+        raise ValueError(f"must have 1 to {MAX_SECRETS} secrets, got {len(found)}")
     return found
 
 

@@ -10,6 +10,9 @@ Frames on both pipes are four bytes of length, big-endian, and MessagePack:
     service: list[bytes]…    bodies in order; an empty list ends them
                              child: Folded
 
+A message of `PIECE` bytes or more is cut into frames of that length and a shorter one, which may be
+empty. So the service's loop never takes a whole policy at once; a thread puts it together.
+
 A child that makes no progress within a limit is killed, since its caller holds the lock that
 erasures wait for. The failure reports what the child wrote to stderr.
 """
@@ -21,7 +24,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -40,6 +43,7 @@ from store.snapshots import FileSnapshots
 
 _CHUNK = 64
 _LENGTH = struct.Struct(">I")
+PIECE = 1 << 18
 _WORDS = 4096
 _ENDS_S = 10.0
 _PREFIX = "bandit-service folding: "
@@ -84,13 +88,13 @@ class Begin(msgspec.Struct, frozen=True):
 class Folded(msgspec.Struct, frozen=True):
     """The snapshot is on the disk: its offset, its size, and how long it took after the last event.
 
-    learner: the policy's state, if it is trained to serve later.
+    learner: the policy's state, if it is trained to serve later; not copied, since it is large.
     """
 
     at: int
     size: int
     seconds: float
-    learner: bytes = b""
+    learner: memoryview = memoryview(b"")
 
 
 class FoldFailed(Exception):
@@ -234,19 +238,34 @@ async def _ended(child: asyncio.subprocess.Process, words: asyncio.Task[bytes]) 
 
 async def answer_of(pipe: asyncio.StreamReader, kind: type[F]) -> F:
     """The child's next message. Raises FoldFailed if it is not of this kind."""
+    pieces = list[bytes]()
     try:
-        (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
-        return msgspec.msgpack.decode(await pipe.readexactly(length), type=kind)
+        while not pieces or len(pieces[-1]) == PIECE:
+            (length,) = _LENGTH.unpack(await pipe.readexactly(_LENGTH.size))
+            pieces.append(await pipe.readexactly(length))
+        if len(pieces) == 1:
+            return msgspec.msgpack.decode(pieces[0], type=kind)
+        return await asyncio.to_thread(_decoded, pieces, kind)
     except asyncio.IncompleteReadError:
         raise FoldFailed(_EARLY) from None
     except codec.UNREADABLE:
         raise FoldFailed(f"the folding process did not say {kind.__name__}") from None
 
 
+def _decoded(pieces: Sequence[bytes], kind: type[F]) -> F:
+    return msgspec.msgpack.decode(b"".join(pieces), type=kind)
+
+
 def framed(message: object) -> bytes:
     """A message as bytes for the pipe."""
     body = msgspec.msgpack.encode(message)
-    return _LENGTH.pack(len(body)) + body
+    if len(body) < PIECE:
+        return _LENGTH.pack(len(body)) + body
+    whole, parts = memoryview(body), list[bytes | memoryview]()
+    for at in range(0, len(body) + 1, PIECE):
+        piece = whole[at : at + PIECE]
+        parts += (_LENGTH.pack(len(piece)), piece)
+    return b"".join(parts)
 
 
 # --- the child's side ---------------------------------------------------------------------
@@ -269,9 +288,9 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
             world = apply(world, event_of(at, body)) if body else skip(world)
             world.history.take_changes()
     begun = time.perf_counter()
-    learner = b""
+    learner = memoryview(b"")
     if task.begin != "newest":
-        learner = snapshot.dump_learner(world.learners[task.policy])
+        learner = memoryview(snapshot.dump_learner(world.learners[task.policy]))
     if not task.save:
         sink.write(framed(Folded(at, 0, time.perf_counter() - begun, learner)))
         sink.flush()
@@ -341,12 +360,14 @@ def event_of(at: int, body: bytes) -> ev.AnyEvent:
 
 def read_frame(source: IO[bytes], kind: type[F]) -> F:
     """The next message; the process ends if there is none."""
-    head = source.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise SystemExit(1)  # the service is gone, and with it the reason for this process
-    (length,) = _LENGTH.unpack(head)
+    pieces = list[bytes]()
+    while not pieces or len(pieces[-1]) == PIECE:
+        head = source.read(_LENGTH.size)
+        if len(head) < _LENGTH.size:
+            raise SystemExit(1)  # the service is gone, and with it the reason for this process
+        pieces.append(source.read(_LENGTH.unpack(head)[0]))
     try:
-        return msgspec.msgpack.decode(source.read(length), type=kind)
+        return _decoded(pieces, kind)
     except codec.UNREADABLE:
         raise SystemExit("the service sent what cannot be read") from None
 

@@ -28,6 +28,14 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
+from bandit_service.runtime.file_revision import (
+    REVISION,
+    behind,
+    check_content,
+    check_policy,
+    number_in,
+    said_by,
+)
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings, policy_key
@@ -39,7 +47,7 @@ from bandit_service.settings.pool_logs import is_default
 _log = logging.getLogger("bandit.configuration")
 TASK = "configuration"
 _FOLLOWING = "follow configuration"
-MOST_BYTES = 256 * 1024
+MAX_BYTES = 256 * 1024
 """Of all sections as JSON: an event has them twice at most, and every snapshot 20 revisions."""
 Edit: TypeAlias = Callable[[Mapping[str, list[Entry]]], Mapping[str, Any]]
 """From all sections as they are to those that are to take their place, unchecked."""
@@ -53,13 +61,17 @@ def in_force(settings: Settings, world: World) -> Settings:
     known = world.configuration
     if not known:
         return settings
+    check_content(settings, known.file)
+    check_policy(settings, world)
     file = sections_of(settings)
-    if settings.from_file:
+    if old := behind(settings, known.file):
+        wanted = known.sections
+    elif settings.from_file:
         wanted = file
     else:
         wanted = core.merged(known.sections, file, known.file, known.revoked)
     other = [name for name in SECTIONS if wanted[name] != file[name]]
-    if other:
+    if other and not old:
         newest = known.revisions[-1]
         _log.warning(
             "sections are in force that were changed at run time, and not what the file says; "
@@ -79,8 +91,8 @@ def in_force(settings: Settings, world: World) -> Settings:
 def _check_size(now: Mapping[str, list[Entry]], then: Mapping[str, list[Entry]]) -> None:
     """TooLarge for more than the log and the snapshots should hold; what shrinks always may."""
     before, size = (len(msgspec.json.encode(each)) for each in (now, then))
-    if size > max(before, MOST_BYTES):
-        raise TooLarge(f"all sections together must have at most {MOST_BYTES} bytes, got {size}")
+    if size > max(before, MAX_BYTES):
+        raise TooLarge(f"all sections together must have at most {MAX_BYTES} bytes, got {size}")
 
 
 def _beside(arms: Sequence[ev.ArmSpec], settings: Settings) -> list[ev.ArmSpec]:
@@ -105,6 +117,16 @@ class LiveConfiguration:
         self._changed = asyncio.Event()
         self._kept: Kept | None = None
         self._writer.listen(self._heard, ev.ConfigurationChanged)
+
+    @property
+    def behind(self) -> str:
+        """Why what the file says is not taken; "" if it is."""
+        return behind(self.file, self.known.file)
+
+    @property
+    def revisions_behind(self) -> int:
+        """By how much the number of the file is below that of the one in force."""
+        return max(0, number_in(self.known.file) - self.file.revision)
 
     @property
     def known(self) -> Configuration:
@@ -190,20 +212,38 @@ class LiveConfiguration:
         why = why or f"back to revision {to}"
         await self.change(edit, by, why, expected=expected, source="rollback", forget=forget)
 
-    async def read_file(self, file: Settings, arms: Sequence[ev.ArmSpec], why: str) -> None:
-        """Take over what is other in a file than it last said. BadSettings, and nothing changed,
-        where that cannot be. arms: those that there will be. The secrets of providers are read
-        anew, also where nothing else is other.
+    async def claim(self, file: Settings) -> None:
+        """Write that the revision of this file is in force, if it is a new one. BadSettings where
+        another file has the same number, or a newer one is there.
         """
 
         def prepare() -> ev.ConfigurationChanged | None:
-            now = sections_of(file)
+            said = self.known.file
+            check_content(file, said)
+            if old := behind(file, said):
+                raise BadSettings([old])
+            before = said if self.known else core.digests(sections_of(file))
+            why = f"revision {file.revision} of the file"
+            return self._event(self.settings, "config", why, FILE, before | said_by(file))
+
+        if file.revision:
+            await self._write(prepare)
+
+    async def read_file(self, file: Settings, arms: Sequence[ev.ArmSpec], why: str) -> None:
+        """Take over what is other in a file than it last said. BadSettings, and nothing changed,
+        where that cannot be. arms: those that there will be. The secrets of providers are read
+        anew, also where nothing else is other. Of an older revision only the keys are taken.
+        """
+
+        def prepare() -> ev.ConfigurationChanged | None:
+            now, live = sections_of(file), self.sections()
             said = self.known.file if self.known else core.digests(sections_of(self.file))
-            wanted = (
-                now
-                if file.from_file
-                else core.merged(self.sections(), now, said, self.known.revoked)
-            )
+            saying = core.digests(now)
+            if behind(file, said):
+                now, saying = live | {KEYS: now[KEYS]}, said | {KEYS: saying[KEYS]}
+            elif REVISION in said:
+                saying |= {REVISION: said[REVISION]}
+            wanted = now if file.from_file else core.merged(live, now, said, self.known.revoked)
             before = replace(self.settings, policy=file.policy)
             settings = with_sections(before, wanted, arms, taken=self.known.sections, anew=True)
             if self._administered(self.settings) and not self._administered(settings):
@@ -213,7 +253,7 @@ class LiveConfiguration:
                         "restart the service if it is right"
                     ]
                 )
-            event = self._event(settings, "config", why, FILE, core.digests(now))
+            event = self._event(settings, "config", why, FILE, saying)
             if event is None and settings != self.settings:
                 self._take(settings)  # secrets, or what could not be followed before
                 self._writer.tasks.well(_FOLLOWING)
@@ -232,7 +272,8 @@ class LiveConfiguration:
     ) -> ev.ConfigurationChanged | None:
         then, now, known = sections_of(wanted), self.sections(), self.known
         changed = {name: tuple(then[name]) for name in SECTIONS if then[name] != now[name]}
-        if not changed and (not known or file is None or file == known.file):
+        numbered = file is not None and REVISION in file
+        if not changed and (not (known or numbered) or file is None or file == known.file):
             return None
         if not known and file is None:
             file = core.digests(sections_of(self.file))

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,9 @@ from policies import ArmId, Arms, Context
 from store import Offset, StoreError, first_of
 
 _log = logging.getLogger("bandit.keeper")
-_SLICE = 20
+_SLICE = 4
+"""How many lessons are learned before others have their turn: `metallm` takes half a millisecond
+for one."""
 _SWITCHES = 5
 
 
@@ -169,7 +172,7 @@ class PolicyTraining:
                 folded = await self._making.fold(task, upto, progress)
                 if share is not None:
                     await share(Offset(folded.at))
-            built = snapshot.load_learner(folded.learner, policy)
+            built = await asyncio.to_thread(snapshot.load_learner, folded.learner, policy)
             ids = tuple(sorted(self._writer.world.arms))
             await asyncio.to_thread(_warm, built, ids, self._dim())
             while queue:
@@ -217,8 +220,7 @@ class PolicyTraining:
                     route=label,
                 )
                 folded = await self._making.fold(task, upto)
-                learner = snapshot.load_learner(folded.learner, load_policy(each))
-                states.append(codec.dump(learner.state))
+                states.append(await asyncio.to_thread(_state_of, folded.learner, load_policy(each)))
         return events, states
 
     def _switch(self, wanted: PolicySettings, built: Learner, source: str) -> None:
@@ -246,6 +248,10 @@ class PolicyTraining:
     def _dim(self) -> int:
         history = self._writer.world.history
         return int(history.matrix.shape[1]) if history.items else 0
+
+
+def _state_of(learner: memoryview, policy: policies.Policy[Any]) -> bytes:
+    return codec.dump(snapshot.load_learner(learner, policy).state)
 
 
 def _warm(learner: Learner, ids: tuple[ArmId, ...], dim: int) -> None:

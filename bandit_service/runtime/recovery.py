@@ -14,7 +14,7 @@ from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import OF_THE_MACHINE
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.log_check import verifies_all
-from bandit_service.runtime.said import (
+from bandit_service.runtime.serving_policy import (
     Read,
     keys_of_other_versions,
     policies_of,

@@ -35,16 +35,16 @@ from bandit_service.core.sessions import groups_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.catalogue_changes import CatalogueChanges
-from bandit_service.runtime.crediting import Crediting
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.feedback import Feedback
 from bandit_service.runtime.group_commit import Done
+from bandit_service.runtime.idempotency import Repeats, digest_of, key_of
 from bandit_service.runtime.index_feed import IndexFeed
-from bandit_service.runtime.measuring import Measuring, check_feedback, check_names
+from bandit_service.runtime.named_metrics import Measuring, check_feedback, check_names
 from bandit_service.runtime.pending_decisions import PendingDecisions
 from bandit_service.runtime.queries import Queries
-from bandit_service.runtime.repeats import Repeats, digest_of, key_of
 from bandit_service.runtime.router_rules import RouterRules
+from bandit_service.runtime.session_rewards import Crediting
 from bandit_service.runtime.shadows import Shadows
 from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.topics import Topics
@@ -258,7 +258,7 @@ class Router:
         arm = wire.required(request, "arm")
         subject = await self.queries.subject(request)
         report = replace(
-            report, idempotency_key=outcomes.keyed_by(request.tenant, report.idempotency_key)
+            report, idempotency_key=outcomes.namespaced_key(request.tenant, report.idempotency_key)
         )
         return await self._learn(
             lambda: outcomes.subject_rewarded(
@@ -397,7 +397,7 @@ class Router:
     ) -> str:
         """Append, apply, make durable, as `reward` does. provisional: a judge's."""
         winner, loser, digested = ArmId(request.winner), ArmId(request.loser), request.digested()
-        key = outcomes.keyed_by(request.tenant, request.idempotency_key)
+        key = outcomes.namespaced_key(request.tenant, request.idempotency_key)
         subject = None
         if request.decision_id is None:
             if request.correction:

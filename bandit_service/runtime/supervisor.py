@@ -17,7 +17,7 @@ from contextlib import suppress
 from bandit_service.logs import Seldom
 
 _log = logging.getLogger("bandit.tasks")
-FIRST_S, MOST_S = 0.5, 30.0
+FIRST_S, MAX_S = 0.5, 30.0
 TRIES = 6
 """How often in a row an essential task may fail; it takes about 15 s."""
 
@@ -131,7 +131,7 @@ class Kept:
             if self._give_up is not None and tries >= TRIES:
                 self._give_up(f"{self.name} failed {tries} times in a row: {why}")
                 return
-            await asyncio.sleep(min(MOST_S, FIRST_S * 2.0 ** min(tries - 1, 10)))
+            await asyncio.sleep(min(MAX_S, FIRST_S * 2.0 ** min(tries - 1, 10)))
 
 
 def _why(error: BaseException) -> str:

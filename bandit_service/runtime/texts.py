@@ -27,13 +27,13 @@ from bandit_service.runtime.redaction import MAX_CHARS, Redaction
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.text_store import KeepsTexts, KeptQuestion, OtherKey, Text
 from bandit_service.runtime.writer import Writer
-from bandit_service.settings.sections import TextsSettings
+from bandit_service.settings import TextsSettings
 from bandit_service.settings.texts import BOTH
 
 _log = logging.getLogger("bandit.texts")
-_MOST_WAITING = 1_000
-_MOST_CHARS_WAITING = 20_000_000
-_MOST_NOTED = 50_000
+_MAX_WAITING = 1_000
+_MAX_CHARS_WAITING = 20_000_000
+_MAX_NOTED = 50_000
 """Decisions whose text this replica kept, of which it says by which event they were remembered."""
 _YOUNG_S = 60.0
 _TRIM_EVERY = 100
@@ -106,13 +106,13 @@ class Texts:
         cut = any(len(text) > MAX_CHARS for text in whole)
         said = tuple(shortened(text, MAX_CHARS) for text in whole)
         chars = sum(map(len, said))
-        if len(self._waiting) >= _MOST_WAITING or self._chars_waiting + chars > _MOST_CHARS_WAITING:
+        if len(self._waiting) >= _MAX_WAITING or self._chars_waiting + chars > _MAX_CHARS_WAITING:
             self._counted("dropped")
             return
         self._chars_waiting += chars
         if self._writer.shared:
             self._noted[decided.id] = None
-            if len(self._noted) > _MOST_NOTED:
+            if len(self._noted) > _MAX_NOTED:
                 self._noted.popitem(last=False)
         self._queue(lambda: self._put(decided, said, cut))
 
@@ -129,11 +129,11 @@ class Texts:
         ):
             id, number = what.decided.id, what.number
             self._taught[id] = number  # where its text comes later
-            if len(self._taught) > _MOST_WAITING:
+            if len(self._taught) > _MAX_WAITING:
                 self._taught.popitem(last=False)
             if self._writer.shared and id not in self._noted:
                 return  # the replica that has the text says so
-            if len(self._waiting) < 2 * _MOST_WAITING:  # else it is shown beside no other query
+            if len(self._waiting) < 2 * _MAX_WAITING:  # else it is shown beside no other query
                 self._queue(lambda: self._run(partial(self._store.remembered, id, number)))
 
     async def of(self, id: str) -> tuple[float, Text] | None:

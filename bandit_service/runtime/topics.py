@@ -23,7 +23,7 @@ from bandit_service.runtime.texts import Texts
 from bandit_service.runtime.writer import Writer
 from policies import Vector
 
-MOST_QUESTIONS = 5_000
+MAX_QUESTIONS = 5_000
 _CPU_S, _FRESH_S, _TRIES = 20.0, 60.0, 3
 _PART = 500
 """Questions whose embeddings are looked up in one turn of the loop."""
@@ -99,7 +99,7 @@ class Topics:
 
     async def _make(self) -> TopicsFound:
         now = self._writer.now()
-        kept = await self._texts.questions(MOST_QUESTIONS)
+        kept = await self._texts.questions(MAX_QUESTIONS)
         rows = await self._embedded(kept)
         if len(rows) < words.FEWEST:
             return TopicsFound(now, len(rows), (), NONE_YET.centres)

@@ -26,25 +26,28 @@ from bandit_service.settings.reading import (
     variables_there,
 )
 from bandit_service.settings.rule import Rule
-from bandit_service.settings.sections import (
+from bandit_service.settings.sections.gateway import DuelSettings, GatewaySettings
+from bandit_service.settings.sections.learning import (
     DriftSettings,
-    DuelSettings,
     Embedding,
     ExperimentSettings,
     ExplorationSettings,
     FeedbackSettings,
-    GatewaySettings,
     HistorySettings,
-    LogSettings,
-    MonitoringSettings,
     PolicySettings,
-    RetentionSettings,
     RewardSettings,
+)
+from bandit_service.settings.sections.serving import (
+    MonitoringSettings,
     SecuritySettings,
     Server,
+    TracingSettings,
+)
+from bandit_service.settings.sections.storage import (
+    LogSettings,
+    RetentionSettings,
     SnapshotSettings,
     TextsSettings,
-    TracingSettings,
 )
 from bandit_service.settings.tables import (
     BesideSpec,

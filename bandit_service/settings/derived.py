@@ -12,7 +12,7 @@ import policies
 from bandit_service.core.experiments.spec import Rules
 from bandit_service.core.exploration import Exploration
 from bandit_service.parsing.suggestions import did_you_mean
-from bandit_service.settings.sections import (
+from bandit_service.settings.sections.learning import (
     ExperimentSettings,
     ExplorationSettings,
     PolicySettings,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from bandit_service.settings.live_values import (
 from bandit_service.settings.metrics import metrics_of
 from bandit_service.settings.reading import BadSettings, check_references, environment
 from bandit_service.settings.routes import routes_of
-from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.sections.learning import PolicySettings
 from bandit_service.settings.upstreams import listed
 from bandit_service.settings.upstreams import upstreams_of as read_upstreams
 from bandit_service.settings.whole import Settings, rules
@@ -60,6 +61,23 @@ def sections_of(settings: Settings) -> dict[str, list[dict[str, Any]]]:
     }
     plain = {name: [_plain(each) for each in of] for name, of in records.items()}
     return {name: live_values(settings) if name == SETTINGS else plain[name] for name in SECTIONS}
+
+
+def content_of(settings: Settings) -> str:
+    """A digest of what a file says that the log keeps: the same for all processes of a log. API
+    keys are left out, which have revisions of their own, and the level of one process' logs.
+    """
+    sections = {name: each for name, each in sections_of(settings).items() if name != KEYS}
+    sections[SETTINGS] = [each for each in sections[SETTINGS] if each["name"] != "log_level"]
+    defaults = rules()
+    single = {key: value_of(settings, key) for key in RELOADED if key != "revision"}
+    said = (
+        [_plain(each) for each in settings.arms],
+        [_plain(each) for each in settings.experiments],
+        {key: value for key, value in single.items() if value != defaults[key][0]},
+        sections,
+    )
+    return blake2b(msgspec.json.encode(said, order="sorted"), digest_size=8).hexdigest()
 
 
 def with_sections(

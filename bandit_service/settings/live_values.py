@@ -33,6 +33,7 @@ LIVE = (
 )
 """Those of the section `settings`."""
 RELOADED = (
+    "revision",
     "policy.name",
     "policy.parameters",
     "experiment_rules.stopped",
@@ -45,6 +46,10 @@ RELOADED = (
 """Those that have events or a path of their own, and are taken when the file is read again."""
 
 
+SECRETS_AT_A_START = ("dsn", "feedback_secrets", "texts_keys")
+"""What takes a restart, too, and is not shown."""
+
+
 class LiveSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One setting that is not as by default."""
 
@@ -55,6 +60,14 @@ class LiveSetting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 def at_a_start() -> list[str]:
     """The settings that take a restart."""
     return [key for key in rules() if key not in LIVE + RELOADED]
+
+
+def read_again(started: Settings, file: Settings) -> Settings:
+    """The settings of a file that was read again, with those that take a restart as they were."""
+    for key in at_a_start():
+        file = _with(file, key, value_of(started, key))
+    secrets = {name: getattr(started, name) for name in SECRETS_AT_A_START}
+    return dataclasses.replace(file, pools=started.pools, **secrets)
 
 
 def value_of(settings: Settings, key: str) -> Any:

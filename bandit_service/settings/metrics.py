@@ -9,14 +9,14 @@ from bandit_service.core.fields import check_stated
 from bandit_service.core.metric_spec import (
     EDIT,
     IMPLICIT,
-    MOST_NAMED,
+    MAX_NAMED,
     REGENERATE,
     RETRY,
     NamedMetric,
 )
 from bandit_service.core.outcomes import VOTE, is_metric_name
 from bandit_service.core.pending import SIGNALS
-from bandit_service.settings.sections import ImplicitSettings
+from bandit_service.settings.sections.learning import ImplicitSettings
 from bandit_service.settings.upstreams import listed
 
 
@@ -27,8 +27,8 @@ class MetricTable(NamedMetric, frozen=True, kw_only=True, forbid_unknown_fields=
 def metrics_of(items: Any, mistakes: list[str]) -> tuple[NamedMetric, ...]:
     """The metrics of `[[metrics]]`; each mistake as a sentence with its place."""
     tables = listed("metrics", items, MetricTable, _check, mistakes)
-    if len(tables) > MOST_NAMED:
-        mistakes.append(f"metrics: must have at most {MOST_NAMED}, got {len(tables)}")
+    if len(tables) > MAX_NAMED:
+        mistakes.append(f"metrics: must have at most {MAX_NAMED}, got {len(tables)}")
     given = items if isinstance(items, list) else []
     names = [each.get("name") if isinstance(each, dict) else None for each in given]
     mistakes += [

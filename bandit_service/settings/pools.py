@@ -105,7 +105,9 @@ def pools_of(
         wrong += shared.of_retention(own) + shared.of_jetstream(own)
         mistakes += [f"pools[{i}].{each.removeprefix('log.')}" for each in wrong]
         found[i] = Pool(spec, dsn)
-    mistakes += [*_names(found, values), *_between(found, values), *_together(found, values)]
+    default = shared.dsn_of(values, environ, beside, []) if secrets else ""
+    mistakes += [*_names(found, values), *_between(found, values)]
+    mistakes += _together(found, values, default)
     return tuple(found.values())
 
 
@@ -160,24 +162,32 @@ def _between(pools: Mapping[int, Pool], values: Mapping[str, Any]) -> list[str]:
     return wrong
 
 
-def _together(pools: Mapping[int, Pool], values: Mapping[str, Any]) -> list[str]:
-    """Two pools that would use one log or one directory."""
+def _together(pools: Mapping[int, Pool], values: Mapping[str, Any], default_dsn: str) -> list[str]:
+    """Two pools that would use one log or one directory. default_dsn: of the default pool's log."""
     wrong = []
-    directories, logs = {_resolved(values["data_dir"])}, {_log(values)}
+    directories, logs = {_resolved(values["data_dir"])}, [(values, default_dsn)]
     for i, pool in pools.items():
         own = log_of(pool.spec, values)
-        directory, log = _resolved(own["data_dir"]), _log(own)
+        directory = _resolved(own["data_dir"])
         if directory in directories:
             wrong.append(f"pools[{i}].data_dir: another pool uses {own['data_dir']}")
-        if log in logs and own["log.engine"] in shared.ENGINES:
+        if any(_is_one_log(own, pool.dsn, *other) for other in logs):
             wrong.append(f"pools[{i}].log: another pool uses the log {own['log.name']!r} there")
         directories.add(directory)
-        logs.add(log)
+        logs.append((own, pool.dsn))
     return wrong
 
 
-def _log(values: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(values[f"log.{name}"] for name in ("engine", "dsn_env", "dsn_file", "name"))
+def _is_one_log(one: Mapping[str, Any], dsn: str, other: Mapping[str, Any], other_dsn: str) -> bool:
+    """Whether two pools have one log in one database. dsn, other_dsn: "" where none is read."""
+    engine = one["log.engine"]
+    if engine not in shared.ENGINES or any(
+        one[key] != other[key] for key in ("log.engine", "log.name")
+    ):
+        return False
+    if all(one[key] == other[key] for key in ("log.dsn_env", "log.dsn_file")):
+        return True
+    return bool(dsn) and shared.is_one_place(engine, dsn, other_dsn)
 
 
 def _resolved(directory: str) -> Path:

@@ -32,7 +32,7 @@ from bandit_service.settings.routes import (
 )
 from bandit_service.settings.rule import Rule
 from bandit_service.settings.secret_sources import of_variable
-from bandit_service.settings.sections import ImplicitSettings
+from bandit_service.settings.sections.learning import ImplicitSettings
 from bandit_service.settings.upstreams import listed, upstreams_of
 from bandit_service.settings.whole import Settings, assembled, rules
 

@@ -12,11 +12,11 @@ from bandit_service.core.events import ArmSpec, RouteSpec
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.fields import Id, check_stated, doc
 from bandit_service.core.metric_spec import MAX_WEIGHT
-from bandit_service.core.routes import AUTO, MOST_ROUTES
+from bandit_service.core.routes import AUTO, MAX_ROUTES
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes
 from bandit_service.settings.judges import JudgeSpec
-from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.sections.learning import PolicySettings
 from bandit_service.settings.tables import check_policy
 from bandit_service.settings.upstreams import listed
 from policies import ArmId
@@ -52,9 +52,9 @@ class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def routes_of(items: Any, values: Mapping[str, Any], mistakes: list[str]) -> tuple[RouteSpec, ...]:
     """The routes of `[[routes]]`; each mistake as a sentence with its place."""
     serving = PolicySettings(values["policy.name"], values["policy.parameters"])
-    if isinstance(items, list) and len(items) > MOST_ROUTES:
-        mistakes.append(f"routes: must have at most {MOST_ROUTES}, got {len(items)}")
-        items = items[:MOST_ROUTES]  # to check all of them takes long
+    if isinstance(items, list) and len(items) > MAX_ROUTES:
+        mistakes.append(f"routes: must have at most {MAX_ROUTES}, got {len(items)}")
+        items = items[:MAX_ROUTES]  # to check all of them takes long
     tables = listed("routes", items, RouteTable, _check, mistakes)
     return tuple(_spec(each, serving) for each in tables)
 

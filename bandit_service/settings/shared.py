@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from bandit_service.settings.secret_sources import of_file, of_variable
 from store import parts_of
@@ -27,7 +29,8 @@ _ENGINES = {
 }
 ENGINES = tuple(_ENGINES)
 """Those that several processes share."""
-_MOST_OF_JETSTREAM = 1000
+_MAX_OF_JETSTREAM = 1000
+_HAS_PORT = re.compile(r":\d+$")
 
 
 def dsn_of(
@@ -55,15 +58,49 @@ def dsn_of(
     return found
 
 
+def is_one_place(engine: str, one: str, other: str) -> bool:
+    """Whether two addresses surely lead to one database: as the same user to a server that both
+    name. Others may, too: what they lead to says so once it is opened.
+
+    >>> one = "postgresql://bandit:secret@db,standby:5432/bandit"
+    >>> is_one_place("postgres", one, "postgres://bandit@DB:5432/bandit?sslmode=require")
+    True
+    >>> is_one_place("postgres", one, "postgresql://bandit:secret@db/other")
+    False
+    """
+    first, second = _place(engine, one), _place(engine, other)
+    if first is None or second is None:
+        return one == other
+    return first[0] == second[0] and bool(first[1] & second[1])
+
+
+def _place(engine: str, address: str) -> tuple[tuple[str, ...], frozenset[str]] | None:
+    """What two addresses have in common that lead to one database, and its servers."""
+    parts = parts_of(address)
+    if parts is None:
+        return None
+    query = dict(parse_qsl(parts.query))
+    user = parts.user.partition(":")[0]
+    alike: tuple[str, ...]
+    if engine == "jetstream":
+        alike, port = (user, query.get("creds", "")), "4222"
+    else:
+        user, name = user or query.get("user", ""), parts.path.strip("/") or query.get("dbname", "")
+        alike, port = (user, name or user, query.get("options", "")), "5432"
+    named = parts.hosts or tuple(query.get("host", "").split(","))
+    hosts = (each.lower() for each in named if each)
+    return alike, frozenset(each if _HAS_PORT.search(each) else f"{each}:{port}" for each in hosts)
+
+
 def of_jetstream(values: Mapping[str, Any]) -> list[str]:
     """What only JetStream has, or has less of."""
     if values["log.engine"] != "jetstream":
         if values["log.insecure_single"]:
             return ['log.insecure_single: is only for log.engine = "jetstream"']
         return []
-    if values["log.max_batch"] > _MOST_OF_JETSTREAM:
+    if values["log.max_batch"] > _MAX_OF_JETSTREAM:
         return [
-            f'log.max_batch: must be at most {_MOST_OF_JETSTREAM} with log.engine = "jetstream", '
+            f'log.max_batch: must be at most {_MAX_OF_JETSTREAM} with log.engine = "jetstream", '
             f"got {values['log.max_batch']}"
         ]
     return []

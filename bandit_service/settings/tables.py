@@ -22,7 +22,7 @@ from bandit_service.core.fields import check_stated, stated
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes, every_mistake
 from bandit_service.settings.keys import ApiKey, check_key
-from bandit_service.settings.sections import PolicySettings
+from bandit_service.settings.sections.learning import PolicySettings
 from bandit_service.settings.upstreams import listed
 from bandit_service.settings.whole import DEFAULT_ARMS
 

@@ -34,7 +34,7 @@ RULES: Mapping[str, str] = {
     "phone": rf"(?:(?<![\w.])|{_ESCAPED})(?:\+|\()?\d(?:[ ()./-]{{0,2}}\d){{7,14}}(?!\w)",
 }
 """What can be taken out by name, in the order in which it is."""
-MOST_PATTERNS = 32
+MAX_PATTERNS = 32
 _KEY_BYTES = 32
 
 
@@ -92,8 +92,8 @@ def redaction_mistakes(values: Mapping[str, Any]) -> list[str]:
         if name not in RULES
     ]
     patterns = values["texts.patterns"]
-    if len(patterns) > MOST_PATTERNS:
-        wrong.append(f"texts.patterns: at most {MOST_PATTERNS}, got {len(patterns)}")
+    if len(patterns) > MAX_PATTERNS:
+        wrong.append(f"texts.patterns: at most {MAX_PATTERNS}, got {len(patterns)}")
     for i, pattern in enumerate(patterns):
         try:
             if re.compile(pattern).match(""):

@@ -19,26 +19,29 @@ from bandit_service.settings.judges import JudgeSpec
 from bandit_service.settings.keys import ApiKey
 from bandit_service.settings.pools import Pool
 from bandit_service.settings.rule import Rule, setting
-from bandit_service.settings.sections import (
+from bandit_service.settings.sections.gateway import DuelSettings, GatewaySettings
+from bandit_service.settings.sections.learning import (
     DriftSettings,
-    DuelSettings,
     Embedding,
     ExperimentSettings,
     ExplorationSettings,
     FeedbackSettings,
-    GatewaySettings,
     HistorySettings,
     ImplicitSettings,
-    LogSettings,
-    MonitoringSettings,
     PolicySettings,
-    RetentionSettings,
     RewardSettings,
+)
+from bandit_service.settings.sections.serving import (
+    MonitoringSettings,
     SecuritySettings,
     Server,
+    TracingSettings,
+)
+from bandit_service.settings.sections.storage import (
+    LogSettings,
+    RetentionSettings,
     SnapshotSettings,
     TextsSettings,
-    TracingSettings,
 )
 from bandit_service.settings.upstreams import Upstream
 
@@ -97,6 +100,13 @@ class Settings:
         "",
         "the cell of this process: it serves the [[pools]] of this cell, and answers 421 for "
         "those of others; empty: there are no cells",
+    )
+    revision: int = setting(
+        0,
+        "number of this file, for processes that share a log: raise it with every change of arms, "
+        "policies, routes, experiments or what else the log has, so that an older file is not "
+        "taken; 0: not numbered",
+        low=0,
     )
     server: Server = field(default_factory=Server)
     embedding: Embedding = field(default_factory=Embedding)

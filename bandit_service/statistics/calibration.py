@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 ALPHA = 0.001
 _GRID = tuple((2.0**-i, math.expm1(2.0**-i) - 2.0**-i) for i in range(12))
 _MOST = 700.0
+_AT_ONCE = 256
 _second = itemgetter(1)
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -116,6 +117,53 @@ class Calibration:
             evidence += _against(s, v) / (i * (i + 1))
             weight -= 1.0 / (i * (i + 1))
         return min(1.0, 1.0 / (evidence + weight))
+
+
+@dataclass(eq=False, slots=True)
+class Calibrating:
+    """A calibration whose newest decisions wait, to be counted together, to the same bits.
+
+    counted: without those that wait; `known` counts them first.
+    """
+
+    counted: Calibration = field(default_factory=Calibration)
+    _arms: tuple[str, ...] = ()
+    _waiting: list[tuple[float, ...]] = field(default_factory=list, repr=False)
+    _drawn: list[int] = field(default_factory=list, repr=False)
+
+    def add(self, arms: tuple[str, ...], propensities: tuple[float, ...], drawn: int) -> None:
+        """One decision; drawn: the position of its arm. ValueError or IndexError where they do not
+        fit, here and now: what waits is counted with another decision.
+        """
+        if arms != self._arms or len(self._drawn) >= _AT_ONCE:
+            self.known()
+            self._arms = arms
+        if len(propensities) != len(arms):
+            raise ValueError(f"{len(propensities)} propensities of {len(arms)} arms")
+        if not -len(arms) <= drawn < len(arms):
+            raise IndexError(f"arm {drawn} of {len(arms)}")
+        self._waiting.append(propensities)
+        self._drawn.append(drawn)
+
+    def known(self) -> Calibration:
+        """Of all decisions up to now."""
+        waiting, drawn = self._waiting, self._drawn
+        if drawn:
+            self._waiting, self._drawn = [], []
+            self.counted.add_many(self._arms, waiting, drawn)
+        return self.counted
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Calibrating) and self.known() == other.known()
+
+    def folded(self) -> Calibration:
+        """As it is kept."""
+        return self.known()
+
+    @classmethod
+    def unfolded(cls, kept: Calibration) -> Calibrating:
+        """That of which `folded` gave this."""
+        return cls(kept)
 
 
 def _running(steps: Floats) -> Floats:

@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
-LEAST_ESS = 100.0
-LEAST_EXPLORED = 100.0
-MOST_SHARE = 0.1
+MIN_ESS = 100.0
+MIN_EXPLORED = 100.0
+MAX_SHARE = 0.1
 MEAN_WEIGHT = (0.9, 1.1)
 NEGLIGIBLE = 1e-9
 _BLOCK = 64
@@ -72,10 +72,10 @@ class Overlap:
                 f"the policy gives {self.impossible:.2%} of its probability to arms that the "
                 "log never could take"
             )
-        if self.share > MOST_SHARE:
-            return f"one outcome carries {self.share:.0%} of the weight, more than {MOST_SHARE:.0%}"
-        if self.ess < LEAST_ESS:
-            return f"the effective sample size is {self.ess:.0f}, below {LEAST_ESS:.0f}"
+        if self.share > MAX_SHARE:
+            return f"one outcome carries {self.share:.0%} of the weight, more than {MAX_SHARE:.0%}"
+        if self.ess < MIN_ESS:
+            return f"the effective sample size is {self.ess:.0f}, below {MIN_ESS:.0f}"
         if not low <= self.mean <= high:
             return f"the mean weight is {self.mean:.3f}, outside of {low:g} to {high:g}"
         return ""
@@ -100,11 +100,11 @@ class Explored:
         With little exploration the weighted errors that should correct the model add more error
         than they remove.
         """
-        if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
+        if self.per_arm >= MIN_EXPLORED - NEGLIGIBLE:
             return ""
         why = (
             f"exploration brought n·ε/K = {self.per_arm:.0f} outcomes of each arm, fewer than "
-            f"{LEAST_EXPLORED:.0f}; the model alone (DM) mostly errs less then"
+            f"{MIN_EXPLORED:.0f}; the model alone (DM) mostly errs less then"
         )
         if self.needed is None:
             return f"{why}; the log does not explore, so more decisions like these do not help"
@@ -113,11 +113,11 @@ class Explored:
     @property
     def needed(self) -> int | None:
         """How many more outcomes are needed for one; None if the log does not explore."""
-        if self.per_arm >= LEAST_EXPLORED - NEGLIGIBLE:
+        if self.per_arm >= MIN_EXPLORED - NEGLIGIBLE:
             return 0
         if self.per_arm <= self.n * NEGLIGIBLE:
             return None
-        return math.ceil(self.n * (LEAST_EXPLORED / self.per_arm - 1.0) - NEGLIGIBLE)
+        return math.ceil(self.n * (MIN_EXPLORED / self.per_arm - 1.0) - NEGLIGIBLE)
 
 
 def explored(least: Floats, arms: Whole) -> Explored:

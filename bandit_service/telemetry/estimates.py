@@ -66,7 +66,7 @@ def _probable(
     means: Mapping[str, Mapping[ArmId, float]], bounded: Callable[[str], str]
 ) -> Iterator[tuple[tuple[str, str], float]]:
     """(policy, arm) and probability: of each policy the likeliest arms, the others as one."""
-    room = max(2, metrics.MOST_PROBABILITIES // max(1, len(means)))
+    room = max(2, metrics.MAX_PROBABILITIES // max(1, len(means)))
     for policy, by_arm in means.items():
         labelled: dict[str, float] = {}
         for arm, probability in by_arm.items():

@@ -35,12 +35,12 @@ class ExperimentMetrics:
 
     def admit(self, world: World) -> None:
         """Choose which experiments have labels of their own."""
-        room, chosen = metrics.MOST_VARIANTS, dict[str, int]()
+        room, chosen = metrics.MAX_VARIANTS, dict[str, int]()
         for id in sorted(
             world.experiments.trials, key=lambda id: _order(world.experiments.trials[id])
         ):
             variants = len(world.experiments.specs[id].variants)
-            if len(chosen) < metrics.MOST_EXPERIMENTS and variants <= room:
+            if len(chosen) < metrics.MAX_EXPERIMENTS and variants <= room:
                 chosen[id] = variants
                 room -= variants
         self._labelled = chosen

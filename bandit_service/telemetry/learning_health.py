@@ -17,7 +17,7 @@ from policies._elo import match
 _WINDOW, SPAN, _SHORT = 1000, 2000.0, 200.0
 _ELO_K, _ELO_BEGIN = 16.0, 1000.0
 _RESCALE = 1e100
-_LEAST_POWER = -30
+_MIN_POWER = -30
 _KNOWN = 30.0
 
 
@@ -176,9 +176,9 @@ class LearningHealth:
 
     def paid(self, expected_usd: float, usd: float) -> None:
         """What one decision was expected to cost, and did."""
-        power = math.frexp(expected_usd)[1] if expected_usd > 0.0 else _LEAST_POWER
+        power = math.frexp(expected_usd)[1] if expected_usd > 0.0 else _MIN_POWER
         weight = self._costs.tick(self.cost.means)
-        self.cost.add(min(10, max(_LEAST_POWER, power)), expected_usd, usd, weight)
+        self.cost.add(min(10, max(_MIN_POWER, power)), expected_usd, usd, weight)
 
     def _means(self) -> Iterator[Mean]:
         yield from (self.rewards, self.quality_error, self.quality_bias)

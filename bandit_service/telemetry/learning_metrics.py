@@ -191,4 +191,4 @@ def _foremost(offered: set[str], by_label: Mapping[str, Mean]) -> set[str]:
     """The arms of most outcomes lately: of the others little is known, or nothing new."""
     weight = {arm: one.weight for arm, one in by_label.items()}
     ordered = sorted(offered, key=lambda arm: (-weight.get(arm, 0.0), arm))
-    return set(ordered[: metrics.MOST_ESTIMATED])
+    return set(ordered[: metrics.MAX_ESTIMATED])

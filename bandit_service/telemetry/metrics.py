@@ -1,7 +1,7 @@
 """Every metric of the service, as an attribute of `Metrics`; `families/` declares them.
 
-Labels are bounded: arms by MOST_ARMS, their deployments by MOST_DEPLOYMENTS, routes by
-MOST_LABELLED_ROUTES, experiments by MOST_EXPERIMENTS (`other` beyond), everything else by the code
+Labels are bounded: arms by MAX_ARMS, their deployments by MAX_DEPLOYMENTS, routes by
+MAX_LABELLED_ROUTES, experiments by MAX_EXPERIMENTS (`other` beyond), everything else by the code
 or the configuration. Never a user's text or id.
 """
 
@@ -18,20 +18,20 @@ from bandit_service.telemetry.families.process import ProcessFamily
 from bandit_service.telemetry.families.requests import RequestFamily
 from bandit_service.telemetry.families.upstreams import UpstreamFamily
 
-MOST_ARMS, MOST_LABELLED_ROUTES = 50, 40
+MAX_ARMS, MAX_LABELLED_ROUTES = 50, 40
 """Arms, and routes, with a label of their own."""
 
-MOST_ESTIMATED = 15
+MAX_ESTIMATED = 15
 """How many arms have estimates in addition to their mean reward: those with the most recent
 outcomes.
 """
 
-MOST_PROBABILITIES = 30
+MAX_PROBABILITIES = 30
 """Probabilities of arms, of all policies together."""
 
-MOST_DEPLOYMENTS = 20
+MAX_DEPLOYMENTS = 20
 """Deployments with series of their own, of all arms together."""
-MOST_EXPERIMENTS, MOST_VARIANTS = 10, 20
+MAX_EXPERIMENTS, MAX_VARIANTS = 10, 20
 """Experiments, and variants of all of them together, with a label of their own."""
 
 OTHER = "other"

@@ -17,9 +17,9 @@ from bandit_service.telemetry.batches import observe_many, observe_same, sum_man
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
 from bandit_service.telemetry.metrics import (
-    MOST_ARMS,
-    MOST_DEPLOYMENTS,
-    MOST_LABELLED_ROUTES,
+    MAX_ARMS,
+    MAX_DEPLOYMENTS,
+    MAX_LABELLED_ROUTES,
     OTHER,
     Metrics,
 )
@@ -297,7 +297,7 @@ class Telemetry:
         label = self.arm_label(arm)
         if label != OTHER and (arm, deployment) in self._deployments:
             return label, deployment
-        if label == OTHER or len(self._deployments) >= MOST_DEPLOYMENTS:
+        if label == OTHER or len(self._deployments) >= MAX_DEPLOYMENTS:
             return OTHER, OTHER
         self._deployments.add((arm, deployment))
         return label, deployment
@@ -363,17 +363,17 @@ class Telemetry:
         return encode(self.metrics.registry), content_type
 
     def route_label(self, route: str) -> str:
-        """The route's id, or "other" beyond MOST_LABELLED_ROUTES, removed ones counted."""
+        """The route's id, or "other" beyond MAX_LABELLED_ROUTES, removed ones counted."""
         if route not in self._routes:
-            if len(self._routes) >= MOST_LABELLED_ROUTES:
+            if len(self._routes) >= MAX_LABELLED_ROUTES:
                 return OTHER
             self._routes.add(route)
         return route
 
     def arm_label(self, arm: str) -> str:
-        """The arm's id, or "other" beyond MOST_ARMS, so that the series stay bounded."""
+        """The arm's id, or "other" beyond MAX_ARMS, so that the series stay bounded."""
         if arm not in self._arms:
-            if len(self._arms) >= MOST_ARMS:
+            if len(self._arms) >= MAX_ARMS:
                 return OTHER
             self._arms.add(arm)
         return arm

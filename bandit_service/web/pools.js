@@ -3,17 +3,19 @@
 import { headers, pool, setPool } from "./api.js";
 import { byId, el } from "./dom.js";
 
-/** Offer the pools of this process; a pool that is not there any more is forgotten. */
+/** Offer the pools of this process. One that is not there any more is forgotten; one that is closed cannot be chosen. */
 export async function showPools() {
   const own = { ...headers(), "x-bandit-pool": "" };
   const response = await fetch("v1/pools", { headers: own, cache: "no-store" }).catch(() => null);
   if (!response) return; // who follows the service says that it cannot be reached
   const rows = response.ok ? (await response.json()).pools.filter((row) => row.state !== "elsewhere") : [];
-  if (!rows.some((row) => row.name === pool())) setPool("");
+  if (!rows.some((row) => row.name === pool() && row.engine)) setPool("");
   const chosen = pool() || rows.find((row) => row.default)?.name;
   const list = byId("pool");
   list.replaceChildren(...rows.map((row) => {
-    const option = el("option", { value: row.name }, row.name);
+    const closed = !row.engine;
+    const option = el("option", { value: row.name, title: row.why }, closed ? `${row.name} (closed)` : row.name);
+    option.disabled = closed;
     option.selected = row.name === chosen;
     return option;
   }));

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bandit_service.core.experiments.spec import LEAST_ALPHA, METRICS
+from bandit_service.core.experiments.spec import METRICS, MIN_ALPHA
 from bandit_service.core.fields import Limit, Name, Reward, Seconds, Share, Usd, Worth, doc
-from bandit_service.core.outcomes import MOST_METRICS, Reported, Signals, check_signals, digest
-from bandit_service.core.tags import LONGEST_TAG, MOST_TAGS, PATTERN
+from bandit_service.core.outcomes import MAX_METRICS, Reported, Signals, check_signals, digest
+from bandit_service.core.tags import LONGEST_TAG, MAX_TAGS, PATTERN
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"
 _WORTH = "USD that one unit of quality is worth; the service's setting if left out."
@@ -80,7 +80,7 @@ class DecideRequest(Query, kw_only=True, forbid_unknown_fields=True):
         doc(
             "Your own labels, recorded to find and group decisions; they do not affect the choice.",
             ["checkout", "team:search"],
-            maxItems=MOST_TAGS,
+            maxItems=MAX_TAGS,
             items={"type": "string", "minLength": 1, "maxLength": LONGEST_TAG, "pattern": PATTERN},
         ),
     ] = []
@@ -116,7 +116,7 @@ class RewardRequest(Query, kw_only=True, forbid_unknown_fields=True):
     correction: Annotated[bool, doc("Replace the signals reported before.", False)] = False
     metrics: Annotated[
         dict[str, float | bool],
-        doc(_METRICS, {"resolved": True, "stars": 4}, maxProperties=MOST_METRICS),
+        doc(_METRICS, {"resolved": True, "stars": 4}, maxProperties=MAX_METRICS),
     ] = {}
     unit: Annotated[Name, doc("Without a decision: " + _UNIT, "user-17")] = ""
     tenant: Annotated[Name, doc("Without a decision: " + _TENANT, "acme")] = ""
@@ -154,7 +154,7 @@ class VoteRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         doc(
             "Of the [[metrics]] with `feedback = true`; the last value counts.",
             {"stars": 4},
-            maxProperties=MOST_METRICS,
+            maxProperties=MAX_METRICS,
         ),
     ] = {}
 
@@ -351,7 +351,7 @@ class WhatIfRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     ] = "reward"
     alpha: Annotated[
         float,
-        doc("1 minus the confidence of the intervals.", 0.05, minimum=LEAST_ALPHA, maximum=0.5),
+        doc("1 minus the confidence of the intervals.", 0.05, minimum=MIN_ALPHA, maximum=0.5),
     ] = 0.05
     clip: Annotated[
         float,

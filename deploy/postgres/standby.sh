@@ -1,7 +1,7 @@
 #!/bin/sh
-# A standby of the primary: copied, then it follows by a slot, so that the primary keeps what it has not read yet. Where it
-# was away for longer than the primary keeps that, it is copied again, unless it was promoted. What is given is given to
-# postgres.
+# A standby of the primary. It copies the primary, then follows it through a slot, so that the primary keeps what the
+# standby has not read yet. If it was away for longer than that is kept, it copies the primary again, unless it was
+# promoted. Arguments are passed to postgres.
 set -eu
 password="$(cat "${PASSWORD_FILE:-/run/secrets/database-password}")"
 primary="host=${PRIMARY_HOST:-postgres} port=${PRIMARY_PORT:-5432} user=bandit application_name=standby"
@@ -11,7 +11,7 @@ trap 'end TERM' TERM
 trap 'end INT' INT
 trap 'end QUIT' QUIT
 
-end() { # passed on to postgres; before it runs there is nothing to close
+end() { # passes the signal to postgres; before it runs there is nothing to close
   [ -n "$server" ] || exit 1
   ended=yes
   kill -s "$1" "$server" 2>/dev/null || true
@@ -22,14 +22,14 @@ ask() { # one command of the replication protocol
 }
 
 copy() {
-  ask IDENTIFY_SYSTEM || return 1 # before what is here is removed
-  rm -rf "${PGDATA:?}"/* # what a copy that was cut off, or one that is too old, has left
-  ask "DROP_REPLICATION_SLOT $slot" 2>/dev/null || true # one of before may have lost what it was to keep
+  ask IDENTIFY_SYSTEM || return 1 # before the present data is removed
+  rm -rf "${PGDATA:?}"/* # left by an interrupted copy, or by one that is too old
+  ask "DROP_REPLICATION_SLOT $slot" 2>/dev/null || true # an earlier slot may have lost what it had to keep
   PGPASSWORD="$password" pg_basebackup --dbname "$primary" --pgdata "$PGDATA" --write-recovery-conf --create-slot \
-    --slot "$slot" --wal-method stream --checkpoint fast && touch "$PGDATA/copied" # which stays when it is promoted
+    --slot "$slot" --wal-method stream --checkpoint fast && touch "$PGDATA/copied" # this file stays when it is promoted
 }
 
-watch() { # what postgres says is passed on; it is ended where it can follow no more
+watch() { # prints what postgres says, and ends postgres when it can no longer follow
   while IFS= read -r line; do
     printf '%s\n' "$line" >&2
     case "$line" in
@@ -55,17 +55,17 @@ while [ -z "$ended" ]; do
   until [ -e "$PGDATA/copied" ]; do
     copy || sleep 1
   done
-  # Once it is promoted it has no standby of its own, and waits for none.
+  # Once promoted, it has no standby of its own and waits for none.
   postgres -c synchronous_standby_names= "$@" 2>"$said" &
   server=$!
   watch "$server" <"$said" &
   watcher=$!
   status=0
-  while kill -0 "$server" 2>/dev/null; do # a signal cuts `wait` short
+  while kill -0 "$server" 2>/dev/null; do # a signal ends `wait` early
     wait "$server" && status=0 || status=$?
   done
   wait "$watcher" || true
   server=
-  [ -e "$PGDATA/copied" ] || continue # copied again
+  [ -e "$PGDATA/copied" ] || continue # it is copied again
   exit "$status"
 done

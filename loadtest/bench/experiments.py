@@ -79,45 +79,63 @@ def run_experiment(world: World, spec: Experiment) -> None:
     apply(world, ev.ExperimentChanged(ts=1.0, experiment=spec, status="running"))
 
 
+class _Case:
+    """A world with its experiments, and what its decisions took, in seconds by stage."""
+
+    def __init__(self, filled: Filled, past: int, name: str) -> None:
+        count, shadows, scheme = CASES[name]
+        self.name = name
+        self.world, self.index = filled(Settings().policy.name, past)
+        for i in range(count):
+            run_experiment(self.world, an_experiment(i, count, shadows, scheme))
+        self.stages: dict[str, list[float]] = {one: [] for one in ("assign", "decide", "apply")}
+        self.later: list[float] = []
+        self._waiting: list[Pending] = []
+
+    def decide(self, i: int, vector: Vector) -> None:
+        """Decision i, applied; its shadows together with those of others."""
+        query = Query(vector, 25, 0.1, unit=f"user-{i % USERS}")
+        found = self.index.recall(query.embedding, NEIGHBOURS)
+        recalled = Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
+        t0 = time.perf_counter()
+        assigned(self.world, query)
+        t1 = time.perf_counter()
+        (lot,) = weigh_many(self.world, [(query, recalled)], Exploration())
+        assert isinstance(lot, Lot)
+        event = drawn(lot, f"{self.name}-{i}", 2.0, Exploration())
+        t2 = time.perf_counter()
+        self.world = apply(self.world, event)
+        t3 = time.perf_counter()
+        self._waiting.append(self.world.pending.decisions[event.id])
+        for stage, seconds in zip(self.stages, (t1 - t0, t2 - t1, t3 - t2), strict=True):
+            self.stages[stage].append(seconds)
+        if len(self._waiting) == AT_ONCE:
+            later = seconds_of(partial(cast, self.world, self._waiting, Exploration()))
+            self.later.append(later / AT_ONCE)
+            self._waiting = []
+
+    def row(self, after: int) -> Row:
+        """Medians in microseconds, without the first `after` decisions."""
+        row: Row = {"experiments": self.name}
+        for stage, values in self.stages.items():
+            row[f"{stage} p50 us"] = float(np.median(values[after:])) * 1e6
+        row["decide + apply p50 us"] = row["decide p50 us"] + row["apply p50 us"]
+        row["after the answer p50 us"] = float(np.median(self.later)) * 1e6
+        return row
+
+
 def bench_experiments(
     filled: Filled, asked: Vector, past: int = 10_000, repeat: int = 1000
 ) -> list[Row]:
-    """Microseconds of the median decision: assign alone, decide, apply, the whole; and shadows."""
-    rows = []
-    for name, (count, shadows, scheme) in CASES.items():
-        world, index = filled(Settings().policy.name, past)
-        for i in range(count):
-            run_experiment(world, an_experiment(i, count, shadows, scheme))
-        stages: dict[str, list[float]] = {one: [] for one in ("assign", "decide", "apply")}
-        waiting: list[Pending] = []
-        later: list[float] = []
-        for i in range(repeat + repeat // 10):
-            vector = asked[i % len(asked)]
-            query = Query(vector, 25, 0.1, unit=f"user-{i % USERS}")
-            found = index.recall(query.embedding, NEIGHBOURS)
-            recalled = Recalled(tuple(found.ids.tolist()), tuple(found.similarities.tolist()))
-            t0 = time.perf_counter()
-            assigned(world, query)
-            t1 = time.perf_counter()
-            (lot,) = weigh_many(world, [(query, recalled)], Exploration())
-            assert isinstance(lot, Lot)
-            event = drawn(lot, f"{name}-{i}", 2.0, Exploration())
-            t2 = time.perf_counter()
-            world = apply(world, event)
-            t3 = time.perf_counter()
-            waiting.append(world.pending.decisions[event.id])
-            if i >= repeat // 10:
-                for stage, seconds in zip(stages, (t1 - t0, t2 - t1, t3 - t2), strict=True):
-                    stages[stage].append(seconds)
-            if len(waiting) == AT_ONCE:
-                later.append(seconds_of(partial(cast, world, waiting, Exploration())) / AT_ONCE)
-                waiting = []
-        row: Row = {"experiments": name}
-        for stage, values in stages.items():
-            row[f"{stage} p50 us"] = float(np.median(values)) * 1e6
-        row["decide + apply p50 us"] = row["decide p50 us"] + row["apply p50 us"]
-        row["after the answer p50 us"] = float(np.median(later)) * 1e6
-        rows.append(row)
+    """Microseconds of the median decision: assign alone, decide, apply, the whole; and shadows.
+
+    The worlds decide by turns, so that what else the machine does is the same for all.
+    """
+    cases = [_Case(filled, past, name) for name in CASES]
+    for i in range(repeat + repeat // 10):
+        for case in cases:
+            case.decide(i, asked[i % len(asked)])
+    rows = [case.row(repeat // 10) for case in cases]
     for row in rows:
         row["x none"] = row["decide + apply p50 us"] / rows[0]["decide + apply p50 us"]
     return rows

@@ -110,7 +110,9 @@ def _kept(path: Path, past: int) -> list[Row]:
 
 
 def cpu_s(call: Callable[[], Any]) -> float:
-    """The CPU time of this process that a call takes."""
+    """The CPU time of this process that a call takes, without that of freeing what it returns."""
     begun = time.process_time()
-    call()
-    return time.process_time() - begun
+    made = call()
+    taken = time.process_time() - begun
+    del made
+    return taken

@@ -224,11 +224,14 @@ def bench_memory(_: Path) -> list[Row]:
     history = History(n)
     for i in range(n):
         history.remember(some[i], Outcome(ArmId("arm-00"), 0.5, float(i % 7)))
+    ids, stored = history.vectors()
+    every = np.array(ids, np.int64)
+    del ids
+    history.take_changes()  # as after each event
     folded = process.memory_info().rss
     index = HybridIndex(DIM, n, rows=history)
-    ids, stored = history.vectors()
-    index.load(np.array(ids, np.int64), stored)
-    del stored
+    index.load(every, stored)
+    del stored, every
     gc.collect()
     after = process.memory_info().rss
     vector = 4 * DIM

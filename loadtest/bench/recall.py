@@ -28,7 +28,7 @@ from store.history import HybridIndex
 
 PAST = (1_000, 10_000, 30_000, 100_000)
 _ROUNDS, _ALONE, _BATCH, _PART = 15, 16, 32, 50_000
-_MOST_IN_GRAPH = 100_000
+_MAX_IN_GRAPH = 100_000
 """A graph of more takes hours to build, and cells by numpy minutes."""
 _EVERYTHING = 1 << 40
 
@@ -166,9 +166,9 @@ def _makers(n: int) -> dict[str, Callable[[Vector, int], Any]]:
         made[f"all, {name}"] = partial(Index, kernel=scan, exact_below=_EVERYTHING)
     kernels: list[Kernel] = [Numpy(), *list(scans.values())[-1:]]
     for kernel in kernels:
-        if n >= 2 * HybridIndex.LEAST and (kernel.copied or n <= _MOST_IN_GRAPH):
+        if n >= 2 * HybridIndex.LEAST and (kernel.copied or n <= _MAX_IN_GRAPH):
             made[f"cells, {kernel.name}"] = partial(Index, kernel=kernel, exact_below=n)
-    if n <= _MOST_IN_GRAPH:
+    if n <= _MAX_IN_GRAPH:
         with suppress(ImportError):
             made["graph"] = partial(Graph, hnswlib=importlib.import_module("hnswlib"))
     return made

@@ -98,7 +98,7 @@ async def serve_bench(directory: str, together: bool = True) -> None:
     together: decisions of one turn of the loop are made and answered together, as they are.
     """
     if not together:
-        deciding.MOST_TOGETHER = 1
+        deciding.MAX_TOGETHER = 1
         gathering.AT_ONCE = False
     chosen = settings.read(
         None,

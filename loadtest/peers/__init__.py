@@ -1,4 +1,4 @@
-"""The nearest peers head to head: the same stream, the same reward, each through its public API.
+"""Other libraries compared with our policies: the same stream and reward, by their public APIs.
 
     python -m loadtest.peers --data paretobandit --seeds 20
 

@@ -1,10 +1,10 @@
-"""The nearest peers head to head, each through its public API, in one protocol.
+"""Compare other libraries with our policies, each through its public API, in one protocol.
 
     python -m loadtest.peers --data paretobandit --data traffic.jsonl.gz --seeds 20
 
-A query comes, the peer chooses, and only the chosen arm's quality and cost come back; one pass.
-All rows see the same queries in the same order and are judged by the same reward. What is
-compared with what is in docs/peers.md.
+A query arrives, the library chooses an arm, and gets that arm's quality and cost alone; one pass.
+All rows see the same queries in the same order and have the same reward. docs/peers.md says what
+is compared.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
         type=bounded(int, 1, 10**6),
         default=5,
         metavar="SEEDS",
-        help="most runs of a row that takes a minute each (default: 5)",
+        help="maximum runs of a row that takes a minute per run (default: 5)",
     )
     add("--limit", type=bounded(int, 1, 10**9), metavar="N", help="first N queries of each file")
     add(
@@ -209,28 +209,28 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         choices=(OURS, *PACKAGES),
-        help="this library beside our default; repeatable",
+        help="only this library, beside our default; repeatable",
     )
     add(
         "--features",
         action="append",
         choices=FEATURES,
-        help=f"{EMBEDDING}: the service's; {PCA}: ParetoBandit's whitened PCA of it; may be given "
-        "several times (default: both)",
+        help=f"{EMBEDDING}: the service's; {PCA}: ParetoBandit's whitened PCA of it; repeatable "
+        "(default: both)",
     )
     add(
         "--policy",
         action="append",
         default=[],
         metavar="NAME",
-        help="a policy of ours beside the default; repeatable",
+        help="another policy of this project, beside the default; repeatable",
     )
     add(
         "--share",
         type=bounded(float, 0.0, 1.0),
         default=SHARE,
         metavar="P",
-        help="share of the queries that goes to all arms alike, in every row: the others get our "
+        help="share of the queries that goes to all arms evenly, in every row: the others get our "
         "floor as well (default: %(default)s)",
     )
     add(
@@ -240,14 +240,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="USD",
         help="reward = quality - cost / this (default: %(default)s)",
     )
-    add("--jobs", type=bounded(int, 1, 1024), default=os.cpu_count() or 1, help="processes")
+    add(
+        "--jobs",
+        type=bounded(int, 1, 1024),
+        default=os.cpu_count() or 1,
+        help="number of processes",
+    )
     add("--data-dir", type=Path, default=Path(_DEFAULTS.data_dir), metavar="DIR")
     add("--json", type=Path, metavar="FILE", help="write rows and runs")
     add(
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write the tables, between the marks of a file that has them",
+        help="write the tables into this file, between its two marks",
     )
     return parser
 

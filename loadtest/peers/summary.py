@@ -16,8 +16,8 @@ from bandit_service.offline.baselines import Track, baselines
 from loadtest.peers.compare import Result, Stream
 
 _NOTE = (
-    "Intervals over seeds; `less ours` is paired by seed. Times are medians on the machine of the "
-    "run, of the library's calls alone."
+    "Intervals over seeds; `less ours` is paired by seed. Times are medians of the library's calls "
+    "alone, on the machine of the run."
 )
 BEGIN, END = "<!-- tables of a run: begin -->", "<!-- tables of a run: end -->"
 

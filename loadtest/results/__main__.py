@@ -1,4 +1,4 @@
-"""Regenerate docs/results.md and a page per recording, from what lies in the data directory."""
+"""Regenerate docs/results.md, and a page for each recording in the data directory."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _LEARNERS = ("nested", "eagle", "forc", "knn", "metallm", "metallm@paper", "epsi
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Everything, one recording after the other; what is not there is skipped with a message."""
+    """All recordings, one after the other; a missing one is skipped with a message."""
     args = _arguments(argv)
     if args.render:
         return _render(args)
@@ -79,46 +79,65 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=Path,
         default=Path("../shared/data"),
         metavar="DIR",
-        help="where NAME.jsonl.gz and NAME.meta.json lie (default: %(default)s)",
+        help="directory of NAME.jsonl.gz and NAME.meta.json (default: %(default)s)",
     )
-    add("--only", action="append", metavar="NAME", help="these recordings only")
-    add("--seeds", type=int, default=20, help="where a run costs seconds (default: %(default)s)")
-    add("--few", type=int, default=5, help="where it costs more (default: %(default)s)")
-    add("--splits", type=int, default=3, help="of the offline protocol (default: %(default)s)")
-    add("--claims", action="store_true", help="only what the part on the papers' claims needs")
-    add("--render", action="store_true", help="only write results.md from --records again")
+    add("--only", action="append", metavar="NAME", help="only this recording; repeatable")
+    add(
+        "--seeds",
+        type=int,
+        default=20,
+        help="seeds of runs that take seconds (default: %(default)s)",
+    )
+    add("--few", type=int, default=5, help="seeds of runs that take longer (default: %(default)s)")
+    add(
+        "--splits",
+        type=int,
+        default=3,
+        help="splits of the offline protocol (default: %(default)s)",
+    )
+    add(
+        "--claims",
+        action="store_true",
+        help="only run what the section on the papers' claims needs",
+    )
+    add("--render", action="store_true", help="only write results.md again, from --records")
     add(
         "--old-floor",
         action="store_true",
-        help="also what every policy earned at the floor of before 2 %% in all, 0.01 per arm",
+        help="also run every policy with the earlier exploration floor, 0.01 per arm",
     )
     add(
         "--resume",
         action="store_true",
-        help="go on where it was broken off: take the runs that --records holds, of this code",
+        help="continue an interrupted run: use the runs of this code in --records",
     )
-    add("--limit", type=int, help="the first so many queries of each, to try it out")
-    add("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: %(default)s)")
+    add("--limit", type=int, help="use only the first N queries of each recording, to try it out")
+    add(
+        "--jobs",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="number of processes (default: %(default)s)",
+    )
     add(
         "--out",
         type=Path,
         default=Path("docs"),
         metavar="DIR",
-        help="results.md and results/ go there (default: %(default)s)",
+        help="directory for results.md and results/ (default: %(default)s)",
     )
     add(
         "--records",
         type=Path,
         default=Path("evaluate-results"),
         metavar="DIR",
-        help="JSON and Parquet go there (default: %(default)s)",
+        help="directory for JSON and Parquet files (default: %(default)s)",
     )
     add(
         "--state",
         type=Path,
         default=Path(_DEFAULTS.data_dir),
         metavar="DIR",
-        help="where models and embeddings are kept (default: %(default)s)",
+        help="directory of models and embeddings (default: %(default)s)",
     )
     return parser.parse_args(argv)
 
@@ -280,9 +299,9 @@ def _page(data: Labelled, told: Sequence[reports.Report]) -> str:
     quality, cost = np.nanmean(data.quality, axis=0), np.nanmean(data.cost, axis=0)
     parts = [
         f"# {data.recorded.name}",
-        f"{len(data)} queries, {len(data.arms)} models. Made by `make results`, version "
-        f"{bandit_service.__version__}; the protocols and the columns are defined in "
-        "[evaluation](../evaluation.md).",
+        f"{len(data)} queries, {len(data.arms)} models. `make results` wrote this page with "
+        f"version {bandit_service.__version__}. [Evaluation](../evaluation.md) defines the "
+        "protocols and columns.",
         "| model | quality | USD/1000 |\n| --- | ---: | ---: |\n"
         + "\n".join(
             f"| {data.arms[k]} | {quality[k]:.4f} | {1000 * cost[k]:.4f} |"

@@ -1,7 +1,7 @@
 """The papers' claims compared with our figures. Each function returns a section as Markdown.
 
-What a paper says is quoted with its place; what is digitised from a figure says so. The verdict
-line is computed from the figures; the sentences on why are ours and hold on any data.
+A paper's claim is quoted with its place; a number digitised from a figure says so. The verdict
+line is computed from the figures. The sentences that explain it are ours, and hold on any data.
 """
 
 from __future__ import annotations
@@ -48,14 +48,15 @@ def eagle(found: Sequence[Found]) -> str:
             )
         )
     table = Table(
-        "Eagle's area less another's at 100 % of the training part",
+        "Eagle's AUC minus another router's, at 100 % of the training part",
         (
             "data",
             *(f"log-WTP AUC vs {name}" for name in EAGLE_AGAINST),
             *(f"AUC vs {name}" for name in EAGLE_AGAINST),
         ),
         tuple(cells),
-        "log-WTP AUC as a share, as the paper gives it; AUC as a difference.",
+        "The difference in log-WTP AUC is in percent, as in the paper; the difference in AUC is a "
+        "number.",
     )
     won = sum(gain > 0.0 for gain in wins)
     largest = max(updates, key=lambda data: sum(row.added for row in updates[data]))
@@ -66,7 +67,7 @@ def eagle(found: Sequence[Found]) -> str:
     more = added["Eagle"] / float(np.mean([added[name] for name in slowest]))
     times = update_table(
         list(updates[largest]),
-        f"{largest}: wall seconds to take in each share of the training part, and the areas then",
+        f"{largest}: wall seconds to learn each share of the training part, and the AUC after it",
     )
     return "\n\n".join(
         [
@@ -75,20 +76,21 @@ def eagle(found: Sequence[Found]) -> str:
             "at 100 % of the data (figure 3b, digitised; the text says +5.14, +4.73, +23.52 %). "
             "First fit in 4.8 % of the baselines' time, updates in 0.5 to 1 % (table 3).",
             table.markdown(),
-            f"**Verdict: on the paper's axis higher than its baselines in {won} of {len(wins)} "
-            "comparisons.** That axis is mostly plateau, so it ranks routers by the arm that they "
-            "take when cost does not matter; there a router that always takes the best single arm "
-            "does well. The AUC next to it weighs the whole range of cost. Eagle knows only which "
-            "of two answers was better, and replays the comparisons of 20 neighbours. kNN averages "
-            "every answer of 40 neighbours, which uses more information where scores are exact. "
-            "The published MLP and SVM are weak by construction: no early stopping, and a median "
-            "regressor on labels of 0 and 1. Elo depends on the order of its records, and the "
-            "paper gives no intervals.",
+            f"**Verdict: on the paper's axis Eagle is above its baselines in {won} of {len(wins)} "
+            "comparisons.** Most of that axis is a plateau, so it ranks routers by the arm that "
+            "they choose when cost does not matter. A router that always chooses the best single "
+            "arm does well there. The AUC next to it weighs the whole range of cost. Eagle knows "
+            "only which of two answers was better, and replays the comparisons of 20 neighbours. "
+            "kNN averages every answer of 40 neighbours, which uses more information if scores are "
+            "exact. The published MLP and SVM are weak by construction: the MLP has no early "
+            "stopping, and the SVM is a median regressor on labels of 0 and 1. Elo depends on the "
+            "order of its records. The paper gives no intervals.",
             times.markdown(),
-            f"**Verdict on time: the first fit takes {percent(fit, 1)} of the mean of MLP and SVM, "
-            f"the last 15 % {percent(more, 1)}.** Embeddings are computed beforehand for all "
-            "routers. kNN has nothing to fit: the paper's 176 s for it can only be embedding, or "
-            "building an index again, which no router needs to repeat.",
+            f"**Verdict on time: Eagle's first fit takes {percent(fit, 1)} of the mean time of MLP "
+            f"and SVM, its update with the last 15 % takes {percent(more, 1)}.** Embeddings are "
+            "computed beforehand for all routers. kNN has nothing to fit. The paper's 176 s for it "
+            "can only be the time to embed, or to build an index again, which no router needs to "
+            "repeat.",
         ]
     )
 
@@ -96,7 +98,7 @@ def eagle(found: Sequence[Found]) -> str:
 def metallm(found: Sequence[Found]) -> str:
     """Accuracy and cost of the paper's MetaLLM for several p beside the single models."""
     parts, verdicts = [], []
-    headings = ("policy", "quality", "USD/1000", "quality less best single's", "cost")
+    headings = ("policy", "quality", "USD/1000", "quality minus best single's", "cost")
     for each in found:
         if not each.metallm:
             continue
@@ -134,13 +136,13 @@ def metallm(found: Sequence[Found]) -> str:
             "learns 70 % of the queries with full information. The others are routed online, in an "
             "order that the seed sets.",
             *parts,
-            f"**Verdict: better than the best single model at a lower cost for some p? "
-            f"{'; '.join(verdicts)}.** The gain of the paper is one point, 9 of 872 test queries, "
+            f"**Verdict: is some p better than the best single model, at a lower cost? "
+            f"{'; '.join(verdicts)}.** The paper's gain is one point, 9 of 872 test queries, "
             "without an interval. If one arm is best on nearly every query, no linear rule on the "
-            "embedding can beat it by much. The price is the list price divided by the dearest "
-            "one, so a p of 0.1 already outweighs most differences in quality. In the paper the "
-            "online learner without a warm start fails because its code has α = 0: an arm never "
-            "tried is never chosen. With any bonus it learns.",
+            "embedding can beat it by much. The price is the list price divided by the highest "
+            "list price, so p = 0.1 already outweighs most differences in quality. In the paper "
+            "the online learner without a warm start fails because its code has α = 0: it never "
+            "chooses an arm that it has not tried. With any bonus it learns.",
         ]
     )
 
@@ -188,12 +190,12 @@ def pickllm(found: Sequence[Found]) -> str:
             "latency −52 % against random choice (secondary sources; the paper's tables could not "
             "be read).",
             Table(f"Sessions of PickLLM, {seeds} each", headings, tuple(cells)).markdown(),
-            "**Verdict: sessions converge, on the best arm in "
-            f"{percent(float(np.mean(right)) if right else math.nan)} of them on average.** The "
-            "faster the rate, the sooner they converge and the worse the arm: at b = 0.5 a few "
-            "early rewards decide. Savings against the dearest model say little by themselves, "
-            "since any cheap model has them; compare the quality too. The best arm is the one with "
-            "the highest mean of the service's own reward, which ignores latency; PickLLM's reward "
+            "**Verdict: sessions converge, on average "
+            f"{percent(float(np.mean(right)) if right else math.nan)} of them on the best arm.** "
+            "The higher the rate, the sooner they converge and the worse the arm: at b = 0.5 a few "
+            "early rewards decide. Savings against the dearest model alone say little, since any "
+            "cheap model has them. So compare the quality, too. The best arm is the one with the "
+            "highest mean of the service's own reward, which ignores latency; PickLLM's reward "
             "divides by it.",
         ]
     )
@@ -226,21 +228,23 @@ def two_models(found: Sequence[Found]) -> str:
         [
             "### RouteLLM and Hybrid LLM: two models",
             "> RouteLLM, GPT-4 against Mixtral: MMLU APGR 0.603 (SW) and 0.597 (MF) with in-domain "
-            "labels, 0.473 and 0.524 without (table 2); GSM8K 0.568 and 0.565 (table 3). Chance "
-            "has 0.5.",
+            "labels, 0.473 and 0.524 without (table 2); GSM8K 0.568 and 0.565 (table 3). Random "
+            "routing has 0.5.",
             Table(
                 "RouteLLM's metrics",
                 ("data, router", "APGR", "CPT(50 %)", "CPT(80 %)"),
                 tuple(cells),
             ).markdown(),
-            f"**Verdict: RouteLLM's routers are {'all' if min(above) > 0.5 else 'not all'} above "
-            "chance when trained on outcomes of the same kind of queries**, as in the paper's rows "
-            "with in-domain labels. Compare them with a plain kNN on the same embeddings.",
+            f"**Verdict: RouteLLM's routers are {'all' if min(above) > 0.5 else 'not all'} better "
+            "than random routing if they are trained on outcomes of the same kind of queries**, as "
+            "in the paper's rows with in-domain labels. Compare them with a plain kNN on the same "
+            "embeddings.",
             "> Hybrid LLM: a drop of 0.0 to 2.9 % of quality at 20 to 40 % of calls to the small "
             "model for pairs that are near each other, 4.7 to 13.8 % where the gap is large "
             "(table 1).",
             Table(
-                "Quality lost, of the large model's, by share of calls to the small model",
+                "Share of the large model's quality that is lost, by share of calls to the small "
+                "model",
                 ("data, router", "10 %", "20 %", "40 %"),
                 tuple(drops),
             ).markdown(),
@@ -268,7 +272,9 @@ def forc(found: Sequence[Found]) -> str:
             "### FORC",
             "> Matches the largest model at −63 % of its cost over 14 data sets (abstract).",
             Table(
-                "Cost to match the best single model, of that model's cost", headings, tuple(cells)
+                "Cost to match the best single model, as a share of its cost",
+                headings,
+                tuple(cells),
             ).markdown(),
             "The predictor is a logistic head per arm on the frozen embedding; the paper "
             "fine-tunes an encoder. The possible saving depends on how much the models differ: "
@@ -301,9 +307,9 @@ def votes(found: Sequence[Found]) -> str:
     return "\n\n".join(
         [
             "### Eagle on people's votes",
-            "Eagle is made for comparisons. Each vote is predicted from the votes before it, and "
-            "then learned; ± is the standard deviation between orders. The local rating can help "
-            "only if different models are good at different prompts.",
+            "Eagle is made for comparisons. Each vote is first predicted from the votes before it, "
+            "then learned. ± is the standard deviation between orders of the votes. The local "
+            "rating can help only if different models are good at different prompts.",
             Table("Predicting the next vote", headings, tuple(cells)).markdown(),
         ]
     )
@@ -323,9 +329,10 @@ def _assigned(name: str, rows: Sequence[AssignedRow]) -> str:
     )
     return Table(
         f"{name}: a batch under a total budget, as a share of the best single arm's bill",
-        ("budget, strategy", "really spent", "expected quality", "quality", "answered", "s"),
+        ("budget, strategy", "spent", "expected quality", "quality", "answered", "s"),
         cells,
-        "Costs are estimated when assigned and billed as recorded; an unanswered query counts 0.",
+        'The budget is kept by estimated costs; "spent" is by recorded costs. An unanswered query '
+        "counts 0.",
     ).markdown()
 
 

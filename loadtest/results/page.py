@@ -17,12 +17,13 @@ _REFERENCES = ("uniform", "best single", "zero router", "task label", "oracle")
 _HEAD = f"""\
 # Results
 
-Made by `make results`, version {bandit_service.__version__}, from the recordings in the data
-directory and the one that the package `paretobandit` brings; none of these is part of this
-repository. [Evaluation](evaluation.md) defines the protocols, metrics and columns;
-[peers](peers.md) compares other libraries. Each recording has a page with all its tables and
-plots. The sentences called verdict are computed from the figures next to them. Online, all
-policies have the same exploration: {Exploration().label}."""
+`make results` wrote this page with version {bandit_service.__version__}. It reads the recordings in
+the data directory, the recording in the package `paretobandit`, and `specialists`, which is part of
+this package. No other recording is part of this repository.
+
+Each recording has a page with all its tables and plots. [Evaluation](evaluation.md) defines the
+protocols, metrics and columns. [Peers](peers.md) compares other libraries. Each verdict is computed
+from the figures next to it. Online, all policies explore alike: {Exploration().label}."""
 
 
 _CLAIMS = "## The papers' claims"
@@ -83,7 +84,8 @@ def _offline(offline: Mapping[str, Sequence[OfflineRow]]) -> Table:
             "oracle",
         ),
         tuple(cells),
-        "The first is the best of many on the test part, so its gain is a little optimistic.",
+        "The first router is the best of many on the test part, so its gain is slightly "
+        "optimistic.",
     )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 _LONGEST = 300  # characters of an answer that are kept and scored
 _TIMEOUT_S = 60.0
-_MOST_TOKENS = 32
+_MAX_TOKENS = 32
 _QUOTED = re.compile(r'"([^"]+)"')
 
 
@@ -156,7 +156,7 @@ def _smollm2() -> Callable[[str], str]:
             {
                 "messages": [{"role": "user", "content": text}],
                 "temperature": 0,
-                "max_tokens": _MOST_TOKENS,
+                "max_tokens": _MAX_TOKENS,
                 "cache_prompt": False,
             }
         )

@@ -22,6 +22,7 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.world import World, new_world
+from bandit_service.statistics.calibration import Calibrating
 from store.sqlite import SqliteLog
 
 HERE = Path(__file__).parent
@@ -109,6 +110,8 @@ def _plain(value: Any) -> Any:
             return {str(key): _plain(item) for key, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
+        case Calibrating():
+            return _plain(value.known())
         case _ if dataclasses.is_dataclass(value):
             names = (each.name for each in dataclasses.fields(value))
             return {name: _plain(getattr(value, name)) for name in names if name[0] != "_"}

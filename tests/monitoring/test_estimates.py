@@ -76,8 +76,8 @@ def test_probabilities_of_fifty_arms_have_thirty_series_that_add_up_to_one(polic
         estimates.decided(_decided(f"policy-{k}", arms, chances))
     estimates.look(set())
     shown = _shown(registry, "bandit_arm_probability")
-    assert len(shown) == metrics.MOST_PROBABILITIES
-    own = metrics.MOST_PROBABILITIES // policies - 1
+    assert len(shown) == metrics.MAX_PROBABILITIES
+    own = metrics.MAX_PROBABILITIES // policies - 1
     for k in range(policies):
         of = {arm: value for (policy, arm), value in shown.items() if policy == f"policy-{k}"}
         assert sum(of.values()) == pytest.approx(1.0)

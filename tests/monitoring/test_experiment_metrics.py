@@ -62,11 +62,11 @@ def _labelled(registry: CollectorRegistry, name: str) -> set[str]:
 def test_running_ones_come_before_stopped_and_newer_before_older_within_the_bounds() -> None:
     world, registry = _world(), CollectorRegistry()
     found = ExperimentMetrics(metrics.Metrics(registry))
-    for k in range(metrics.MOST_EXPERIMENTS + 2):
+    for k in range(metrics.MAX_EXPERIMENTS + 2):
         _run(world, f"old-{k}", ts=float(k), status="stopped")
     _run(world, "now", ts=100.0)
     found.look(world)
-    stopped = {f"old-{k}" for k in range(3, metrics.MOST_EXPERIMENTS + 2)}
+    stopped = {f"old-{k}" for k in range(3, metrics.MAX_EXPERIMENTS + 2)}
     assert _labelled(registry, "bandit_experiment_units") == stopped | {"now"}
     for id in ("now", "old-0"):
         found.decided(id, _decided(world, id).variant)
@@ -78,8 +78,8 @@ def test_the_variants_of_all_together_are_bounded_and_a_big_one_leaves_room_for_
 ):
     world, registry = _world(), CollectorRegistry()
     _run(world, "small", ts=1.0)
-    _run(world, "too-big", ts=2.0, variants=metrics.MOST_VARIANTS - 4)
-    _run(world, "big", ts=3.0, variants=metrics.MOST_VARIANTS - 3)
+    _run(world, "too-big", ts=2.0, variants=metrics.MAX_VARIANTS - 4)
+    _run(world, "big", ts=3.0, variants=metrics.MAX_VARIANTS - 3)
     ExperimentMetrics(metrics.Metrics(registry)).look(world)
     assert _labelled(registry, "bandit_experiment_units") == {"big", "small"}
 

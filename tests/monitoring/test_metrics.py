@@ -19,7 +19,7 @@ from tests.service.running import Client, a_vector, serving
 from tests.tools import tool
 
 ARMS, POLICIES = 50, 5
-MOST_SERIES = 1000
+MAX_SERIES = 1000
 
 
 async def _exposed(client: Client) -> str:
@@ -90,11 +90,11 @@ async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Pa
             text = await _exposed(client)
             series = [one for one in text.splitlines() if one and not one.startswith("#")]
             # what comes with the hundredth outcome of each arm and policy
-            bounds = 2 * metrics.MOST_ESTIMATED - text.count("bandit_arm_reward_bound{")
+            bounds = 2 * metrics.MAX_ESTIMATED - text.count("bandit_arm_reward_bound{")
             bounds += 3 * POLICIES - text.count("bandit_policy_value_estimate{")
             of_deployments = sum(one.startswith("bandit_deployment_") for one in series)
-            assert len(series) - of_deployments + bounds <= MOST_SERIES
-            assert of_deployments <= 3 * (metrics.MOST_DEPLOYMENTS + 1)
+            assert len(series) - of_deployments + bounds <= MAX_SERIES
+            assert of_deployments <= 3 * (metrics.MAX_DEPLOYMENTS + 1)
             for name in ("decisions_total", "rewards_total", "cost_usd_total", "reward_mean"):
                 by_arm = "cost_usd_total" if name == "cost_usd_total" else f"arm_{name}"
                 assert text.count(f'bandit_{by_arm}{{arm="arm-') == ARMS
@@ -102,12 +102,12 @@ async def test_series_at_fifty_arms_and_five_policies(tmp_path: Path, models: Pa
             assert text.count("bandit_arm_info{") == ARMS
             assert 'bandit_arm_info{arm="arm-17",model="arm-17",upstream="p"} 1.0' in text
             assert 'bandit_arm_info{arm="arm-07",model="arm-07",upstream="p,q"} 1.0' in text
-            assert text.count("bandit_deployment_up{") == metrics.MOST_DEPLOYMENTS + 1
+            assert text.count("bandit_deployment_up{") == metrics.MAX_DEPLOYMENTS + 1
             assert 'bandit_deployment_up{arm="other",deployment="other"}' in text
             assert text.count("bandit_deployment_failures_total{") == 2 * 5
             for name in ("reward_change", "value_estimate", "elo_rating", "residual_mean"):
-                assert text.count(f"bandit_arm_{name}{{") == metrics.MOST_ESTIMATED
-            assert text.count("bandit_arm_probability{") == metrics.MOST_PROBABILITIES
+                assert text.count(f"bandit_arm_{name}{{") == metrics.MAX_ESTIMATED
+            assert text.count("bandit_arm_probability{") == metrics.MAX_PROBABILITIES
             policies = set(re.findall(r'bandit_decisions_total\{.*policy="(\w+)"', text))
             assert len(policies) == POLICIES
             assert text.count("bandit_experiment_effect{") == 3 * 4

@@ -14,7 +14,12 @@ from tests.tools import tool
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy" / "prometheus" / "rules.yaml"
-NAMES = re.findall(r"alert: (\w+)", RULES.read_text(encoding="utf-8"))
+SUMMARIES = {
+    rule["alert"]: rule["annotations"]["summary"]
+    for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+    if "alert" in rule
+}
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def test_a_rule_that_cannot_fire_fails_its_test(promtool: str, tmp_path: Path) -
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SUMMARIES)
 def test_each_alert_has_tests_and_a_page(name: str) -> None:
     tests = RULES.with_name("rules_test.yaml").read_text(encoding="utf-8")
     assert f"{name}, bad" in tests
@@ -50,6 +55,8 @@ def test_each_alert_has_tests_and_a_page(name: str) -> None:
     assert page.startswith(f"# {name}\n")
     for part in ("What it means", "What to look at", "What to do"):
         assert f"## {part}\n" in page
+    says = re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", page.split("\n\n")[1].replace("\n", " "))
+    assert says == f"{SUMMARIES[name]}."
 
 
 def test_alerts_and_pages_name_metrics_that_there_are() -> None:

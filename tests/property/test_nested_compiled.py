@@ -1,4 +1,4 @@
-"""The compiled library proposes and finds cells as numpy does: the same bits."""
+"""The compiled library proposes and learns as numpy does: the same bits."""
 
 from __future__ import annotations
 

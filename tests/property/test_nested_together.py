@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bandit_service.core import codec
-from policies import SURFACE, ArmId, Compared, Context, Rewarded, Vector
+from policies import SURFACE, ArmId, Compared, Context, Rewarded, Vector, _native
 from policies.nested import Nested
 
 Event = Rewarded | Compared
@@ -72,6 +72,23 @@ def test_any_cut_is_as_one_by_one(policy: Nested, data: Any, seed: int) -> None:
             arm = next(iter(alone.columns))
             alone, together = policy.forget(alone, arm, 0.5), policy.forget(together, arm, 0.5)
         start = stop
+
+
+@pytest.mark.skipif(_native.native() is None, reason="it was not compiled here")
+@pytest.mark.parametrize("policy", SETTINGS, ids=str)
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), at_once=st.integers(1, 100))
+def test_the_compiled_library_learns_the_bits_of_numpy(
+    policy: Nested, seed: int, at_once: int
+) -> None:
+    events = _events(seed)
+    compiled, plain = policy.init(), policy.init()
+    for start in range(0, N, at_once):
+        compiled = policy.learn_many(compiled, events[start : start + at_once])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_native, "native", lambda: None)
+            plain = policy.learn_many(plain, events[start : start + at_once])
+        assert codec.dump(compiled) == codec.dump(plain)
 
 
 def test_what_is_covered_is_there() -> None:

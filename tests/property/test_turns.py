@@ -217,7 +217,7 @@ def _both(name: str, turns: list[Any], most: int = 64) -> tuple[Any, ...]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(clock, "now", lambda: 1000.0)
             patch.setattr("secrets.randbits", _bits())
-            patch.setattr(deciding, "MOST_TOGETHER", most)
+            patch.setattr(deciding, "MAX_TOGETHER", most)
             # when a shadow looks hangs on the clock, and each look is an event with a number
             patch.setattr(shadows, "seen", lambda _world, _decided: False)
             if not together:

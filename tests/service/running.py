@@ -18,7 +18,7 @@ import numpy as np
 from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core.world import World
-from bandit_service.http import frame
+from bandit_service.http import middleware
 from loadtest.forks import fork, start
 
 DIM = 384
@@ -110,7 +110,7 @@ async def opened(
         None, {"BANDIT_DATA_DIR": str(data_dir), "BANDIT_SERVER_PORT": "0", **environ}
     )
     async with service.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
-        yield Client(session, url), running[frame.ROUTER].world
+        yield Client(session, url), running[middleware.ROUTER].world
 
 
 class Process:

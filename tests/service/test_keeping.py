@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
+from bandit_service.core import snapshot
 from bandit_service.core.events import owner_of
+from bandit_service.core.learner import Learner
 from bandit_service.runtime import recovery
+from policies import Policy
 from store import EventLog, Offset, Record
 from tests.service.running import Client, a_vector, serving
 
@@ -74,9 +80,15 @@ async def test_recovery_goes_on_from_the_newest_valid_snapshot(
 
 
 async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_the_first(
-    tmp_path: Path, models: Path
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = tmp_path / "var"
+    data, on_the_loop, load = tmp_path / "var", list[bool](), snapshot.load_learner
+
+    def loaded(learner: memoryview, policy: Policy[Any]) -> Learner:
+        on_the_loop.append(threading.current_thread() is threading.main_thread())
+        return load(learner, policy)
+
+    monkeypatch.setattr(snapshot, "load_learner", loaded)
     async with serving(data, models) as client:
         ids = await _traffic(client, 0, 150)
         asked = {"name": "epsilon_greedy", "parameters": {"epsilon": 0.25}}
@@ -103,6 +115,7 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
         _, live = await client.get("/v1/policies/epsilon_greedy/state")
         assert served >= {"nested"}
         assert live["key"].startswith("epsilon_greedy:")
+        assert on_the_loop == [False]  # all decisions would wait: a state may have megabytes
     chosen = _chosen(data)
     _, short, full = _both_ways(chosen)
     assert short == full

@@ -18,7 +18,7 @@ from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.app.pools import RELOADING
 from bandit_service.core import events as ev
-from bandit_service.http import frame
+from bandit_service.http import middleware
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.settings import keys
 from loadtest.postgres import Postgres
@@ -782,7 +782,7 @@ async def test_policies_experiments_and_single_settings_of_the_file_need_no_rest
         assert (await client.get("/v1/experiment-rules"))[1]["stopped"] is True
         costly = await client.decide(embedding=a_vector(3))
         await client.reward(costly["decision_id"], quality=1.0, cost_usd=0.25)
-        pending = running[frame.ROUTER].pending.find(costly["decision_id"], None)
+        pending = running[middleware.ROUTER].pending.find(costly["decision_id"], None)
         assert pending.reward == 0.5  # 1 - 0.25 / 0.5
 
         # by the API, with a reason; and back to how it was
@@ -825,7 +825,7 @@ async def test_what_is_changed_while_the_file_is_read_stays(
         service.serving(settings.read(file, {})) as (url, running),
         aiohttp.ClientSession() as session,
     ):
-        client, router = Client(session, url), running[frame.ROUTER]
+        client, router = Client(session, url), running[middleware.ROUTER]
         put = router.catalogue.put_arm
 
         async def meanwhile(*arguments: Any) -> Any:
@@ -1017,7 +1017,7 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         service.serving(settings.read(None, environ)) as (url, running),
         aiohttp.ClientSession() as session,
     ):
-        client, writer = Client(session, url), running[frame.ROUTER].writer
+        client, writer = Client(session, url), running[middleware.ROUTER].writer
         await _taken(client, budgets=[DAY])
         upstream = {"id": "q", "base_url": "http://127.0.0.1:9/v1"}
 
@@ -1031,7 +1031,7 @@ async def test_a_replica_that_cannot_follow_says_so_and_goes_on_with_what_it_had
         state = await _in_force(client)  # of the log, so that nobody undoes it who changes it
         assert state["revision"] == 2
         assert state["upstreams"] == [upstream | {"key_env": "NOT_SET_HERE"}]
-        configuration = running[frame.CONFIGURATION]
+        configuration = running[middleware.CONFIGURATION]
         assert not configuration.settings.upstreams
         assert [each.usd for each in configuration.settings.budgets] == [DAY["usd"]]
         assert not await running[RELOADING].reload()

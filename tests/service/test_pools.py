@@ -24,7 +24,7 @@ from bandit_service.clock import Ids, now
 from bandit_service.core import events as ev
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.core.world import World
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import HOMES, names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
@@ -58,7 +58,7 @@ def _world(apps: Mapping[str, web.Application], name: str) -> World:
     return apps[name][ROUTER].world
 
 
-async def _asked(
+async def answer_to(
     client: Client, method: str, path: str, body: Any = None, **headers: str
 ) -> tuple[int, Any, Mapping[str, str]]:
     sent = {name.replace("_", "-"): value for name, value in headers.items()} | client.headers
@@ -79,7 +79,7 @@ async def test_the_level_of_the_logs_is_that_of_the_default_pool(
         async def put(pool: str, value: str) -> int:
             body = {"settings": [{"name": "log_level", "value": value}]}
             sent = {"x-bandit-pool": pool, "If-Match": "*"}
-            status, _, _ = await _asked(client, "PUT", "/v1/configuration", body, **sent)
+            status, _, _ = await answer_to(client, "PUT", "/v1/configuration", body, **sent)
             return status
 
         before = level()
@@ -120,18 +120,18 @@ async def test_a_call_finds_the_log_of_its_tenant(tmp_path: Path, models: Path) 
 
         # one tenant learns nothing of another, whatever pool it names
         assert (await acme.get(f"/v1/decisions/{by_name['decision_id']}"))[0] == 404
-        status, body, _ = await _asked(acme, "GET", "/v1/decisions", x_bandit_pool="globex")
+        status, body, _ = await answer_to(acme, "GET", "/v1/decisions", x_bandit_pool="globex")
         assert (status, body["error"]["param"]) == (403, "x-bandit-pool")
         status, body = await acme.post("/v1/decide", {"embedding": a_vector(1), "tenant": "globex"})
         assert (status, body["error"]["param"]) == (403, "tenant")
 
         # who may see all names the pool
         for named in ({}, {"x_bandit_pool": "main"}):
-            _, body, _ = await _asked(anyone, "GET", "/v1/decisions", **named)
+            _, body, _ = await answer_to(anyone, "GET", "/v1/decisions", **named)
             assert [row["decision_id"] for row in body["decisions"]] == [of_none["decision_id"]]
-        _, body, _ = await _asked(anyone, "GET", "/v1/decisions", x_bandit_pool="acme")
+        _, body, _ = await answer_to(anyone, "GET", "/v1/decisions", x_bandit_pool="acme")
         assert [row["decision_id"] for row in body["decisions"]] == [first["decision_id"]]
-        status, body, _ = await _asked(root, "GET", "/v1/arms", x_bandit_pool="acmee")
+        status, body, _ = await answer_to(root, "GET", "/v1/arms", x_bandit_pool="acmee")
         assert status == 400
         assert body["error"]["message"] == (
             "x-bandit-pool: no pool 'acmee'; did you mean acme?; expected one of main, acme, globex"
@@ -145,7 +145,7 @@ async def test_a_call_finds_the_log_of_its_tenant(tmp_path: Path, models: Path) 
             (Client(client.session, client.url), "/v1/no-such-path", 404),
             (Client(client.session, client.url), "/v1/feedback/no-token", 400),
         ):
-            told, body, _ = await _asked(who, "GET", path, x_bandit_pool="globes")
+            told, body, _ = await answer_to(who, "GET", path, x_bandit_pool="globes")
             assert (told, "globex" in str(body)) == (status, False), (path, body)
 
 
@@ -240,10 +240,10 @@ async def test_metrics_readiness_and_the_list_cover_all_pools(tmp_path: Path, mo
         assert (status, body["status"]) == (200, "degraded")
         assert body["why"] == "pool globex: a task: ValueError"
         assert (await client.get("/v1/pools"))[1]["pools"][2]["why"] == "a task: ValueError"
-        globex.broken.set_result("planted")
+        apps["main"][ROUTER].writer.broken.set_result("planted")
         status, body = await client.get("/readyz")
         assert status == 503
-        assert "pool globex: planted" in body["error"]["message"]
+        assert "pool main: planted" in body["error"]["message"]
 
 
 async def test_requests_of_a_pool_that_moves_take_no_place_from_others(
@@ -256,8 +256,8 @@ async def test_requests_of_a_pool_that_moves_take_no_place_from_others(
         vector = {"embedding": a_vector(1), "tenant": "acme"}
         waiting = []
         for headers in ({}, {"x_tenant": "acme"}):  # by the body, and by the head
-            asked = _asked(client, "POST", "/v1/decide", vector, **headers)
-            waiting.append(asyncio.create_task(asked))
+            task = answer_to(client, "POST", "/v1/decide", vector, **headers)
+            waiting.append(asyncio.create_task(task))
             async with asyncio.timeout(60):
                 while len(ended._waiters) < len(waiting):
                     assert not waiting[-1].done(), waiting[-1].result()
@@ -282,7 +282,7 @@ async def test_keys_are_those_of_the_default_pool(tmp_path: Path, models: Path) 
     async with service.serving(chosen) as (url, running), aiohttp.ClientSession() as session:
         apps, root = names_and_pools(running), Client(session, url, ring["root"])
         asked = {"id": "acme", "scopes": ["decide"], "tenant": "acme"}
-        status, body, _ = await _asked(root, "POST", "/v1/keys", asked, x_bandit_pool="globex")
+        status, body, _ = await answer_to(root, "POST", "/v1/keys", asked, x_bandit_pool="globex")
         assert status == 201, body
         await root.by(body["key"]).decide()
         assert _decided(apps) == {"main": 0, "acme": 1, "globex": 0}
@@ -330,7 +330,7 @@ async def test_other_cells_are_told(tmp_path: Path, models: Path) -> None:
         assert list(apps) == ["main", "acme"]
         await client.decide(tenant="acme")
         asked = {"embedding": a_vector(0), "tenant": "globex"}
-        status, body, headers = await _asked(client, "POST", "/v1/decide", asked)
+        status, body, headers = await answer_to(client, "POST", "/v1/decide", asked)
         assert (status, headers["x-bandit-cell"]) == (421, "us")
         assert body["error"] == {
             "message": "tenant: the pool 'globex' is served in the cell 'us', and this is the cell "
@@ -345,7 +345,7 @@ async def test_other_cells_are_told(tmp_path: Path, models: Path) -> None:
         assert "globex" not in body["error"]["message"]  # whose tenant has nothing to do with it
         default = Ids(code=code_of("main", "us")).new(now())
         assert (await client.get(f"/v1/decisions/{default}"))[0] == 421
-        status, body, _ = await _asked(client, "GET", "/v1/arms", x_bandit_pool="globex")
+        status, body, _ = await answer_to(client, "GET", "/v1/arms", x_bandit_pool="globex")
         assert status == 421
         rows = (await client.get("/v1/pools"))[1]["pools"]
         assert [(row["name"], row["state"]) for row in rows][-1] == ("globex", "elsewhere")

@@ -14,12 +14,12 @@ import aiohttp
 import pytest
 
 from bandit_service import cli, settings
-from bandit_service.app import moving, service
+from bandit_service.app import log_move, service
 from bandit_service.app import pools as app_pools
 from bandit_service.app.assembly import open_snapshots
 from bandit_service.app.sharing import begin_migration, end_migration, open_shared
 from bandit_service.core.pools import code_in, code_of
-from bandit_service.http.frame import ROUTER
+from bandit_service.http.middleware import ROUTER
 from bandit_service.http.pools import HOMES, names_and_pools
 from bandit_service.runtime.shared import migrating
 from loadtest.nats import NatsServers
@@ -257,28 +257,36 @@ async def test_a_file_that_is_read_in_a_move_is_in_force_after_it(
         assert "these take a restart" not in caplog.text
 
 
-async def test_the_process_ends_where_a_pool_cannot_be_opened_again(
+async def test_a_pool_that_cannot_be_opened_after_a_move_is_closed_until_it_can(
     tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path / "var", models)
     config, _, after = _files(tmp_path, postgres, monkeypatch)
     async with (
-        service.serving(settings.read(config)) as (url, running),
+        service.serving(settings.read(config)) as (url, _),
         aiohttp.ClientSession() as session,
     ):
+        client = Client(session, url)
+        made = await client.decide(tenant="acme")
         config.write_text(after)
 
         async def breaks(*_: object) -> None:
             raise StoreError("the disk is full")
 
-        monkeypatch.setattr(app_pools.OpenPools, "open", breaks)
-        client = Client(session, url)
-        await client.post("/v1/pools/acme/move", None)
-        await _moved(client, ends="failed: the disk is full")
-        broken = running[HOMES].broken
-        assert broken is not None
-        assert broken.done()
-        assert broken.result() == "the pool 'acme' could not be opened again: the disk is full"
+        with monkeypatch.context() as patched:
+            patched.setattr(app_pools.OpenPools, "open", breaks)
+            await client.post("/v1/pools/acme/move", None)
+            async with asyncio.timeout(60):
+                while (row := (await client.get("/v1/pools"))[1]["pools"][1])["engine"]:
+                    await asyncio.sleep(0.01)
+            assert (row["state"], row["why"]) == ("not ready", "the disk is full")
+            status, told = await client.post("/v1/pools/acme/move", None)
+            assert status == 409, told
+            await client.decide(tenant="globex")
+        async with asyncio.timeout(60):
+            while (await client.get("/v1/pools"))[1]["pools"][1]["state"] != "ready":
+                await asyncio.sleep(0.01)
+        assert await client.reward(made["decision_id"], quality=0.5) == "accepted"
 
 
 async def test_a_start_finishes_a_move_that_was_killed(
@@ -312,7 +320,7 @@ async def test_a_start_finishes_a_move_that_was_killed(
             told = [await client.reward(each["decision_id"], quality=0.5) for each in made]
             assert told == ["duplicate"] * 10 + ["accepted"] * 10
             assert names_and_pools(running)["acme"][ROUTER].world.decisions == 20
-    assert not (data / "pools" / "acme" / moving.NOTE).exists()
+    assert not (data / "pools" / "acme" / log_move.NOTE).exists()
 
 
 def _fails(*_: object) -> None:

@@ -11,7 +11,7 @@ from bandit_client import AsyncClient
 from bandit_client._address import address
 from bandit_service import settings
 from bandit_service.app import service
-from bandit_service.http import frame
+from bandit_service.http import middleware
 from bandit_service.runtime.shared.writer import SharedWriter
 from loadtest.postgres import Postgres
 from tests.service.keyring import Keyring
@@ -128,7 +128,7 @@ async def test_who_waits_is_told_of_the_end(
         async with service.serving(settings.read(None, environ)) as (url, running):
             headers = {"x-bandit-after": "1000000"}
             ask = asyncio.create_task(session.get(f"{url}/v1/arms", headers=headers))
-            writer = running[frame.ROUTER].writer
+            writer = running[middleware.ROUTER].writer
             assert isinstance(writer, SharedWriter)
             while not writer._reached._waiting:
                 await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bandit_service.runtime import crediting
+from bandit_service.runtime import session_rewards
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, a_gateway
 from tests.service.running import Client, a_vector, opened, serving
@@ -64,16 +64,16 @@ async def test_what_a_crash_left_is_finished_by_the_next_start(
 ) -> None:
     async with serving(tmp_path / "data", models) as client:
         ids = await _talk(client)
-        whole = crediting.Crediting._one
+        whole = session_rewards.Crediting._one
         left = [ids[0]]
 
-        async def one(self: crediting.Crediting, group: str, id: str) -> None:
+        async def one(self: session_rewards.Crediting, group: str, id: str) -> None:
             if id in left:
                 await whole(self, group, id)
             else:
                 raise OSError("gone")
 
-        monkeypatch.setattr(crediting.Crediting, "_one", one)
+        monkeypatch.setattr(session_rewards.Crediting, "_one", one)
         status, _ = await _reward(client, session="s1", quality=1.0)
         assert status == 500
         monkeypatch.undo()

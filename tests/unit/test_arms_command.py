@@ -99,7 +99,7 @@ def test_embedding_models_are_known_and_those_of_another_length_are_named(
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["gpt-5-minni"], "'gpt-5-minni' is no known model; did you mean gpt-5-mini"),
+        (["gpt-5-minni"], "unknown model 'gpt-5-minni'; did you mean gpt-5-mini"),
         (["gpt-4o-mini", "--effort", "low"], "gpt-4o-mini takes no reasoning effort"),
         (["gpt-5-mini", "--effort", "low", "--effort", "high", "--id", "x"], "--id: is one arm's"),
         (["gpt-5-mini", "--thinking-budget", "2000"], "thinking_budget: an upstream of kind 'op"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bandit_service.core.errors import BudgetExhausted
 from bandit_service.core.fields import check_stated
-from bandit_service.core.spend import MOST_ACCOUNTS, Payer, Spend, ends, window
+from bandit_service.core.spend import MAX_ACCOUNTS, Payer, Spend, ends, window
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.settings.budgets import BudgetSpec
 
@@ -116,17 +116,17 @@ def test_names_of_tenants_take_bounded_room_and_none_counts_as_less_than_it_spen
     """On 5a5a85b each name that a client made up was kept until the month ended."""
     spend = Spend()
     spend.add(NOON, 50.0, Payer("large", "k"), "j")
-    for i in range(3 * MOST_ACCOUNTS):
+    for i in range(3 * MAX_ACCOUNTS):
         spend.add(NOON, 0.001 + i / 1e9, Payer(f"made up {i}", "k"))
     held = [len(accounts) for of in spend.windows.values() for accounts in of.values()]
-    assert max(held) <= MOST_ACCOUNTS
+    assert max(held) <= MAX_ACCOUNTS
     assert spend.spent("day", NOON, "tenant:large") == 50.0
-    assert spend.spent("day", NOON, "service") > 50.0 + 3 * MOST_ACCOUNTS * 0.001
+    assert spend.spent("day", NOON, "service") > 50.0 + 3 * MAX_ACCOUNTS * 0.001
     assert spend.spent("day", NOON, "key:k") == pytest.approx(spend.spent("day", NOON, "service"))
     assert spend.spent("day", NOON, "judge:j") == 50.0
-    for i in (0, 12_345, 3 * MOST_ACCOUNTS - 1):
+    for i in (0, 12_345, 3 * MAX_ACCOUNTS - 1):
         spent = spend.spent("month", NOON, f"tenant:made up {i}")
-        most = spend.spent("day", NOON, "service") / (0.9 * MOST_ACCOUNTS)
+        most = spend.spent("day", NOON, "service") / (0.9 * MAX_ACCOUNTS)
         assert 0.001 + i / 1e9 <= spent <= 0.0011 + most
     before = spend.spent("day", NOON, "tenant:made up 0")
     spend.add(NOON, 1.0, Payer("made up 0", "k"))

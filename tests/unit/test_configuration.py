@@ -17,7 +17,7 @@ from bandit_service.core import configuration as core
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.configuration import KEPT, Configuration
-from bandit_service.core.routes import MOST_ROUTES
+from bandit_service.core.routes import MAX_ROUTES
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.live_configuration import in_force
 from bandit_service.settings import keys
@@ -256,8 +256,8 @@ def test_of_too_many_routes_no_more_are_checked_than_there_may_be(tmp_path: Path
     wrong = {"routes": [{"id": f"r{i}", "policy": "nope"} for i in range(1000)]}
     with pytest.raises(settings.BadSettings) as raised:
         with_sections(chosen, wrong, chosen.arms, ENV)
-    assert raised.value.mistakes[0] == f"routes: must have at most {MOST_ROUTES}, got 1000"
-    assert len(raised.value.mistakes) == 1 + MOST_ROUTES
+    assert raised.value.mistakes[0] == f"routes: must have at most {MAX_ROUTES}, got 1000"
+    assert len(raised.value.mistakes) == 1 + MAX_ROUTES
 
 
 @pytest.mark.parametrize(

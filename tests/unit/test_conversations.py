@@ -194,7 +194,7 @@ def test_who_called_a_tool_is_known_and_the_oldest_calls_leave() -> None:
     kept = snapshot.read(snapshot.dump(world))
     again = snapshot.restore(kept, {"uniform": policies.load("uniform")}, "uniform")
     assert again.conversations.called(TALK, ("3",)) == B
-    for i in range(conversations.MOST_CALLS):
+    for i in range(conversations.MAX_CALLS):
         answered(world, B, 7.0 + i, calls=(f"more {i}",))
     assert (known.called(TALK, ("3",)), known.called(TALK, ("more 0",))) == ("", B)
 
@@ -203,7 +203,7 @@ def test_sixteen_loops_of_many_calls_that_opened_alike_are_each_bound_to_their_a
     world = a_world()
     loops = {f"loop {i}": A if i % 2 else B for i in range(16)}
     for i, (name, arm) in enumerate(loops.items()):
-        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MOST_CALLS])
+        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MAX_CALLS])
         answered(world, arm, 5.0 + i, calls=calls)
     for name, arm in loops.items():
         results = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)])
@@ -304,7 +304,7 @@ def test_the_propensities_are_those_of_the_draw(serving: str) -> None:
     assert {event.stayed for event in events} == {True, False}
     assert all(event.stayed == (event.arm == A) for event in events)
     assert all(event.why == ("stayed" if event.stayed else "switched") for event in events)
-    assert {exclusions.no_choice(event) for event in events} == {""}
+    assert {exclusions.why_excluded(event) for event in events} == {""}
 
 
 def test_an_off_policy_estimate_over_staying_turns_is_right() -> None:
@@ -338,7 +338,7 @@ def test_one_arm_and_what_the_asker_knows_have_their_reasons() -> None:
     new = decide(world, a_query(world, talk=OTHER), Recalled(), "3", 10.0, NONE)
     assert [one.why, told.why, new.why] == ["only_one", "tool_loop", "drawn"]
     assert {one.why, told.why, new.why} <= REASONS.keys()
-    assert exclusions.no_choice(one) == "single"
+    assert exclusions.why_excluded(one) == "single"
 
 
 def test_bills_of_cached_prompts_do_not_make_an_arm_look_cheap_elsewhere() -> None:

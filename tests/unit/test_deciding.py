@@ -17,8 +17,7 @@ from bandit_service.core.world import new_world
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
-from bandit_service.settings import Settings
-from bandit_service.settings.sections import HistorySettings
+from bandit_service.settings import HistorySettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId, Arms, Contexts, Proposals
 from policies.nested import Nested

@@ -14,7 +14,7 @@ from bandit_service.core.apply import apply
 from bandit_service.core.decide import decide, weigh
 from bandit_service.core.drift import (
     ARM_WARM_UP,
-    MOST_ALARMS,
+    MAX_ALARMS,
     QUERIES,
     WINDOW,
     Drift,
@@ -127,7 +127,7 @@ def test_a_track_keeps_the_newest_values_only() -> None:
     track = Track()
     for i in range(WINDOW + 5):
         track.measure(0.0, 0.0)
-        track.add(float(i), i, warm_up=0)
+        track.add(float(i), i)
     assert (track.count, len(track.values), track.values[0], track.at[-1]) == (
         WINDOW + 5,
         WINDOW,
@@ -158,10 +158,10 @@ def test_the_change_point_is_where_a_brute_force_search_finds_it() -> None:
 def test_after_an_alarm_watching_begins_anew_and_the_newest_alarms_are_kept() -> None:
     world = _world()
     world.drift.tracks[A] = Track(passed=80, count=30, values=[0.1] * 30, at=[1] * 30)
-    for i in range(MOST_ALARMS + 1):
+    for i in range(MAX_ALARMS + 1):
         apply(world, _alarm(seen=i))
     assert world.drift.tracks[A] == Track()
-    assert [alarm.seen for alarm in world.drift.alarms] == list(range(1, MOST_ALARMS + 1))
+    assert [alarm.seen for alarm in world.drift.alarms] == list(range(1, MAX_ALARMS + 1))
 
 
 def test_an_allowance_raises_one_arms_probability_for_so_many_decisions() -> None:

@@ -184,7 +184,7 @@ def test_a_decision_that_left_or_is_forgotten_is_waited_for_no_more() -> None:
 
 
 def test_what_is_kept_is_bounded_and_no_pair_leaves_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judge_grades, "MOST_JUDGES", 2)
+    monkeypatch.setattr(judge_grades, "MAX_JUDGES", 2)
     world = a_world()
     events = [decided(world, asked()) for _ in range(4)]
     for event, basis in zip(events, ("00", "01", "02", "00"), strict=True):

@@ -20,10 +20,10 @@ from bandit_service.core.world import World, new_world
 from bandit_service.observe.broadcast import BEHIND, Broadcast
 from bandit_service.observe.feed import RECENT, ActivityFeeds
 from bandit_service.observe.reasons import (
-    Signs,
-    chances,
+    HealthSignals,
     changes,
     drifted,
+    exposures,
     nearly_spent,
     relearned,
     state,
@@ -195,17 +195,17 @@ def test_why_an_arm_has_its_traffic() -> None:
         for i in range(30)
     ]
     free = [decided(str(i)) for i in range(10)]
-    treated = chances(limited + free)
+    treated = exposures(limited + free)
     assert treated[B].offered == 10
     assert treated[B].propensity == pytest.approx(0.25)
     assert treated[B].gap == pytest.approx(0.25)
     assert treated[A].gap == 0.0
     # scores of another unit, by few decisions
-    mixed = chances(free + [decided("k", policy="knn", scores=(900.0, 0.0))] * 3)
+    mixed = exposures(free + [decided("k", policy="knn", scores=(900.0, 0.0))] * 3)
     assert mixed[B].gap == pytest.approx(0.25)
     fixed = [decided("f", policy="fixed", scores=(0.0, 1.0))] * 30
-    assert chances(free + fixed)[B].gap == pytest.approx(0.25)
-    assert chances(fixed)[B].gap is None
+    assert exposures(free + fixed)[B].gap == pytest.approx(0.25)
+    assert exposures(fixed)[B].gap is None
     said = why(treated[B], retired=False, upstream="closed")
     assert said.startswith("Excluded from 75 % of the recent queries: max_cost_usd.")
     assert "0.250 below the best" in said
@@ -220,7 +220,7 @@ def test_an_arm_that_nothing_came_of_is_said_to_be_untried() -> None:
     newest_first = [decided("3", arms=(A,), propensities=(1.0,), scores=(0.5,), untried=())]
     newest_first += [decided("2", untried=(1,)), decided("1", untried=(0, 1))]
     newest_first.insert(0, decided("4", policy="knn", untried=(0, 1)))
-    treated = chances(newest_first)
+    treated = exposures(newest_first)
     assert not treated[A].untried
     assert treated[B].untried
     said = why(treated[B], retired=False, upstream="", untried=True)
@@ -255,34 +255,36 @@ def test_alarms_of_drift_are_said_once_for_each_arm() -> None:
     assert len(said) == 2
     assert said[0] == "Drift: the residual of a fell from 0.10 to -0.30."
     assert said[1].startswith("Drift: the distance of queries from the past")
-    assert state(Signs(2, 500, 400, 0, 200, noticed=said))[0] == "warn"
+    assert state(HealthSignals(2, 500, 400, 0, 200, noticed=said))[0] == "warn"
 
 
 def test_an_arm_is_said_to_be_relearned_until_enough_came_of_it() -> None:
     said = relearned({A: OwnAlarms(2, 7), B: OwnAlarms(1, 100)})
     assert said == {A: "a changed: the policy is relearning it, with 7 outcomes since."}
-    assert state(Signs(2, 500, 400, 0, 200, noticed=list(said.values())))[0] == "warn"
+    assert state(HealthSignals(2, 500, 400, 0, 200, noticed=list(said.values())))[0] == "warn"
 
 
 def test_the_state_of_the_whole_names_the_gravest_first() -> None:
-    calm = Signs(offered=2, decisions=500, rewards=400, fallbacks=0, looked_at=200)
+    calm = HealthSignals(offered=2, decisions=500, rewards=400, fallbacks=0, looked_at=200)
     assert state(calm)[0] == "good"
-    assert state(Signs(2, 0, 0, 0, 0))[0] == "idle"
-    silent = state(Signs(2, 500, 0, 0, 200))
+    assert state(HealthSignals(2, 0, 0, 0, 0))[0] == "idle"
+    silent = state(HealthSignals(2, 500, 0, 0, 200))
     assert silent[0] == "warn"
     assert "no reward" in silent[1][0]
-    worse = state(Signs(2, 500, 0, 50, 200, masked=["a"], degraded="disk full"))
+    worse = state(HealthSignals(2, 500, 0, 50, 200, masked=["a"], degraded="disk full"))
     assert worse[0] == "bad"
     assert "disk full" in worse[1][0]
     assert "25 %" in worse[1][1]
     assert worse[1][2] == "a is masked: its calls fail."
-    failing = state(Signs(2, 500, 400, 0, 200, failed=3, answered=200))
+    failing = state(HealthSignals(2, 500, 400, 0, 200, failed=3, answered=200))
     assert failing == (
         "bad",
         ["2 % of the newest answers were errors of the service or a provider."],
     )
-    assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=200))[0] == "good"
-    assert state(Signs(2, 500, 400, 0, 200, failed=2, answered=20))[0] == "good"  # few alone
+    assert state(HealthSignals(2, 500, 400, 0, 200, failed=2, answered=200))[0] == "good"
+    assert (
+        state(HealthSignals(2, 500, 400, 0, 200, failed=2, answered=20))[0] == "good"
+    )  # few alone
 
 
 def test_a_budget_is_spoken_of_when_a_tenth_or_less_is_left() -> None:

@@ -174,6 +174,36 @@ def test_pools_that_cannot_be_together_are_told(tmp_path: Path) -> None:
     assert told.value.mistakes == ["pools[1].tenants: 'x' is in the pool 'a', too"]
 
 
+@pytest.mark.parametrize(
+    ("engine", "first", "second", "is_one"),
+    [
+        ("postgres", "postgresql://u:p@db/x", "postgres://u:q@DB:5432/x?sslmode=require", True),
+        ("postgres", "postgresql://u:p@db/u", "postgresql://u:p@one,db:5432", True),
+        ("postgres", "postgresql://u@/x?host=a,b", "postgresql://u@b:5432/x", True),
+        ("postgres", "postgresql://u:p@[::1]/x", "postgresql://u:p@[::1]:5432/x", True),
+        ("postgres", "postgresql://u:p@db/x", "postgresql://u:p@db/y", False),
+        ("postgres", "postgresql://u:p@db/x", "postgresql://v:p@db/x", False),  # other schemas
+        ("postgres", "postgresql://u:p@db/x", "postgresql://u:p@db:5433/x", False),
+        ("jetstream", "nats://u:p@a:4222,b:4222", "tls://u:p@b", True),
+        ("jetstream", "nats://u:p@a", "nats://v:p@a", False),  # other accounts
+    ],
+)
+def test_two_addresses_of_one_database_are_noticed(
+    engine: str, first: str, second: str, is_one: bool, tmp_path: Path
+) -> None:
+    pools = "".join(
+        f"[[pools]]\nname = '{name}'\ntenants = ['{name}']\nengine = '{engine}'\n"
+        f"dsn_env = '{name.upper()}'\nlog = 'l'\n"
+        for name in ("a", "b")
+    )
+    if not is_one:
+        _read(pools, tmp_path, A=first, B=second)
+        return
+    with pytest.raises(settings.BadSettings) as told:
+        _read(pools, tmp_path, A=first, B=second)
+    assert told.value.mistakes == ["pools[1].log: another pool uses the log 'l' there"]
+
+
 def test_config_show_prints_the_pools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "bandit.toml"
     config.write_text("[[pools]]\nname = 'acme'\ntenants = ['acme-*']\n")

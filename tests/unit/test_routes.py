@@ -15,7 +15,7 @@ from bandit_service.core.apply import apply, fold
 from bandit_service.core.decide import decide, weigh
 from bandit_service.core.drift import ARM_WARM_UP, QUERIES
 from bandit_service.core.errors import Unknown
-from bandit_service.core.exclusions import ROUTED, no_choice
+from bandit_service.core.exclusions import ROUTED, why_excluded
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.history import PER_ITEM, History, View
 from bandit_service.core.learner import Fading
@@ -315,7 +315,7 @@ def test_an_estimate_for_the_serving_policy_leaves_a_routes_decisions_out() -> N
     world, _ = _begun()
     decided, _ = _turn(world, 1, BOT)
     assert isinstance(decided, ev.Decided)
-    assert (no_choice(decided), decided.policy, decided.key) == (ROUTED, "knn", "k1")
+    assert (why_excluded(decided), decided.policy, decided.key) == (ROUTED, "knn", "k1")
 
 
 def test_a_route_holds_out_on_an_arm_that_it_can_draw() -> None:

@@ -200,7 +200,7 @@ async def test_what_waits_has_a_bounded_length(
 ) -> None:
     counted = Counter[str]()
     texts = Texts(_writer(), _store(tmp_path), _chosen(), lambda how: counted.update([how]))
-    monkeypatch.setattr(keeping, "_MOST_CHARS_WAITING", MAX_CHARS + 10)
+    monkeypatch.setattr(keeping, "_MAX_CHARS_WAITING", MAX_CHARS + 10)
     texts.note(_decided("a"), "x" * (3 * MAX_CHARS))  # of which the beginning waits
     texts.note(_decided("b"), "x" * 6, "y" * 5)
     assert counted == {"dropped": 1}
@@ -255,7 +255,7 @@ async def test_readers_push_no_text_out_of_the_queue(
 ) -> None:
     counted = Counter[str]()
     texts = Texts(_writer(), _store(tmp_path), _chosen(), lambda how: counted.update([how]))
-    monkeypatch.setattr(keeping, "_MOST_WAITING", 2)
+    monkeypatch.setattr(keeping, "_MAX_WAITING", 2)
     monkeypatch.setattr(keeping, "_READ_S", 0.001)
     texts.note(_decided("a"), "x")
     for _ in range(3):  # while nothing is written

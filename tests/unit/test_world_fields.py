@@ -40,7 +40,7 @@ from bandit_service.core.routes import Routes
 from bandit_service.core.sessions import Sessions, Told
 from bandit_service.core.spend import Spend
 from bandit_service.core.world import TAKERS, World, new_world
-from bandit_service.statistics.calibration import Calibration
+from bandit_service.statistics.calibration import Calibrating, Calibration
 from policies import ArmId
 
 UNIFORM = policies.load("uniform")
@@ -121,7 +121,9 @@ def _others() -> dict[str, Any]:
             Rules(stopped=True),
             {"bot": (0.1, "a")},
         ),
-        "calibrations": Calibrations({"uniform": Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]})}),
+        "calibrations": Calibrations(
+            {"uniform": Calibrating(Calibration(1, 2, [3.0, 4.0], {"a": [5.0, 6.0]}))}
+        ),
         "spend": Spend({"hour": {"w": {"service": 1.0}}}),
         "building": PolicyBuilding("knn", "knn:1", b"{1}", "api", {1: 2}, 3),
         "retention": Retention(4),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from loadtest.ports import free_port
 from loadtest.postgres import Postgres
 from tests.service.keyring import Keyring
 from tests.service.running import Process, a_vector
@@ -90,13 +91,21 @@ async def test_the_page_shows_the_pool_that_is_chosen(
     process = Process(
         tmp_path / "var",
         models,
-        BANDIT_POOLS=json.dumps([{"name": "acme", "tenants": ["acme"]}]),
+        BANDIT_POOLS=json.dumps(
+            [
+                {"name": "acme", "tenants": ["acme"]},
+                {"name": "away", "tenants": ["a"], "engine": "postgres", "dsn_env": "AWAY_DSN"},
+            ]
+        ),
+        AWAY_DSN=f"postgresql://u:p@127.0.0.1:{free_port()}/x",
     )
     running = Service(await process.url())
     made = running.call("POST", "/v1/decide", {"embedding": a_vector(1), "tenant": "acme"})
     page = await opened(running.url)
     await page.wait_for_selector("#arms tbody tr")
-    assert await page.locator("#pool option").all_inner_texts() == ["main", "acme"]
+    shown = await page.locator("#pool option").all_inner_texts()
+    assert shown == ["main", "acme", "away (closed)"]
+    assert await page.locator("#pool option").nth(2).is_disabled()
     assert await page.locator("#arms").get_by_text("n = 1").count() == 0
     await page.select_option("#pool", "acme")
     await page.locator("#arms").get_by_text("n = 1").first.wait_for()

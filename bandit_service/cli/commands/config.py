@@ -14,7 +14,7 @@ import msgspec
 
 from bandit_service import settings
 from bandit_service.cli import options, refusals, terminal
-from bandit_service.cli.asking import asked
+from bandit_service.cli.service_calls import asked
 from bandit_service.core.configuration import KEYS, SECTIONS, Entry, named
 from bandit_service.settings.live import RELOAD, RESTART, beside_sections, sections_of, shown
 from bandit_service.settings.pool_logs import of_pool

@@ -15,7 +15,7 @@ from bandit_service.cli.options import USAGE_ERROR, bounded
 from bandit_service.data import answer_logs, benchmarks, exports, routerbench
 from bandit_service.data.convert import Prices, read_prices, suffix_of, write
 from bandit_service.data.recorded import Recorded
-from bandit_service.data.rows import MOST_LEFT_OUT, BadRecording, BadRow, Scale
+from bandit_service.data.rows import MAX_LEFT_OUT, BadRecording, BadRow, Scale
 
 _SHOWN, _REASONS = 5, 8
 _SAID = {"routerbench": "RouterBench", "long": "a line per answer"}
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-left-out",
         type=bounded(float, 0.0, 1.0),
-        default=MOST_LEFT_OUT,
+        default=MAX_LEFT_OUT,
         metavar="SHARE",
         help="refuse the file if a larger share of its rows is unusable (default: %(default)s)",
     )

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bandit_service.cli import options, refusals
-from bandit_service.cli.asking import asked
 from bandit_service.cli.experiments_tables import listed, ruled, shown
+from bandit_service.cli.service_calls import asked
 from bandit_service.offline.candidates import parsed
 from bandit_service.offline.offpolicy import report
 from bandit_service.parsing.inputs import text_of

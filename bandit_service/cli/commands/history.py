@@ -15,10 +15,10 @@ import msgspec
 
 from bandit_service import clock
 from bandit_service.cli import options
+from bandit_service.cli.log_reading import events_of
 from bandit_service.cli.options import Usage, key_for
-from bandit_service.cli.reading import events_of
 from bandit_service.core.errors import Refused
-from bandit_service.offline.history.asked import MOST_GROUPS, asked_of
+from bandit_service.offline.history.asked import MAX_GROUPS, asked_of
 from bandit_service.offline.history.fold import (
     GROUPS,
     PERIODS,
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--until", type=options.moment, metavar="TIME", help="decisions before this time")
     add(
         "--groups",
-        type=options.bounded(int, 1, MOST_GROUPS),
+        type=options.bounded(int, 1, MAX_GROUPS),
         metavar="N",
         help="show the N groups with the highest spend, and the rest as one (default: 20)",
     )

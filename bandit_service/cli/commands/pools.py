@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service.cli import options, refusals
-from bandit_service.cli.asking import asked
+from bandit_service.cli.service_calls import asked
 
 _HEADS = ("pool", "state", "cell", "log", "events", "pending", "tenants")
 _LOOK_S = 0.2
@@ -85,7 +85,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    here = row["state"] != "elsewhere"
+    here = bool(row["engine"])  # it is open in this process
     tenants = [*row["tenants"], *([f"share {row['share']}"] if row["share"] else [])]
     return (
         row["name"],

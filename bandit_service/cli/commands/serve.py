@@ -17,13 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import logs, settings
-from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
-from bandit_service.http import frame
-from bandit_service.http.pools import HOMES
+from store.snapshots import read_ahead
 
-_LEAST_END_S = 2.0
+_MIN_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
 
 
@@ -61,6 +59,10 @@ def run(args: argparse.Namespace) -> int:
     for file in open_to_others(chosen, args.config):
         told = {"path": str(file), "why": f"chown {os.getuid()} {file} && chmod 400 {file}"}
         _log.warning("other users can read a file with keys", extra=told)
+    read_ahead(Path(chosen.data_dir) / chosen.snapshots.directory)
+    # most of a start's imports, while a thread reads the snapshot
+    from bandit_service.app import service  # noqa: F401
+
     return asyncio.run(_serve_until_stopped(chosen, args))
 
 
@@ -70,6 +72,9 @@ _NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
+    from bandit_service.app import pools, service
+    from bandit_service.http import middleware
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGHUP, *_NOT_USED):
@@ -104,7 +109,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
         if args.hints:
             print(hints(url, chosen), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
-        broken = running[HOMES].broken or running[frame.ROUTER].writer.broken
+        broken = running[middleware.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if broken.done():
@@ -124,7 +129,7 @@ def _end_after(seconds: float) -> None:
     """End the process then, whatever it does: acknowledged events are in the log. Only the last
     snapshot may be lost, and then the next start applies a few more events.
     """
-    timer = threading.Timer(max(seconds, _LEAST_END_S), _late)
+    timer = threading.Timer(max(seconds, _MIN_END_S), _late)
     timer.daemon = True
     timer.start()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from bandit_service.app.listening import check_address
+from bandit_service.app.port_check import check_address
 from bandit_service.cli import options
 from bandit_service.data.recordings import (
     PARETOBANDIT,

@@ -8,18 +8,18 @@ in at most one experiment; where none takes it, the policy that serves decides.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Protocol
+
+import msgspec
 
 from bandit_service.core.events import label_of_route, owner_of
 from bandit_service.core.experiments.bucketing import SCHEMES, in_namespace
 from bandit_service.core.experiments.hashing import KEPT, sha256_fraction
 from bandit_service.core.experiments.spec import (
     HOLDOUT,
-    Audience,
     Experiment,
     Variant,
     holdout_id,
@@ -53,8 +53,7 @@ class Asker(Sized, Protocol):
     def conversation(self) -> str: ...  # noqa: D102
 
 
-@dataclass(frozen=True, slots=True)
-class Assigned:
+class Assigned(msgspec.Struct, frozen=True, gc=False):
     """What a query takes part in. learner: the label of the policy that decides, "" for `arm`.
 
     split: the probability with which a unit that takes part got this variant when it got it, 0
@@ -90,8 +89,11 @@ def assigned(world: World, asker: Asker) -> Assigned | None:
                 arm=rules.holdout_arm,
                 steps=("holdout",),
             )
-    for spec, trial in running(world):
-        found = _in(world, spec, trial, asker)
+    specs = world.experiments.specs
+    for id, trial in world.experiments.trials.items():
+        if trial.status != "running":
+            continue
+        found = _in(world, specs[id], trial, asker)
         if found is not None:
             return found
     return None
@@ -116,7 +118,6 @@ def invited(spec: Experiment, asker: Sized) -> bool:
     )
 
 
-_EVERYBODY = Audience()
 _NAMED = {
     "user": attrgetter("unit"),
     "session": attrgetter("session"),
@@ -151,7 +152,7 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     unit = unit_of(spec.unit, asker)
     if not unit:
         return None
-    steps = [] if spec.audience == _EVERYBODY else ["audience"]
+    steps = [] if spec.for_everybody else ["audience"]
     if unit in spec.overrides:
         named, member = spec.variant(spec.overrides[unit]), member_of(spec.unit, asker)
         return (
@@ -161,10 +162,12 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
         if not in_namespace(spec.scheme, spec.namespace, unit, spec.slots):
             return None
         steps.append("namespace")
-    served, salt = spec.served, spec.salt or spec.id
-    index = SCHEMES[spec.scheme](salt, spec.split_salt or salt, unit, spec.share, spec.weights)
+    index = _index(
+        spec.scheme, spec.salt or spec.id, spec.split_salt, unit, spec.share, spec.weights
+    )
     if index is None:
         return None
+    served = spec.served
     member = member_of(spec.unit, asker)
     if spec.share < 1.0:
         steps.append("share")
@@ -182,6 +185,14 @@ def _in(world: World, spec: Experiment, trial: Trial, asker: Asker) -> Assigned 
     return _given(world, spec, variant, split, member, *steps)
 
 
+@lru_cache(KEPT)
+def _index(
+    scheme: str, salt: str, split_salt: str, unit: str, share: float, weights: tuple[float, ...]
+) -> int | None:
+    """The variant that chance gives a unit; what was asked lately is kept."""
+    return SCHEMES[scheme](salt, split_salt or salt, unit, share, weights)
+
+
 def _given(
     world: World, spec: Experiment, variant: Variant, split: float, member: str, *steps: str
 ) -> Assigned:
@@ -196,4 +207,5 @@ def _given(
 def forget_units() -> None:
     """What is kept of units to hash each of them once."""
     _member.cache_clear()
+    _index.cache_clear()
     sha256_fraction.cache_clear()

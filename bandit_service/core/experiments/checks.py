@@ -14,12 +14,12 @@ from bandit_service.core.experiments.bucketing import same_slots
 from bandit_service.core.experiments.spec import (
     HOLDOUT,
     LEARNING,
-    LEAST_WEIGHT,
+    MAX_GUARDRAILS,
+    MAX_METRICS,
+    MAX_VARIANTS,
     METRICS,
+    MIN_WEIGHT,
     MODES,
-    MOST_GUARDRAILS,
-    MOST_METRICS,
-    MOST_VARIANTS,
     SCHEMES,
     UNITS,
     Experiment,
@@ -27,7 +27,7 @@ from bandit_service.core.experiments.spec import (
     Rules,
 )
 from bandit_service.core.fields import out_of_range
-from bandit_service.core.metric_spec import MOST_VALUE
+from bandit_service.core.metric_spec import MAX_VALUE
 from bandit_service.core.routes import AUTO
 
 
@@ -36,8 +36,8 @@ def check(spec: Experiment) -> None:
     _check_names(spec)
     _check_variants(spec)
     _check_numbers(spec)
-    if len(spec.guardrails) > MOST_GUARDRAILS:
-        _refuse("guardrails", f"at most {MOST_GUARDRAILS}, got {len(spec.guardrails)}")
+    if len(spec.guardrails) > MAX_GUARDRAILS:
+        _refuse("guardrails", f"at most {MAX_GUARDRAILS}, got {len(spec.guardrails)}")
     for i, one in enumerate(spec.guardrails):
         _check_guardrail(spec, one, f"guardrails[{i}]")
     shares = [0.0, *(step.share for step in spec.ramp)]
@@ -76,19 +76,19 @@ def _check_names(spec: Experiment) -> None:
         if value not in allowed:
             _refuse(name, f"no {value!r}; expected one of {', '.join(allowed)}")
     names = [one.name for one in spec.metrics]
-    if len(names) > MOST_METRICS or len({*names, *METRICS}) != len(names) + len(METRICS):
-        _refuse("metrics", f"at most {MOST_METRICS}, each with a name of its own")
+    if len(names) > MAX_METRICS or len({*names, *METRICS}) != len(names) + len(METRICS):
+        _refuse("metrics", f"at most {MAX_METRICS}, each with a name of its own")
     for one in spec.metrics:
         if not (one.name.isidentifier() and len(one.name) <= 64):
             _refuse("metrics", f"{one.name!r}: use a name of letters, digits and _")
-        if not -MOST_VALUE <= one.low < one.high <= MOST_VALUE:
-            _refuse("metrics", f"{one.name}: low must be below high, both within ±{MOST_VALUE:g}")
+        if not -MAX_VALUE <= one.low < one.high <= MAX_VALUE:
+            _refuse("metrics", f"{one.name}: low must be below high, both within ±{MAX_VALUE:g}")
 
 
 def _check_variants(spec: Experiment) -> None:
     served = spec.served
-    if not 2 <= len(served) + len(spec.shadows) <= MOST_VARIANTS or not served:
-        _refuse("variants", f"from 2 to {MOST_VARIANTS}, the first of which is the control")
+    if not 2 <= len(served) + len(spec.shadows) <= MAX_VARIANTS or not served:
+        _refuse("variants", f"from 2 to {MAX_VARIANTS}, the first of which is the control")
     if spec.variants[0].shadow:
         _refuse("variants", "the first one is the control and cannot be a shadow")
     keys = [one.key for one in spec.variants]
@@ -108,8 +108,8 @@ def _check_variants(spec: Experiment) -> None:
             _refuse(at, "a shadow is a policy; what one arm earns, the log already says")
         if one.shadow and one.weight:
             _refuse(at, "a shadow is not served: leave its weight out")
-        if not (one.weight == 0.0 or one.weight >= LEAST_WEIGHT):
-            _refuse(at, f"weight: must be 0 or at least {LEAST_WEIGHT:g}, got {one.weight:g}")
+        if not (one.weight == 0.0 or one.weight >= MIN_WEIGHT):
+            _refuse(at, f"weight: must be 0 or at least {MIN_WEIGHT:g}, got {one.weight:g}")
     total = math.fsum(spec.weights)
     if abs(total - 1.0) > 1e-6:
         _refuse("variants", f"the weights must sum to 1, they sum to {total:g}")
@@ -130,11 +130,11 @@ def _check_numbers(spec: Experiment) -> None:
         _refuse("cool_down_s", "must be from 0 to 31536000")
     if spec.mode == "champion":
         count = len(spec.served)
-        if not spec.floor >= LEAST_WEIGHT or spec.floor * count >= 1.0:
+        if not spec.floor >= MIN_WEIGHT or spec.floor * count >= 1.0:
             _refuse(
                 "floor",
                 f"{spec.floor:g} for {count} variants: must be at least "
-                f"{LEAST_WEIGHT:g} and below {1.0 / count:.3g}",
+                f"{MIN_WEIGHT:g} and below {1.0 / count:.3g}",
             )
         if spec.scheme != "native":
             _refuse(

@@ -12,7 +12,7 @@ from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.experiments.variant_stats import Score, Side, Sums, gap_of
 from bandit_service.statistics import binomial, calibration, means, srm
 
-_MOST_MIXED = 0.01
+_MAX_MIXED = 0.01
 
 
 def state_of(spec: Experiment, trial: Trial) -> str:
@@ -74,7 +74,7 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
             "from each unit's first outcome."
         )
     units = sum(side.units for side in trial.sides.values())
-    if trial.mixed > _MOST_MIXED * units:
+    if trial.mixed > _MAX_MIXED * units:
         found.append(
             f"{trial.mixed} of {units} units got two variants and are left out: if "
             "weights change, set sticky."
@@ -95,7 +95,9 @@ def caveats(spec: Experiment, trial: Trial) -> list[str]:
             "may bias the result."
         )
     wrong = [
-        key for key, side in trial.sides.items() if side.calibration.p_value() < calibration.ALPHA
+        key
+        for key, side in trial.sides.items()
+        if side.calibration.known().p_value() < calibration.ALPHA
     ]
     if wrong:
         found.append(

@@ -122,8 +122,11 @@ class ExperimentRecords:
 
     def _held_out(self, decided: ev.Decided) -> ev.Decided | None:
         """The decision as the hold-out sees it; None where it says nothing about the hold-out."""
-        rules, id = self.rules_of(decided.route), holdout_id(decided.route)
-        if rules.holdout_share <= 0.0 or decided.duel_of or id not in self.trials:
+        rules = self.rules_of(decided.route)
+        if rules.holdout_share <= 0.0 or decided.duel_of:
+            return None
+        id = holdout_id(decided.route)
+        if id not in self.trials:
             return None
         unit = decided.unit if rules.unit == "user" else decided.tenant
         held = decided.experiment == id
@@ -176,8 +179,10 @@ class ExperimentRecords:
     @takes(ev.Rewarded)
     def _measured(self, event: ev.Rewarded, what: Resolved) -> None:
         """What came back, or took an earlier value's place, counts in the decision's experiment."""
+        if not self.trials:
+            return
         decided = what.decided
-        if decided is None or not what.known or not self.trials:
+        if decided is None or not what.known:
             return
         if event.revoked:
             for name in dict.fromkeys((*event.revoked, "reward")):

@@ -172,7 +172,7 @@ def _variant(
         enough=units_of(spec, trial, one) >= spec.min_units,
         metrics=metrics,
         latency=_latency(spec, trial, one),
-        calibration=calibrated(side.calibration),
+        calibration=calibrated(side.calibration.known()),
         over_time=[_point(spec, point) for point in _points(spec, trial, one.key, now)],
     )
     if one.key != spec.control.key:

@@ -28,12 +28,12 @@ LEARNING = ("isolated", "shared")
 METRICS = ("reward", "quality", "cost_usd", "latency_s")
 STATUSES = ("draft", "starting", "running", "paused", "stopped")
 MODES = ("fixed", "champion")
-MOST_VARIANTS = 20
-MOST_METRICS = 8
-MOST_GUARDRAILS = 20
-LEAST_ALPHA = 1e-6
+MAX_VARIANTS = 20
+MAX_METRICS = 8
+MAX_GUARDRAILS = 20
+MIN_ALPHA = 1e-6
 """It is divided later on, and its logarithm taken."""
-LEAST_WEIGHT = 1e-6
+MIN_WEIGHT = 1e-6
 """What is not 0 and below would be divided by, and is never drawn."""
 HOLDOUT, ROUTED = "holdout", "routed"
 """The hold-out's id, which no experiment may have, and the variant of the units not held out."""
@@ -215,14 +215,14 @@ class Experiment(
         str, doc("`champion` moves weights towards the better variant.", "fixed", enum=list(MODES))
     ] = "fixed"
     floor: Annotated[
-        float, doc("In mode `champion`: no weight falls below this.", 0.05, minimum=LEAST_WEIGHT)
+        float, doc("In mode `champion`: no weight falls below this.", 0.05, minimum=MIN_WEIGHT)
     ] = 0.05
     alpha: Annotated[
         float,
         doc(
             "Probability of reporting a difference where there is none.",
             0.05,
-            minimum=LEAST_ALPHA,
+            minimum=MIN_ALPHA,
             maximum=0.5,
         ),
     ] = 0.05
@@ -255,6 +255,11 @@ class Experiment(
     def control(self) -> Variant:
         """The first variant, beside which the others are judged."""
         return self.served[0]
+
+    @cached_property
+    def for_everybody(self) -> bool:
+        """Whether the audience allows all queries of the route."""
+        return self.audience == Audience()
 
     @cached_property
     def weights(self) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from bandit_service.core.experiments.trial import Trial, guard_alpha
 from bandit_service.core.experiments.variant_stats import Score
 from bandit_service.statistics import bernstein, srm
 
-_LEAST_NEW = 50
+_MIN_NEW = 50
 _NEW_SHARE = 0.1
 
 
@@ -169,7 +169,7 @@ def _champion(spec: Experiment, trial: Trial) -> Change | None:
     told = [side.scores.get(spec.primary, Score()) for side in sides]
     total = sum(each.first.n for each in told)
     since = sum(trial.epochs[-1].counts)
-    if since < max(_LEAST_NEW, _NEW_SHARE * total) or len(kept) < 2:
+    if since < max(_MIN_NEW, _NEW_SHARE * total) or len(kept) < 2:
         return None
     if any(told[i].first.n < max(10, spec.min_units // 10) for i in kept):
         return None

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
-from bandit_service.core.exclusions import no_choice
+from bandit_service.core.exclusions import why_excluded
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.experiments.variant_stats import (
     Point,
@@ -21,10 +21,10 @@ from bandit_service.core.experiments.variant_stats import (
 )
 from bandit_service.statistics import bernstein, srm
 
-MOST_UNITS = 1_000_000
+MAX_UNITS = 1_000_000
 """Units beyond are served and not measured; `Trial.uncounted` says how many decisions that were."""
 
-MOST_NOTES = 200
+MAX_NOTES = 200
 _GROWTH = 1.08
 LATENCY_STEP = 1.05
 """Bounds of the latency histogram grow by this factor: quantiles are right within 5 %."""
@@ -123,7 +123,9 @@ class Trial:
 
         Where nothing else has any weight, all are the control's, as it takes their units.
         """
-        kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
+        kept = [*spec.weights]
+        if self.held:
+            kept = [0.0 if one.key in self.held else one.weight for one in spec.served]
         total = sum(kept)
         if total <= 0.0:
             return [1.0] + [0.0] * (len(kept) - 1)
@@ -175,7 +177,7 @@ def changed(trial: Trial, before: Experiment | None, event: ev.ExperimentChanged
             trial.epochs.pop()
         _new_epoch(trial, event.ts, weights, spec.share)
     trial.notes.append(Note(event.ts, event.status, event.by, event.why))
-    del trial.notes[:-MOST_NOTES]
+    del trial.notes[:-MAX_NOTES]
 
 
 def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
@@ -190,9 +192,9 @@ def decided(trial: Trial, spec: Experiment, event: ev.Decided) -> None:
     member, by_chance = trial.members.get(event.member), event.split > 0.0
     if by_chance:
         side.decisions += 1
-        side.calibration.add(zip(event.arms, event.propensities, strict=True), event.arm)
+        side.calibration.add(event.arms, event.propensities, event.drawn)
     if member is None:
-        if len(trial.members) >= MOST_UNITS:
+        if len(trial.members) >= MAX_UNITS:
             trial.uncounted += 1
             return
         owner, at = ev.owner_of(event.tenant, event.unit), len(trial.epochs) - 1
@@ -221,7 +223,7 @@ def shadowed(trial: Trial, event: ev.Decided, shadow: ev.Shadow) -> None:
 def shadow_rewarded(trial: Trial, event: ev.Decided, shadow: ev.Shadow, reward: float) -> None:
     """The importance-weighted outcome of a shadow; sums of w, w², wr, w²r and w²r²."""
     side = trial.shadows.get(shadow.variant)
-    if side is None or no_choice(event):
+    if side is None or why_excluded(event):
         return
     if any(p > 0.0 >= q for p, q in zip(shadow.propensities, event.propensities, strict=False)):
         return  # a fixed arm served: of what the shadow would have done, it says nothing

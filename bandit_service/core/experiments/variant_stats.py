@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.statistics import bernstein, means
-from bandit_service.statistics.calibration import Calibration
+from bandit_service.statistics.calibration import Calibrating
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Side:
     scores: dict[str, Score] = field(default_factory=dict)
     latency: dict[int, int] = field(default_factory=dict)
     guards: list[bernstein.State] = field(default_factory=list)
-    calibration: Calibration = field(default_factory=Calibration)
+    calibration: Calibrating = field(default_factory=Calibrating)
     points: list[Point] = field(default_factory=list)
 
 

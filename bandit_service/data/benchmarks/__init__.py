@@ -1,8 +1,8 @@
 """Published benchmarks with recorded answers of many models, as recordings: a file is a format.
 
 Each module yields the rows of one file of its source, a row for each query and model, as
-`answer_logs` takes them. benchmarks.toml has the models' list prices; a model that is in none is
-passed over, and counted.
+`answer_logs` takes them. benchmarks.toml has the models' list prices; a model that is not in it
+is skipped, and counted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bandit_service.data.benchmarks._tokens import Count, counting
 from bandit_service.data.convert import Prices
 from bandit_service.data.recorded import Recorded
 from bandit_service.data.rows import (
-    MOST_LEFT_OUT,
+    MAX_LEFT_OUT,
     BadRecording,
     LeftOut,
     Malformed,
@@ -73,7 +73,7 @@ def load(
     kind: str,
     paths: Sequence[Path],
     prices: Prices | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
 ) -> Recorded:
     """The recording of a benchmark. paths: its files, or directories that have them.
 
@@ -106,7 +106,7 @@ def _row(
         return one
     arm = arms.get(_plain(one.model), "")
     if arm not in prices:
-        return Repeated(f"model: no price of {one.model!r}")
+        return Repeated(f"model: no price for {one.model!r}")
     price = prices[arm]
     usd = _USD_PER * (one.in_tok * price["input"] + one.out_tok * price["output"])
     return {
@@ -122,7 +122,7 @@ def _row(
 
 
 def _plain(name: str) -> str:
-    """A model's name without what sources write differently.
+    """A model's name without the parts that differ between sources.
 
     >>> _plain("Meta-Llama-3_1-70B-Instruct@together")
     'meta-llama-3.1-70b-instruct'

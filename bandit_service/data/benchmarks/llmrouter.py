@@ -1,7 +1,7 @@
 """LLMRouter: `data/dcrouter_preprocessed/train.json` and `test.json`.
 
-A list of objects with `question`, and `scores` by model. How long the answers were is not
-published: 200 tokens are assumed of each, so that the cost is an estimate.
+A list of objects with `question`, and `scores` by model. The lengths of answers are
+not published: 200 tokens are assumed for each, so the cost is an estimate.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def rows(path: Path, count: Count) -> Rows:
         try:
             yield line, _answered(row, model, count)
         except (LookupError, TypeError) as error:
-            yield line, Malformed(f"no question of MMLU-Pro: {error!r:.60}")
+            yield line, Malformed(f"not a question of MMLU-Pro: {error!r:.60}")
 
 
 def _answered(row: Mapping[str, Any], model: str, count: Count) -> Answered:
@@ -74,7 +74,7 @@ def _objects(path: Path) -> Iterator[Any]:
         with zipfile.ZipFile(path) as archive:
             inside = [name for name in archive.namelist() if _OURS.fullmatch(name)]
             if not inside:
-                raise BadRecording(f"{path}: has no .json in it")
+                raise BadRecording(f"{path}: contains no .json file")
             for name in sorted(inside):
                 yield from _list(json_of(archive.read(name)), path)
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from bandit_service.data.convert import Prices
 from bandit_service.data.exports._calls import QUALITY, Calls, Row
 from bandit_service.data.lines import Unread, lines
 from bandit_service.data.recorded import Recorded
-from bandit_service.data.rows import MOST_LEFT_OUT, LeftOut, Malformed, Scale
+from bandit_service.data.rows import MAX_LEFT_OUT, LeftOut, Malformed, Scale
 
 
 class _Format(Protocol):
@@ -27,10 +27,10 @@ class _Format(Protocol):
     WHOLES: Sequence[str]
 
     def read(self, row: Row, calls: Calls) -> None:
-        """Tell what one row says. Raises Malformed; Repeated for what is no answer of a chat."""
+        """Add what one row has. Raises Malformed; Repeated if it is not an answer of a chat."""
 
     def end(self, calls: Calls) -> None:
-        """Tell what only all rows together say."""
+        """Add what only all rows together show."""
 
 
 def names() -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def load(
     paths: Sequence[Path],
     prices: Prices | None = None,
     scale: Scale | None = None,
-    most_left_out: float = MOST_LEFT_OUT,
+    most_left_out: float = MAX_LEFT_OUT,
     *,
     metric: str = "",
     scores: Path | None = None,

@@ -23,7 +23,7 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 class Unscored(Repeated):
-    """An answer of which nothing says how good it was: it may be left out, by chance or not."""
+    """An answer without a score: it may be skipped, whether or not scores are missing by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +71,12 @@ class Calls:
         self._calls.append((self.at, call))
 
     def score(self, id: str, metric: str, value: Any) -> None:
-        """What was said of an answer, or of a whole; a later word takes the place of an earlier."""
+        """A score of an answer, or of a whole; a later score replaces an earlier one."""
         self._names[metric] += 1
         self._scores.setdefault(id, {})[metric] = value
 
     def part(self, key: str) -> dict[str, Any]:
-        """What the rows of several tables said so far of the same key, to be added to."""
+        """The fields of one key so far, from rows of several tables; the caller adds to them."""
         return self._parts.setdefault(key, (self.at, {}))[1]
 
     def parts(self) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -138,7 +138,7 @@ class Calls:
         if call.whole and metric in self._scores.get(call.whole, ()):
             if parts == 1:
                 return self._scores[call.whole][metric]
-            raise Unscored(f"{metric}: is of the whole, of which this call is one of several")
+            raise Unscored(f"{metric}: the score is for a whole that has several calls")
         raise Unscored(f"{metric}: no score")
 
     def _cost(self, call: Call) -> Any:
@@ -146,10 +146,10 @@ class Calls:
             return call.cost_usd
         price = (self.prices or {}).get(call.model)
         if price is None:
-            raise Malformed(f"cost: not known; name the prices of {call.model!r} with --prices")
+            raise Malformed(f"cost: unknown; give the prices of {call.model!r} with --prices")
         tokens = [plain(call.in_tok), plain(call.out_tok)]
         if not all(isinstance(each, int | float) for each in tokens):
-            raise Malformed("cost: neither it nor the tokens are known")
+            raise Malformed("cost: neither the cost nor the tokens are known")
         return (tokens[0] * price["input"] + tokens[1] * price["output"]) / 1e6
 
 
@@ -201,7 +201,7 @@ def _part(part: Any) -> Any:
 
 
 def named(row: Row, name: str) -> str:
-    """A text that has to be there."""
+    """A required text."""
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
         raise Malformed(f"{name}: must be a string that is not empty, got {value!r:.40}")
@@ -209,7 +209,7 @@ def named(row: Row, name: str) -> str:
 
 
 def first_of(row: Row, *found: str) -> Any:
-    """The first of these that is there and known."""
+    """The first of these that is present and known."""
     return next((row[name] for name in found if plain(row.get(name)) is not None), None)
 
 

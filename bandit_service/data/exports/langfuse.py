@@ -1,7 +1,7 @@
-"""Langfuse: traces, observations and scores, as its API answers them or as its exports are.
+"""Langfuse: traces, observations and scores, as its API returns them, or from its exports.
 
-A generation is an answer. A score of an observation is that answer's; one of a trace is that of its
-generation if it has no other.
+A generation is an answer. A score of an observation belongs to that answer; a score of a
+trace belongs to its generation if it has only one.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """Each row stands for itself."""
+    """Nothing to add: each row is complete."""
 
 
 def _each(rows: object, calls: Calls) -> None:
@@ -53,16 +53,16 @@ def _each(rows: object, calls: Calls) -> None:
 def _score(row: Row, calls: Calls) -> None:
     about = first_of(row, "observationId", "observation_id") or first_of(row, "traceId", "trace_id")
     if not isinstance(about, str):
-        raise Repeated("score: of no observation and no trace")
+        raise Repeated("score: names no observation and no trace")
     if str(first_of(row, "dataType", "data_type") or "").upper() in ("CATEGORICAL", "TEXT"):
-        raise Repeated(f"score: {row.get('name')!r:.40} is no number")
+        raise Repeated(f"score: {row.get('name')!r:.40} is not a number")
     calls.score(about, named(row, "name"), row.get("value"))
 
 
 def _observation(row: Row, calls: Calls) -> None:
     id = named(row, "id")
     if (kind := str(row.get("type") or "")).upper() != "GENERATION":
-        raise Repeated(f"type: no generation, {kind.lower()}")
+        raise Repeated(f"type: not a generation: {kind.lower()}")
     if str(row.get("level") or "").upper() == "ERROR":
         raise Repeated("level: the call failed")
     model = first_of(row, "model", "providedModelName", "provided_model_name")

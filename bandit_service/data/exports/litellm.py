@@ -1,6 +1,6 @@
-"""LiteLLM's spend logs: the table `LiteLLM_SpendLogs`, or what `/spend/logs` answers.
+"""LiteLLM's spend logs: the table `LiteLLM_SpendLogs`, or the answer of `/spend/logs`.
 
-The proxy keeps what was asked only with `store_prompts_in_spend_logs`. It knows no scores, so these
+The proxy stores requests only with `store_prompts_in_spend_logs`. It knows no scores, so these
 come in a table of their own, by `request_id` or by the id of the answer.
 """
 
@@ -36,7 +36,7 @@ def read(row: Row, calls: Calls) -> None:
     id = named(row, "request_id")
     kind = str(row.get("call_type") or "completion")
     if not any(name in kind for name in _CHATS):
-        raise Repeated(f"call_type: no chat, {kind}")
+        raise Repeated(f"call_type: not a chat: {kind}")
     if row.get("status") == "failure":
         raise Repeated("status: the call failed")
     if is_truth(row.get("cache_hit")) and plain(row["cache_hit"]):
@@ -45,9 +45,7 @@ def read(row: Row, calls: Calls) -> None:
     if not asked:
         asked = opened(row.get("proxy_server_request"))
     if not asked:
-        raise Malformed(
-            "messages: none are kept; LiteLLM keeps them with store_prompts_in_spend_logs"
-        )
+        raise Malformed("messages: missing; LiteLLM keeps them with store_prompts_in_spend_logs")
     answer = opened(row.get("response"))
     theirs = answer.get("id") if isinstance(answer, Mapping) else None
     calls.call(
@@ -64,4 +62,4 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """Each row stands for itself."""
+    """Nothing to add: each row is complete."""

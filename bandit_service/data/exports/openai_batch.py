@@ -32,7 +32,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """The answers with what was asked."""
+    """The answers with their requests."""
     for id, part in calls.parts():
         for answer, request in part.get("answers", ()):
             with calls.leaving():
@@ -41,13 +41,13 @@ def end(calls: Calls) -> None:
 
 def _call(id: str, asked: Mapping[str, Any], answer: Row, request: object) -> Call:
     if "data" in answer and "choices" not in answer:
-        raise Repeated("response: no chat")
+        raise Repeated("response: not a chat completion")
     theirs = named(answer, "model")
     model = max((one for one in asked if theirs.startswith(one)), key=len, default="")
     if not model and len(asked) == 1:
         model = next(iter(asked))
     if not model:
-        raise Malformed(f"custom_id: no request of it is of {theirs!r:.60}")
+        raise Malformed(f"custom_id: no request with this id names the model {theirs!r:.60}")
     usage = answer["usage"] if isinstance(answer["usage"], Mapping) else {}
     ids = [answer.get("id"), request, id if len(asked) == 1 else None]
     return Call(

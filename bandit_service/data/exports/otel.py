@@ -35,7 +35,7 @@ def read(row: Row, calls: Calls) -> None:
 
 
 def end(calls: Calls) -> None:
-    """The spans with what was asked."""
+    """The spans with their requests."""
     for id, part in calls.parts():
         with calls.leaving():
             if "span" in part:
@@ -48,10 +48,10 @@ def _span(span: Row, calls: Calls) -> None:
         with calls.leaving():
             _event(str(event.get("name")), _attributes(event), id, calls)
     if "gen_ai.operation.name" not in said and "gen_ai.request.model" not in said:
-        raise Repeated("span: no call of a model")
+        raise Repeated("span: not a call of a model")
     kind = said.get("gen_ai.operation.name", "chat")
     if kind not in _CHATS:
-        raise Repeated(f"gen_ai.operation.name: no chat, {kind!r:.40}")
+        raise Repeated(f"gen_ai.operation.name: not a chat: {kind!r:.40}")
     status = span.get("status")
     if isinstance(status, Mapping) and status.get("code") in _FAILED:
         raise Repeated("status: the call failed")
@@ -62,7 +62,7 @@ def _event(name: str, said: Row, span: str, calls: Calls) -> None:
     if name == _EVALUATION:
         metric = named(said, "gen_ai.evaluation.name")
         if (value := said.get("gen_ai.evaluation.score.value")) is None:
-            raise Repeated(f"{_EVALUATION}: {metric!r:.40} has a label and no number")
+            raise Repeated(f"{_EVALUATION}: {metric!r:.40} has a label but no number")
         about = {span, str(said.get("gen_ai.response.id") or "")} - {""}
         if not about:
             raise Malformed(f"{_EVALUATION}: must have a spanId or gen_ai.response.id")
@@ -100,7 +100,7 @@ def _call(id: str, part: Row) -> Call:
 
 
 def _inner(row: Row, *names: str) -> Iterator[Row]:
-    """The objects that lie so deep."""
+    """The objects at the end of this path of keys."""
     name, *more = names
     for each in listed(row.get(name)):
         if more:

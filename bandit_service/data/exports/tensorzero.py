@@ -1,7 +1,7 @@
 """TensorZero's tables: ChatInference or JsonInference, ModelInference, and feedback of numbers.
 
-An inference is an answer, and its model that of the one row of ModelInference that belongs to it.
-Feedback on an episode is the answer's if the episode has no other inference.
+An inference is an answer. Its model is named by its only row of ModelInference. Feedback on an
+episode belongs to the answer if the episode has no other inference.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def read(row: Row, calls: Calls) -> None:
     elif "function_name" in row and "input" in row:
         calls.part(named(row, "id"))["inference"] = dict(row)
     elif "target_id" in row or ("inference_id" in row and "value" in row):
-        raise Repeated("feedback: a comment or a demonstration is no score")
+        raise Repeated("feedback: a comment or a demonstration is not a score")
     else:
-        raise Malformed("a row of no known table; expected inferences, model inferences, feedback")
+        raise Malformed("unknown table; expected inferences, model inferences or feedback")
 
 
 def end(calls: Calls) -> None:
@@ -36,12 +36,12 @@ def end(calls: Calls) -> None:
 
 def _call(id: str, part: Row) -> Call:
     if "inference" not in part:
-        raise Repeated("inference_id: its inference is not there")
+        raise Repeated("inference_id: the inference is missing")
     inference, models = part["inference"], part.get("models", [])
     if len(models) > 1:
-        raise Repeated("several calls of models made one inference")
+        raise Repeated("the inference has several model calls")
     if not models:
-        raise Malformed("no row of ModelInference says which model answered")
+        raise Malformed("no row of ModelInference names the model that answered")
     (model,) = models
     took = first_of(inference, "processing_time_ms") or first_of(model, "response_time_ms")
     took = plain(took)

@@ -7,9 +7,15 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway import trouble
+from bandit_service.gateway import provider_errors
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
-from bandit_service.gateway.providers._chunks import Chunks, call_of, text_of
+from bandit_service.gateway.providers._chunks import (
+    Chunks,
+    call_of,
+    completion_of,
+    text_of,
+    tokens_of,
+)
 from bandit_service.gateway.usage import bills_in, count, counts_or_zero, merged
 from bandit_service.parsing.inputs import said_json
 
@@ -46,25 +52,15 @@ def answer(message: Mapping[str, Any], created: int) -> Json:
         if block.get("type") == "tool_use"
     ]
     text = _joined(content, "text")
-    reply: Json = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
-    if calls:
-        reply["tool_calls"] = calls
-    if thought := _joined(content, "thinking"):
-        reply["reasoning_content"] = thought
-    choice = {
-        "index": 0,
-        "message": reply,
-        "finish_reason": _finish(message.get("stop_reason")),
-        "logprobs": None,
-    }
-    return {
-        "id": message.get("id"),
-        "object": "chat.completion",
-        "created": created,
-        "model": text_of(message.get("model")),
-        "choices": [choice],
-        "usage": usage(message.get("usage")),
-    }
+    return completion_of(
+        message,
+        created,
+        {"content": text or (None if calls else ""), "refusal": None},
+        calls,
+        _joined(content, "thinking"),
+        _finish(message.get("stop_reason")),
+        usage(message.get("usage")),
+    )
 
 
 def usage(reported: Any) -> Json | None:
@@ -77,18 +73,14 @@ def usage(reported: Any) -> Json | None:
     counts = counts_or_zero(reported)
     if counts is None:
         return None
-    written = counts.kept + counts.kept_hour
-    prompt = counts.fresh + counts.cached + written
-    prompted: Json = {"cached_tokens": counts.cached, "cache_creation_tokens": written}
+    prompted: Json = {"cached_tokens": counts.cached, "cache_creation_tokens": counts.written}
     if isinstance(reported.get("cache_creation"), Mapping):
         prompted["cache_creation_token_details"] = {
             "ephemeral_5m_input_tokens": counts.kept,
             "ephemeral_1h_input_tokens": counts.kept_hour,
         }
     translated: Json = {
-        "prompt_tokens": prompt,
-        "completion_tokens": counts.answer,
-        "total_tokens": prompt + counts.answer,
+        **tokens_of(counts),
         "prompt_tokens_details": prompted,
         **bills_in(reported),
     }
@@ -200,7 +192,7 @@ def _finish(reason: Any) -> str:
 
     A reason that reports a failure stays as it is, and is read as a failure.
     """
-    if trouble.ended_badly(reason):
+    if provider_errors.ended_badly(reason):
         return str(reason)
     return _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
 
@@ -227,8 +219,8 @@ def _object(event: Json, name: str) -> Json:
 
 def _reported(event: Mapping[str, Any]) -> Failed | Rejected:
     """Only a known type is repeated: a message may contain the client's text."""
-    told = trouble.error_in(event) or trouble.Error()
-    if told.about is trouble.About.PAIR:
+    told = provider_errors.error_in(event) or provider_errors.Error()
+    if told.about is provider_errors.About.PAIR:
         return of_error(told, event)
     error = event.get("error")
     kind = error.get("type") if isinstance(error, Mapping) else None

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bandit_service.core.errors import Refused
+from bandit_service.gateway.fields import FLAG, NUMBER, OBJECT
 from bandit_service.gateway.providers._base import plain_id
-from bandit_service.gateway.providers._chat_fields import FLAG, NUMBER, OBJECT, check
+from bandit_service.gateway.providers._chat_fields import check
 from bandit_service.parsing.inputs import json_of
 
 MAX_TOKENS = 4096

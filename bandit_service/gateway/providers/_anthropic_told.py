@@ -66,7 +66,7 @@ def usage(reported: Any) -> Json:
         return {"input_tokens": 0, "output_tokens": 0}
     told: Json = {
         "input_tokens": counts.fresh,
-        "cache_creation_input_tokens": counts.kept + counts.kept_hour,
+        "cache_creation_input_tokens": counts.written,
         "cache_read_input_tokens": counts.cached,
         "output_tokens": counts.answer,
     }

@@ -8,15 +8,10 @@ provider, in the names of fields that the client never sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
+from bandit_service.gateway.fields import FLAG, OBJECT, TEXT, Kind, check_kinds
 from bandit_service.gateway.providers._base import refused
-
-Kind: TypeAlias = tuple[tuple[type, ...], str]
-TEXT: Kind = ((str,), "a text")
-NUMBER: Kind = ((int, float), "a number")
-FLAG: Kind = ((bool,), "true or false")
-OBJECT: Kind = ((dict,), "an object")
 
 _FUNCTION = {"description": TEXT, "parameters": OBJECT, "strict": FLAG}
 _SCHEMA = {"name": TEXT, "strict": FLAG, "description": TEXT}
@@ -27,25 +22,25 @@ def check(body: Mapping[str, Any], fields: Mapping[str, Kind]) -> None:
 
     fields: of the body, by name, that the dialect takes over; null counts as absent.
     """
-    _check(body, fields, "")
+    check_kinds(body, fields)
     for at, tool in _objects(body.get("tools"), "tools"):
         function = tool.get("function")
         if isinstance(function, Mapping):
             _check_word(function, "name", f"{at}.function")
-            _check(function, _FUNCTION, f"{at}.function.")
+            check_kinds(function, _FUNCTION, f"{at}.function.")
     for at, message in _objects(body.get("messages"), "messages"):
         for where, call in _objects(message.get("tool_calls"), f"{at}.tool_calls"):
             _check_word(call, "id", where)
             if isinstance(function := call.get("function"), Mapping):
                 _check_word(function, "name", f"{where}.function")
-                _check(function, {"arguments": TEXT}, f"{where}.function.")
+                check_kinds(function, {"arguments": TEXT}, f"{where}.function.")
         for where, part in _objects(message.get("content"), f"{at}.content"):
             for name, field in (("image_url", "detail"), ("file", "filename")):
                 if isinstance(inner := part.get(name), Mapping):
-                    _check(inner, {field: TEXT}, f"{where}.{name}.")
+                    check_kinds(inner, {field: TEXT}, f"{where}.{name}.")
     match body.get("response_format"):
         case {"json_schema": dict(schema)}:
-            _check(schema, _SCHEMA, "response_format.json_schema.")
+            check_kinds(schema, _SCHEMA, "response_format.json_schema.")
 
 
 def _objects(values: object, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -53,14 +48,6 @@ def _objects(values: object, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     for i, value in enumerate(values if isinstance(values, list) else ()):
         if isinstance(value, Mapping):
             yield f"{at}[{i}]", value
-
-
-def _check(of: Mapping[str, Any], fields: Mapping[str, Kind], at: str) -> None:
-    for name, (kinds, allowed) in fields.items():
-        value = of.get(name)
-        flag = isinstance(value, bool) and bool not in kinds
-        if value is not None and (flag or not isinstance(value, kinds)):
-            raise refused(f"{at}{name}", f"must be {allowed}, got {type(value).__name__}")
 
 
 def _check_word(of: Mapping[str, Any], name: str, at: str) -> None:

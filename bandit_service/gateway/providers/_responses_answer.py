@@ -7,10 +7,16 @@ from typing import Any
 
 import msgspec
 
-from bandit_service.gateway import trouble
+from bandit_service.gateway import provider_errors
 from bandit_service.gateway.failures import Failed, Rejected, of_error, raise_for_error
 from bandit_service.gateway.providers._base import Json
-from bandit_service.gateway.providers._chunks import Chunks, call_of, text_of
+from bandit_service.gateway.providers._chunks import (
+    Chunks,
+    call_of,
+    completion_of,
+    text_of,
+    tokens_of,
+)
 from bandit_service.gateway.usage import bills_in, count, counts_or_zero
 from bandit_service.parsing.inputs import said_json
 
@@ -29,29 +35,15 @@ def answer(response: Mapping[str, Any], created: int) -> Json:
         _call(item, _given(item) or "{}") for item in output if item.get("type") == "function_call"
     ]
     text, refusal = _joined(output, "output_text", "text"), _joined(output, "refusal", "refusal")
-    reply: Json = {
-        "role": "assistant",
-        "content": text or (None if calls or refusal else ""),
-        "refusal": refusal or None,
-    }
-    if calls:
-        reply["tool_calls"] = calls
-    if thought := "\n\n".join(filter(None, map(_thought, output))):
-        reply["reasoning_content"] = thought
-    choice = {
-        "index": 0,
-        "message": reply,
-        "finish_reason": _finish(response, bool(calls)),
-        "logprobs": None,
-    }
-    return {
-        "id": response.get("id"),
-        "object": "chat.completion",
-        "created": created,
-        "model": text_of(response.get("model")),
-        "choices": [choice],
-        "usage": usage(response.get("usage")),
-    }
+    return completion_of(
+        response,
+        created,
+        {"content": text or (None if calls or refusal else ""), "refusal": refusal or None},
+        calls,
+        "\n\n".join(filter(None, map(_thought, output))),
+        _finish(response, bool(calls)),
+        usage(response.get("usage")),
+    )
 
 
 def usage(reported: Any) -> Json | None:
@@ -63,14 +55,7 @@ def usage(reported: Any) -> Json | None:
     counts = counts_or_zero(reported)
     if counts is None:
         return None
-    written = counts.kept + counts.kept_hour
-    prompt = counts.fresh + counts.cached + written
-    told: Json = {
-        "prompt_tokens": prompt,
-        "completion_tokens": counts.answer,
-        "total_tokens": prompt + counts.answer,
-        **bills_in(reported),
-    }
+    told: Json = {**tokens_of(counts), **bills_in(reported)}
     for name, ours in (
         ("input_tokens_details", "prompt_tokens_details"),
         ("output_tokens_details", "completion_tokens_details"),
@@ -83,7 +68,7 @@ def usage(reported: Any) -> Json | None:
             }
     cached = {
         "cached_tokens": counts.cached,
-        "cache_creation_tokens": written,
+        "cache_creation_tokens": counts.written,
         "ephemeral_1h_input_tokens": counts.kept_hour,
     }
     if cached := {name: tokens for name, tokens in cached.items() if tokens}:
@@ -186,7 +171,7 @@ class Decoder(Chunks):
     def _last(self, response: Any) -> list[bytes]:
         if not isinstance(response, dict):
             raise Failed("an event has no response")
-        if trouble.there(response.get("error")) or response.get("status") in _FAILED:
+        if provider_errors.there(response.get("error")) or response.get("status") in _FAILED:
             raise _reported(response)
         if self._ended:
             return []
@@ -241,7 +226,7 @@ def _thought(item: Json) -> str:
 
 def _reported(said: Any) -> Failed | Rejected:
     """The error that an event, or the response in it, reports, and its cost."""
-    error = of_error(trouble.error_in(said) or trouble.Error(), said)
+    error = of_error(provider_errors.error_in(said) or provider_errors.Error(), said)
     if isinstance(error, Failed) and isinstance(said, Mapping):
         error.usage = usage(said.get("usage"))
     return error

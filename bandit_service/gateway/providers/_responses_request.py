@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bandit_service.gateway.fields import FLAG, NUMBER, TEXT
 from bandit_service.gateway.providers._base import Json, objects, refused
-from bandit_service.gateway.providers._chat_fields import FLAG, NUMBER, TEXT, check
+from bandit_service.gateway.providers._chat_fields import check
 
 _PASSED = (
     "temperature", "top_p", "parallel_tool_calls", "user", "safety_identifier", "service_tier",

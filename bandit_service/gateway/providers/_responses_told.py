@@ -48,16 +48,17 @@ def usage(reported: Any) -> Json | None:
     counts = counts_of(reported)
     if counts is None:
         return None
-    written = counts.kept + counts.kept_hour
-    prompt = counts.fresh + counts.cached + written
     details = reported.get("completion_tokens_details")
     thought = count(details.get("reasoning_tokens")) if isinstance(details, Mapping) else 0
     return {
-        "input_tokens": prompt,
-        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": written},
+        "input_tokens": counts.prompt,
+        "input_tokens_details": {
+            "cached_tokens": counts.cached,
+            "cache_write_tokens": counts.written,
+        },
         "output_tokens": counts.answer,
         "output_tokens_details": {"reasoning_tokens": thought or 0},
-        "total_tokens": prompt + counts.answer,
+        "total_tokens": counts.prompt + counts.answer,
     }
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn is an extra; this reports clearly if it is missing."""
+"""Imports scikit-learn, an extra, with a clear error if it is missing."""
 
 from __future__ import annotations
 

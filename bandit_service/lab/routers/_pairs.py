@@ -1,4 +1,4 @@
-"""Comparisons out of full information: which of two answers to one query was the better."""
+"""Comparisons made from full information: which of two answers to a query was better."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ Axis: TypeAlias = Literal["price", "budget", "threshold"]
 class Predictor(Protocol):
     """A fitted router. It must not read the quality or cost of the queries that it routes.
 
-    Only an arm that answered the query is chosen: one that has no recorded answer cannot be
-    scored, and that it has none is not held against a router.
+    Only an arm that answered the query is chosen, since an arm without a recorded answer cannot be
+    scored. This does not count against a router.
     """
 
     @property
@@ -39,7 +39,7 @@ class Predictor(Protocol):
         ...
 
     def choices(self, queries: Labelled) -> Choices:
-        """(setting, choice) for each setting; the first is that of money being no object.
+        """(setting, choice) for each setting; at the first one cost does not matter.
 
         A setting that is NaN lies off the axis: it counts for the hull alone.
         """
@@ -47,7 +47,7 @@ class Predictor(Protocol):
 
 
 class QualityPredictor(Predictor, Protocol):
-    """One that knows what quality it expects."""
+    """A router that predicts quality."""
 
     def quality(self, queries: Labelled) -> Floats:
         """(n, K) expected quality, also of arms without an answer."""

@@ -1,4 +1,4 @@
-"""What the training part says of each arm, missing outcomes left out."""
+"""Means and targets of each arm in the training part, without missing outcomes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An online policy as an offline router: taught by the training part, then asked, not taught."""
+"""An online policy as an offline router: it learns the training part, then only proposes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PolicyRouter:
     neighbours: how many of the nearest training queries, with what was learned of them, a
         proposal is shown; the policy's own parameter of that name where it has one.
 
-    Then no more is learned, and the arm of the highest score is chosen; on ties the cheaper one.
+    After that it learns nothing, and the arm with the highest score is chosen; on ties the cheaper.
     Where the scores are merit − cost/WTP, as eight probes tell, merit is asked once and swept by
     λ = 1/WTP; where they do not depend on WTP, `without_price` says what is swept; in any other
     case the policy is asked again at 34 values of λ.

@@ -1,4 +1,4 @@
-"""References for a router: chance, single models, the oracle, the task's label."""
+"""References for a router: random choice, single models, the oracle, the task's label."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import Settings
 
-MOST_PERIODS = 1_000
-MOST_GROUPS = 100
+MAX_PERIODS = 1_000
+MAX_GROUPS = 100
 _SECONDS = {"hour": 3600.0, "day": 86_400.0, "week": 604_800.0, "month": 2_592_000.0}
 _USUAL = {"hour": 48, "day": 31, "week": 13, "month": 12}
 _END = 2.5e11  # before the year 10000
@@ -52,16 +52,16 @@ def asked_of(given: Mapping[str, str], now: float, tenant: str | None = None) ->
     since = _number("since", given.get("since"), until - _USUAL[per] * _SECONDS[per])
     if since >= until:
         raise Refused(f"since: must be before until, got {since:g} and {until:g}", param="since")
-    if (until - since) / _SECONDS[per] > MOST_PERIODS:
+    if (until - since) / _SECONDS[per] > MAX_PERIODS:
         raise Refused(
-            f"since: at most {MOST_PERIODS} periods, got {(until - since) / _SECONDS[per]:.0f}; "
+            f"since: at most {MAX_PERIODS} periods, got {(until - since) / _SECONDS[per]:.0f}; "
             "ask for longer periods or a later beginning",
             param="since",
         )
     most = _number("groups", given.get("groups"), 20.0)
-    if most != int(most) or not 1 <= most <= MOST_GROUPS:
+    if most != int(most) or not 1 <= most <= MAX_GROUPS:
         raise Refused(
-            f"groups: must be a whole number from 1 to {MOST_GROUPS}, got {in_words(most)}",
+            f"groups: must be a whole number from 1 to {MAX_GROUPS}, got {in_words(most)}",
             param="groups",
         )
     return Asked(per=per, by=by, since=since, until=until, tenant=tenant, most=int(most))

@@ -23,7 +23,7 @@ from bandit_service.core.routes import AUTO
 
 PERIODS = ("hour", "day", "week", "month")
 GROUPS = ("arm", "route", "tenant", "key", "tag", "policy")
-MOST_DECISIONS = 200_000
+MAX_DECISIONS = 200_000
 """Of so many decisions, the newest, later outcomes are counted; more would not fit in memory."""
 OTHERS = "others"
 NONE = "none"
@@ -193,7 +193,7 @@ class HistoryFold:
         for cell in cells:
             cell.decisions += 1
         self._known[event.id] = _Known(cells) if counts else None
-        if len(self._known) > MOST_DECISIONS:
+        if len(self._known) > MAX_DECISIONS:
             self._known.popitem(last=False)
 
     def _rewarded(self, event: ev.Rewarded) -> None:

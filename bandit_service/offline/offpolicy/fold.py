@@ -336,4 +336,4 @@ def along(
 def _why_not(world: World, event: ev.Decided, route: str) -> str:
     """Why a decision is left out; empty if it is used."""
     known = all(arm in world.arms for arm in event.arms)
-    return exclusions.no_choice(event, route) or ("" if known else UNKNOWN)
+    return exclusions.why_excluded(event, route) or ("" if known else UNKNOWN)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bandit_service.offline.offpolicy.child import Job
 
 # What the estimates need is imported with the first question: it is a twentieth of a start.
-MOST_CANDIDATES = 8
-MOST_DECISIONS = 50_000
+MAX_CANDIDATES = 8
+MAX_DECISIONS = 50_000
 _CHILD = "bandit_service.offline.offpolicy.child"
 
 
@@ -71,7 +71,7 @@ class WhatIf:
         for name, value, low, high in (
             ("alpha", request.alpha, 1e-6, 0.5),
             ("clip", request.clip, 1.0, 1e9),
-            ("last", request.last, 1, MOST_DECISIONS),
+            ("last", request.last, 1, MAX_DECISIONS),
         ):
             if not low <= value <= high:
                 raise Refused(
@@ -98,9 +98,9 @@ class WhatIf:
 
 
 def _candidates(given: Sequence[Any]) -> tuple[Candidate, ...]:
-    if not 1 <= len(given) <= MOST_CANDIDATES:
+    if not 1 <= len(given) <= MAX_CANDIDATES:
         raise Refused(
-            f"policies: must be 1 to {MOST_CANDIDATES}, got {len(given)}", param="policies"
+            f"policies: must be 1 to {MAX_CANDIDATES}, got {len(given)}", param="policies"
         )
     found = []
     for i, one in enumerate(given):

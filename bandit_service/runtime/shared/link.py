@@ -34,7 +34,7 @@ from store import (
 _log = logging.getLogger("bandit.replica")
 KEEPER = "keeper"
 _BEAT_S, _ROUNDS = 0.2, 5
-_AGAIN_S, _MOST_AGAIN_S = 0.1, 2.0
+_AGAIN_S, _MAX_AGAIN_S = 0.1, 2.0
 
 
 class WentBack(StoreError):
@@ -237,12 +237,12 @@ class Link:
                 if not self.other_key:
                     _log.error("this replica may not join", extra={"why": str(error)})
                 self.why = self.other_key = str(error)
-                await asyncio.sleep(_MOST_AGAIN_S)
+                await asyncio.sleep(_MAX_AGAIN_S)
             except ClockOff as error:  # until it is set
                 if not self.clock_off:
                     _log.error("the clock is wrong", extra={"why": str(error)})
                 self.why = self.clock_off = str(error)
-                await asyncio.sleep(_MOST_AGAIN_S)
+                await asyncio.sleep(_MAX_AGAIN_S)
             except WentBack as error:
                 self.ends(str(error))
                 return
@@ -255,7 +255,7 @@ class Link:
             except StoreError as error:
                 self.why = str(error)
                 await asyncio.sleep(wait_s)
-                wait_s = min(_MOST_AGAIN_S, 2 * wait_s)
+                wait_s = min(_MAX_AGAIN_S, 2 * wait_s)
 
     async def beat_forever(self) -> None:
         """Send a sign of life; take or keep the role of the keeper."""

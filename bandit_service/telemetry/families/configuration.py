@@ -13,6 +13,10 @@ class ConfigurationFamily:
             "bandit_configuration_revision",
             "Number of the newest change of the configuration at run time; 0 if there was none.",
         )
+        self.file_behind = make.gauge(
+            "bandit_configuration_file_behind",
+            "By how much the revision of the file is below that in force; 0: the file is taken.",
+        )
         self.configuration_reloads = make.counters(
             "bandit_configuration_reloads_total",
             "Times that the file was read again (SIGHUP), by result: taken or refused.",

@@ -73,6 +73,12 @@ class ProcessFamily:
             "1 for a long-lived task whose last round failed.",
             ("task",),
         )
+        self.pool_up = make.gauges(
+            "bandit_pool_up",
+            "1 while the pool of the label is served, 0 while its log cannot be opened; only with "
+            "several pools.",
+            ("pool",),
+        )
         self.children_ended = make.counter(
             "bandit_children_ended_total", "Child processes killed because they made no progress."
         )

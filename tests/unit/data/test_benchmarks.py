@@ -194,7 +194,7 @@ def test_an_answer_is_the_key_or_is_not(said: str, key: str, right: bool) -> Non
          "a number from 0 to 1"),
         ("mmlu-pro", "model_outputs_x_5shots.json", "{}", "must be a list of objects"),
         ("mmlu-pro", "model_outputs_x_5shots.zip", "no zip", "cannot be read"),
-        ("mmlu-pro", "yi-6b-chat.json", '[{"question": "Why?"}]', "no question of MMLU-Pro"),
+        ("mmlu-pro", "yi-6b-chat.json", '[{"question": "Why?"}]', "not a question of MMLU-Pro"),
         ("mmlu-pro", "missing.json", None, "no such file"),
         ("zeroeval", "gpt-4o-2024-08-06.json", '[{"question": "Q", "answer": "1", "output": []}]',
          "a list of strings"),

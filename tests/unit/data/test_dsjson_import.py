@@ -136,7 +136,7 @@ def test_arms_that_the_catalogue_has_keep_their_price_and_neighbours_are_recalle
         ({"p": [0.8]}, "p: must be a list of 2 probabilities"),
         ({"p": [0.8, 0.4]}, "p: the probabilities must sum to 1, they sum to 1.2"),
         ({"p": [0.8, -0.2]}, "p: must be a number from 0 to 1"),
-        ({"p": [0.0, 1.0], "_label_probability": 0.0}, "had a probability above 0"),
+        ({"p": [0.0, 1.0], "_label_probability": 0.0}, "must be above 0 for the drawn arm"),
         ({"_label_probability": 0.7}, "_label_probability: is 0.7, but p begins with 0.8"),
         ({"_labelIndex": 0}, "_labelIndex: is 0, but a begins with 2"),
         ({"_label_cost": -3.0}, "_label_cost: must be a number from -1 to 1, got -3.0"),
@@ -196,8 +196,8 @@ def test_bytes_that_are_no_line_are_refused(text: bytes) -> None:
     [
         (with_() + b"\n{", "line 2: "),
         (with_() + b"\n[1]\n", "line 2: must be an object"),
-        (with_() + b"\n\n" + with_(), "line 3: EventId: 'e1' is in line 1 too"),
-        (b"\n", "there is no decision in it"),
+        (with_() + b"\n\n" + with_(), "line 3: EventId: 'e1' is also in line 1"),
+        (b"\n", "contains no decision"),
         (
             with_(c=VW["c"] | {"embedding": [1, 0]}) + b"\n" + with_(EventId="e2"),  # type: ignore[operator]
             "line 2: the embedding has 64 numbers, those before have 2",

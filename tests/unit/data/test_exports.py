@@ -76,11 +76,11 @@ def test_langfuse_generations_with_scores_of_them_and_of_their_traces(tmp_path: 
     assert found.latency[0, 1] == 1.5
     assert found.tokens[0] == 100
     assert sorted(_reasons(found)) == [
-        "helpful: is of the whole, of which this call is one of several",
         "helpful: no score",
+        "helpful: the score is for a whole that has several calls",
         "level: the call failed",
-        "score: 'helpful' is no number",
-        "type: no generation, span",
+        "score: 'helpful' is not a number",
+        "type: not a generation: span",
     ]
 
 
@@ -150,7 +150,7 @@ def test_litellm_spend_logs_with_a_table_of_scores(tmp_path: Path) -> None:
     assert np.nanmax(found.latency) == 0.5
     assert sorted(_reasons(found)) == [
         "cache_hit: no model answered",
-        "call_type: no chat, aembedding",
+        "call_type: not a chat: aembedding",
         "status: the call failed",
     ]
 
@@ -237,9 +237,9 @@ def test_spans_of_opentelemetry_with_evaluations(tmp_path: Path) -> None:
     assert found.latency is not None
     assert found.latency[0].tolist() == [0.25, 0.25]
     assert sorted(_reasons(found)) == [
-        "gen_ai.evaluation.result: 'Tone' has a label and no number",
-        "gen_ai.operation.name: no chat, 'embeddings'",
-        "span: no call of a model",
+        "gen_ai.evaluation.result: 'Tone' has a label but no number",
+        "gen_ai.operation.name: not a chat: 'embeddings'",
+        "span: not a call of a model",
         "status: the call failed",
     ]
 
@@ -283,8 +283,8 @@ def test_tensorzero_tables_in_any_order(tmp_path: Path) -> None:
     assert found.latency is not None
     assert found.latency[0, 1] == 0.3
     assert sorted(_reasons(found)) == [
-        "feedback: a comment or a demonstration is no score",
-        "several calls of models made one inference",
+        "feedback: a comment or a demonstration is not a score",
+        "the inference has several model calls",
     ]
 
 
@@ -348,7 +348,7 @@ def test_an_export_without_scores_prices_or_on_another_scale_is_refused(tmp_path
     with pytest.raises(BadRecording, match="nothing says how good an answer was"):
         exports.load("langfuse", [rows])
     said = _lines(tmp_path / "s.jsonl", _score(5, traceId="t"))
-    with pytest.raises(BadRecording, match="name the prices of 'small' with --prices"):
+    with pytest.raises(BadRecording, match="give the prices of 'small' with --prices"):
         exports.load("langfuse", [rows, said])
     with pytest.raises(BadRecording, match="name the scale, as with --scale 1 5"):
         exports.load("langfuse", [rows, said], PRICES)

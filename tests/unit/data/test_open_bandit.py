@@ -100,12 +100,12 @@ def test_a_table_with_the_drawn_arms_probability_alone(tmp_path: Path) -> None:
     [
         ("pscore", "p", "there is no column pscore or propensity_score"),
         (",reward,", ",r,", "there is no column reward or click"),
-        ("0.25,DE", "0,DE", "line 3: pscore: what was drawn had a probability above 0"),
+        ("0.25,DE", "0,DE", "line 3: pscore: must be above 0 for the drawn arm"),
         ("0.25,DE", "1.5,DE", "line 3: pscore: must be a number from 0 to 1, got '1.5'"),
         (",1,0.5", ",7,0.5", "line 2: reward: must be a number from -1 to 1, got '7'"),
         ("2026-03-01T12:00:01Z", "noon", "line 3: timestamp: must be like"),
-        (",DE\n", "\n", "line 3: has not as many values as there are columns"),
-        (",DE\n", ",DE,x\n", "line 3: has not as many values as there are columns"),
+        (",DE\n", "\n", "line 3: must have one value for each column"),
+        (",DE\n", ",DE,x\n", "line 3: must have one value for each column"),
     ],
 )
 def test_the_line_and_the_column_are_named(
@@ -124,7 +124,7 @@ def test_the_line_and_the_column_are_named(
     [
         ("0.5,0.6", "action_dist_*: the probabilities must sum to 1, they sum to 1.1"),
         ("0.4,0.6", "pscore: is 0.5, but action_dist_a is 0.4"),
-        (",1", "action: 'a' is none of the arms b"),
+        (",1", "action: 'a' is not one of the arms b"),
         ("x,0.5", "action_dist_a: must be a number from 0 to 1, got 'x'"),
     ],
 )
@@ -145,7 +145,7 @@ def test_what_is_no_table_is_said(tmp_path: Path) -> None:
         with pytest.raises(Unreadable, match=name):
             source(tmp_path / name)
     (tmp_path / "empty.csv").write_text("timestamp,action,reward,pscore\n")
-    with pytest.raises(Unreadable, match="there is no decision in it"):
+    with pytest.raises(Unreadable, match="contains no decision"):
         source(tmp_path / "empty.csv")
 
 

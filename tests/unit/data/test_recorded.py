@@ -52,7 +52,7 @@ MALFORMED = [
     (a_row(9, text=[5]), "text: must be a string that is not empty, got [5]"),
     (a_row(9, text=" "), "text: must be a string that is not empty, got ' '"),
     (a_row(9, query_id=[5]), "query_id: must be a string, got [5]"),
-    (a_row(1), "query_id: 'q1' was there before"),
+    (a_row(1), "query_id: duplicate id 'q1'"),
     (a_row(9, in_tok=-1), "in_tok: must be a whole number from 0 up, got -1"),
     (a_row(9, in_tok=1.5), "in_tok: must be a whole number from 0 up, got 1.5"),
 ]
@@ -81,7 +81,7 @@ def test_an_outcome_that_cannot_be_taken_refuses_the_file(
     tmp_path: Path, bad: dict[str, Any], reason: str
 ) -> None:
     rows = [a_row(1), *(a_row(i) for i in range(2, 100)), a_row(100, **bad)]
-    with pytest.raises(BadRecording, match=r"1 of 100 rows .* choice of outcomes") as caught:
+    with pytest.raises(BadRecording, match=r"1 of 100 rows .* biased selection") as caught:
         load(write(tmp_path / "t.jsonl", rows))
     assert reason in str(caught.value)
 
@@ -106,9 +106,9 @@ def _meta(**changed: Any) -> dict[str, Any]:
     [
         (None, r"t\.meta\.json: cannot be read"),
         ({}, "must have models, a list, and usd_per_million_tokens"),
-        (_meta(models=["a", "a"]), "models: one is there twice"),
-        (_meta(models=["a", "c"]), "no price of 'c'"),
-        (_meta(models=["a", 1]), "no price of 1"),
+        (_meta(models=["a", "a"]), "models: must not have duplicates"),
+        (_meta(models=["a", "c"]), "no price for 'c'"),
+        (_meta(models=["a", 1]), "no price for 1"),
         (_meta(usd_per_million_tokens={"b": {"input": -1, "output": 1}}), "b: usd_per_mtok_in"),
         (_meta(usd_per_million_tokens={"b": {"input": 1}}), "b: usd_per_mtok_out"),
     ],

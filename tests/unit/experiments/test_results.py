@@ -239,7 +239,7 @@ def test_uncounted_decisions_and_wrong_propensities_are_named() -> None:
     played = _clear()
     played.trial.uncounted = 3
     for _ in range(400):
-        played.trial.sides["b"].calibration.add([("small", 0.5), ("large", 0.5)], "small")
+        played.trial.sides["b"].calibration.add(("small", "large"), (0.5, 0.5), 0)
     assert caveats(played.spec, played.trial) == [
         "3 decisions came from units beyond the limit and are not counted.",
         "The logged propensities of b do not match the draws: estimates from them are wrong.",

@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply, fold
 from bandit_service.core.decide import decide
 from bandit_service.core.errors import Refused
-from bandit_service.core.exclusions import no_choice
+from bandit_service.core.exclusions import why_excluded
 from bandit_service.core.experiments.checks import check
 from bandit_service.core.experiments.hashing import sha256_fraction
 from bandit_service.core.experiments.spec import Experiment, Variant
@@ -221,7 +221,7 @@ def test_the_decisions_of_an_experiment_say_something_of_the_routes_policy() -> 
     world = _routed(a_world(serving="epsilon_greedy"))
     run(world, _policies())
     made = decided(world, asked("u", route=BOT))
-    assert (no_choice(made, BOT), no_choice(made)) == ("", "route")
+    assert (why_excluded(made, BOT), why_excluded(made)) == ("", "route")
 
 
 def test_an_experiment_of_a_removed_route_gets_no_more_decisions() -> None:

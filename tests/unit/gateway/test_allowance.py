@@ -13,7 +13,7 @@ from bandit_service.gateway import allowance as allowing
 from bandit_service.gateway import streaming
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.streamed_answer import StreamedAnswer
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 
 
 @pytest.mark.parametrize(("client_s", "cut_short"), [(0.0, False), (4.0, False), (6.0, True)])

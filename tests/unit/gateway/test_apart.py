@@ -9,7 +9,7 @@ import pytest
 
 from bandit_service import wire
 from bandit_service.core.errors import TooLarge
-from bandit_service.gateway.apart import LARGE, apart
+from bandit_service.gateway.large_requests import LARGE, apart
 
 
 async def test_the_loop_runs_on_while_a_large_request_is_worked_on() -> None:

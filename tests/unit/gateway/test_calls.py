@@ -13,7 +13,7 @@ from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Calls, Deadline, Sent
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: here=1; Path=/\r\n\r\n{}"

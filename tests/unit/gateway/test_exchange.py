@@ -20,7 +20,7 @@ from bandit_service.gateway.health import Health
 from bandit_service.gateway.money import likely_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 from bandit_service.settings.upstreams import UpstreamSpec
 from tests.unit.gateway.test_money import PLAIN
 

@@ -132,7 +132,7 @@ def test_a_turn_without_a_users_word_at_its_end_is_none(messages: Any) -> None:
 
 
 def test_the_oldest_conversations_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(implicit, "MOST_TALKS", 2)
+    monkeypatch.setattr(implicit, "MAX_TALKS", 2)
     signals = ImplicitSignals(ALL, 300.0)
     for name in "abc":
         came(signals, ASKED, name, whose=Whose(conversation=name))

@@ -212,12 +212,12 @@ def test_the_price_is_what_one_more_dollar_buys() -> None:
 
 def test_what_is_out_of_reach_is_named_with_what_is_not() -> None:
     for solve in (assign.milp, assign.lagrangian):
-        with pytest.raises(Infeasible, match=r"^budget: 3 USD .* the least budget .* is 4 USD$"):
+        with pytest.raises(Infeasible, match=r"^budget: 3 USD .* the minimum budget is 4 USD$"):
             solve(QUALITY, COST, budget=3.0, penalty=None)
     with pytest.raises(Infeasible, match=r"^least_quality: 3.1 .* the highest is 3$"):
         assign.milp(QUALITY, COST, objective="cost", least_quality=3.1)
     # 2.85 is b everywhere, 8 USD
-    with pytest.raises(Infeasible, match=r"^budget: 7 USD .* the least budget .* is 8 USD$"):
+    with pytest.raises(Infeasible, match=r"^budget: 7 USD .* the minimum budget is 8 USD$"):
         assign.milp(QUALITY, COST, budget=7.0, least_quality=2.85)
     nobody = np.array([[0.5], [np.nan]])
     with pytest.raises(Infeasible, match=r"^penalty: query 1 has no eligible arm"):

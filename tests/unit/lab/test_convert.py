@@ -107,8 +107,8 @@ MALFORMED = [
     ({**GOOD, "model": "c", "in_tok": 1.5}, "in_tok: must be a whole number from 0 up, got 1.5"),
     ({**GOOD, "model": "c", "task": [3]}, "task: must be a string, got [3]"),
     ({**GOOD, "model": "c", "query_id": 1.5}, "query_id: must be a string, got 1.5"),
-    ({**GOOD, "query_id": "2", "query": "other"}, "'2' was there before with another query"),
-    ({**GOOD, "query_id": "2", "quality": 0}, "'a' was there before for query '2'; the first is"),
+    ({**GOOD, "query_id": "2", "query": "other"}, "'2' stands for another query in an earlier row"),
+    ({**GOOD, "query_id": "2", "quality": 0}, "'a' already answered query '2'; the first"),
 ]
 
 
@@ -140,7 +140,7 @@ def test_a_csv_row_counts_where_it_begins_and_must_have_every_cell(tmp_path: Pat
     [
         ("l.csv", b"\n \n", "l.csv: is empty; it needs the columns query, model, quality, "),
         ("l.csv", b"query,model,quality\nx,m,1\n", "no column 'cost_usd'; it has query, model,"),
-        ("l.csv", b"query,model,quality,cost_usd,model\n", "column 'model' is there twice"),
+        ("l.csv", b"query,model,quality,cost_usd,model\n", "duplicate column 'model'"),
         ("l.csv", b"query,model,quality,cost_usd\n", "no usable row"),
         (
             "l.csv",
@@ -207,7 +207,7 @@ def test_prices_are_read_from_toml_json_and_meta_files(
         ("p.json", "[]", "must be a map of models"),
         ("p.json", '{"a": 1}', "a: input: must be USD per million tokens, a number from 0 up, got"),
         ("p.json", '{"a": {"input": 1, "output": -1}}', "a: output: must be USD"),
-        ("p.json", '{"a": {"input": 1, "output": 1}}', "prices: no price of 'b'"),
+        ("p.json", '{"a": {"input": 1, "output": 1}}', "prices: no price for 'b'"),
     ],
 )
 def test_prices_that_cannot_be_used_are_told(
@@ -226,7 +226,7 @@ def test_the_command_tells_what_it_left_out_and_what_it_wrote(
     logs = _csv(tmp_path / "l.csv", [*THREE, THREE[0]])
     assert _run(logs, "--to", tmp_path / "o.jsonl.gz") == 0
     out, err = capsys.readouterr()
-    assert "l.csv:7: model: 'a' was there before" in err
+    assert "l.csv:7: model: 'a' already answered" in err
     assert "2 queries, 2 models, 3 answers" in out
     assert "prices estimated" in out
     meta = json.loads((tmp_path / "o.meta.json").read_text())

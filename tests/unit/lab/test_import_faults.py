@@ -170,7 +170,7 @@ def test_too_many_rows_that_are_left_out_refuse_the_file(
     path.write_text("\n".join(rows))
     command = (path, "--to", tmp_path / "o.jsonl")
     assert _convert(*command) == 2
-    assert "2 of 10 rows (20.0%) cannot be used, and at most 10%" in capsys.readouterr().err
+    assert "2 of 10 rows (20.0%) cannot be used; at most 10%" in capsys.readouterr().err
     assert _convert(*command, "--max-left-out", "0.2") == 0
     path.write_text("\n".join([*rows[:8], "x,a"]))
     assert _convert(*command) == 0  # one line that was cut

@@ -94,7 +94,9 @@ def test_a_learner_beats_chance_and_its_sums_are_its_rewards() -> None:
 
 
 def test_an_unknown_scenario_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="scenario: 'flood' is none of steady, joins"):
+    with pytest.raises(
+        ValueError, match="scenario: unknown value 'flood'; expected one of steady, joins"
+    ):
         list(run_online(_data(), ENTRANTS, Protocol(scenarios=("flood",))))
 
 

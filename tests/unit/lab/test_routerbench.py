@@ -62,7 +62,7 @@ def test_prices_are_those_given_or_cost_over_tokens(tmp_path: Path) -> None:
     # prompts of 9, 12 and 22 characters, answers of 7, 36 and 8: 3 + 3 + 6 + 2 + 9 + 2 tokens
     big, _ = load_routerbench(path, None).arms
     assert big.usd_per_mtok_in == big.usd_per_mtok_out == 240.0
-    with pytest.raises(BadRecording, match="prices: no price of 'small'"):
+    with pytest.raises(BadRecording, match="prices: no price for 'small'"):
         load_routerbench(path, {"org/big": given["small"]})
 
 
@@ -72,7 +72,7 @@ def test_prices_are_those_given_or_cost_over_tokens(tmp_path: Path) -> None:
     [
         ("org/big|total_cost", [0.1, None, 0.1], "org/big|total_cost: missing, but the score is"),
         ("prompt", ["a", "", "b"], "prompt: must be a text or a list of texts"),
-        ("sample_id", ["a", "a", "b"], "sample_id: 'a' was there before"),
+        ("sample_id", ["a", "a", "b"], "sample_id: duplicate id 'a'"),
     ],
 )
 def test_a_malformed_row_is_left_out_with_its_number(

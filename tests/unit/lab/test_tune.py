@@ -88,8 +88,8 @@ def test_a_guided_search_keeps_its_ranges_and_its_seed() -> None:
         ("nothing", {}, "no policy named 'nothing'; expected one of "),
         ("metallm", {"beta": [1]}, "beta: metallm has alpha, ridge"),
         ("metallm", {"alpha": [-1]}, "alpha: must be"),
-        ("metallm", {"reward": Range(0, 1)}, "reward: no number, give a list"),
-        ("metallm", {"bias": Range(0, 1)}, "bias: no number, give a list"),
+        ("metallm", {"reward": Range(0, 1)}, "reward: not a number; give a list"),
+        ("metallm", {"bias": Range(0, 1)}, "bias: not a number; give a list"),
         ("metallm", {"alpha": Range(2, 1)}, "alpha: the low end must be below the high end"),
         ("metallm", {"alpha": Range(0, 1, True)}, "alpha: the low end must be above 0 and below"),
         ("metallm", {"prior": Range(0, 2)}, "prior: must be"),
@@ -145,7 +145,7 @@ def test_a_gain_within_noise_is_warned_of() -> None:
     assert found.chosen is not found.default
     assert "is within noise: its 95 % interval over seeds is ±" in found.warnings[0]
     alone = tune(_torn(), "fixed", Grid({"arm": ["arm0"]}), TuningWorld(seeds=1))
-    assert "one seed cannot tell the gain from noise" in alone.warnings[0]
+    assert "one seed cannot distinguish the gain from noise" in alone.warnings[0]
 
 
 def test_defaults_that_are_best_stay_and_are_run_once() -> None:

@@ -128,7 +128,7 @@ def test_groups_beyond_those_told_apart_are_others() -> None:
 
 
 def test_old_decisions_are_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "MOST_DECISIONS", 3)
+    monkeypatch.setattr(fold, "MAX_DECISIONS", 3)
     along = HistoryFold(_asked())
     for i in range(5):
         along.take(_decided(f"d{i}", DAY))

@@ -14,7 +14,7 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, NotYet
 from bandit_service.core.metric_spec import NamedMetric
-from bandit_service.runtime import crediting, measuring
+from bandit_service.runtime import named_metrics, session_rewards
 from tests.unit.shared.memory import DIM, HANG_S, Engine, MemoryShared, Running, same
 
 Start = Callable[..., Awaitable[Running]]
@@ -216,7 +216,7 @@ async def test_a_decide_is_not_made_again_before_it_came_back(
 async def test_the_keeper_finishes_the_session_of_one_that_was_killed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(crediting, "_LOOK_S", 0.01)
+    monkeypatch.setattr(session_rewards, "_LOOK_S", 0.01)
     one, other = await start("one"), await start("other")
     ids = [await _decided(other, "s") for _ in range(3)]
 
@@ -246,7 +246,7 @@ async def test_routes_that_two_configure_at_once_are_written_once(
 async def test_metrics_wait_until_an_older_release_has_left(
     start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "_LOOK_S", 0.01)
+    monkeypatch.setattr(named_metrics, "_LOOK_S", 0.01)
     older = MemoryShared(engine)
     one = await start("one")
     await older.join("older", "key", reads=1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from bandit_service.testing.log_records import records
-from loadtest.postgres import Postgres, running
-from store import Entry, Offset, Unsure
+from loadtest.postgres import Postgres, Standby, of_servers, running, with_standby
+from store import Entry, Offset, StoreError, Unsure
 from store.postgres import PostgresLog
 from tests import shared_log
 
@@ -95,6 +95,47 @@ async def test_no_other_replica_stands_still_for_one_that_waits_for_the_standby(
         await db.execute("UPDATE bandit_replica SET seen = seen - interval '1 h'")
         assert await one.close_silent(60.0) == 2
         assert await other.lead("keeper", None, 60.0) is not None
+
+
+async def test_two_failovers_in_a_row_lose_nothing_acknowledged() -> None:
+    """The second one is to a server in the place of the first, which copied the promoted one."""
+    shared_log.wanted()
+    with with_standby() as (first, second):
+        address = f"127.0.0.1:{first.port},127.0.0.1:{second.port}"
+        dsn = first.dsn.replace(f"127.0.0.1:{first.port}", address)
+        log = PostgresLog(f"{dsn}?target_session_attrs=read-write", "twice", timeout_s=10.0)
+        await log.connect()
+        await log.join("one", "key")
+        assert await log.append(_entries(1, 3), 0.0) == 3
+        first.kill()
+        second.promote()
+        await _back(log)
+        assert await log.append(_entries(4, 6), 0.0) == 6
+        with of_servers() as directory:
+            third = Standby(directory / "third", second, first.port)
+            try:
+                second.set("synchronous_standby_names", "*")
+                assert await log.append(_entries(7, 9), 0.0) == 9
+                second.kill()
+                third.promote()
+                await _back(log)
+                assert await log.append(_entries(10, 10), 0.0) == 10
+                found = [each.record.eid for each in await log.tail(Offset(0))]
+                assert found == [each.record.eid for each in _entries(1, 10)]
+                await log.close()
+            finally:
+                third.stop()
+
+
+async def _back(log: PostgresLog) -> None:
+    """Connected to whoever takes writes, as a replica does that lost its connection."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(StoreError):
+                await log.connect()
+                await log.join("one", "key")
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_an_old_primary_whose_standby_was_promoted_leads_to_the_new_one(

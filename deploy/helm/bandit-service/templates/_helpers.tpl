@@ -61,7 +61,7 @@ app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | tr
 {{- /* The part of the pod that the service and the migration share. */ -}}
 {{- define "bandit.pod" -}}
 automountServiceAccountToken: false
-enableServiceLinks: false # their variables begin as the settings' do
+enableServiceLinks: false # their variables would look like settings (BANDIT_...)
 {{- with include "bandit.account" . }}
 serviceAccountName: {{ . }}
 {{- end }}
@@ -106,11 +106,11 @@ env:
   {{- end }}
   - {name: BANDIT_SECURITY_KEYS_FILE, value: /run/secrets/bandit-service/{{ .Values.secret.keys }}}
   - {name: BANDIT_SERVER_HOST, value: 0.0.0.0}
-  # Prometheus asks /metrics by the pod's address; the networks that pods are in, and the names of the Service.
+  # Prometheus calls /metrics at the pod's address: allow the pod networks and the names of the Service.
   - {name: BANDIT_SERVER_ALLOWED_HOSTS, value: {{ concat .Values.podNetworks (list (include "bandit.fullname" .)) .Values.allowedHosts (ternary .Values.ingress.hosts list .Values.ingress.enabled) | uniq | join "," | quote }}}
   - {name: BANDIT_SERVER_DRAIN_S, value: {{ .Values.drainSeconds | quote }}}
   - {name: BANDIT_SERVER_SHUTDOWN_S, value: {{ .Values.shutdownSeconds | quote }}}
-  - {name: BANDIT_SERVER_INSECURE, value: "true"} # TLS ends before the pod; without a key it does not start
+  - {name: BANDIT_SERVER_INSECURE, value: "true"} # TLS ends in front of the pod; without a key the service does not start
   {{- with .Values.env }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -10,10 +10,10 @@ import pytest
 
 from bandit_service.core.errors import Unavailable
 from bandit_service.gateway.budgets import Budgets
+from bandit_service.gateway.exchange_end import Written
 from bandit_service.gateway.health import Health
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.written import Written
-from bandit_service.settings.sections import GatewaySettings
+from bandit_service.settings import GatewaySettings
 from tests.unit.gateway.test_exchange import Account
 
 FULL = Unavailable("the disk is full")

@@ -12,7 +12,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
 from bandit_service.core.errors import Conflict
 from bandit_service.core.world import World
-from bandit_service.runtime.repeats import Repeats
+from bandit_service.runtime.idempotency import Repeats
 from tests.unit.experiments.given import a_world, asked, decided
 
 

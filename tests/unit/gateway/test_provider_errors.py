@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bandit_service.gateway.trouble import About, error_in, refusal
+from bandit_service.gateway.provider_errors import About, error_in, refusal
 
 _TEXT = {"choices": [{"index": 0, "delta": {"content": "x"}, "finish_reason": None}]}
 _ENDED = {"index": 0, "message": {"role": "assistant", "content": "x"}}

@@ -13,7 +13,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Conflict, Expired, NotYet, Refused
 from bandit_service.core.outcomes import Reported
 from bandit_service.core.session_outcomes import session_credited, session_rewarded
-from bandit_service.runtime.measuring import check_names
+from bandit_service.runtime.named_metrics import check_names
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.runtime.writer import Writer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bandit_service.app.listening import CannotListen, cannot_listen, check_address
+from bandit_service.app.port_check import CannotListen, cannot_listen, check_address
 from bandit_service.cli.main import main
 
 

@@ -31,12 +31,12 @@ from bandit_service.gateway.client import Reply
 from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
-from bandit_service.http.ending import ENDING
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.provider_calls import is_absent, not_there
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
+from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.live_configuration import LiveConfiguration
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.router import Router
@@ -217,7 +217,7 @@ async def _learned(request: web.Request) -> None:
     if not is_of_api or AFTER not in request.headers:
         return
     begun = time.monotonic()
-    await reached(request, request.app[ROUTER].writer, patience_of(request))
+    await reached(request, request.app[ROUTER].writer, timeout_of(request))
     request[WAITED] = time.monotonic() - begun
 
 
@@ -332,7 +332,7 @@ async def _read(request: web.Request, came: bytes, most: int) -> bytes:
     return bytes(body)
 
 
-def patience_of(request: web.Request) -> float | None:
+def timeout_of(request: web.Request) -> float | None:
     """The seconds that the client waits at most, by `X-Request-Timeout`; None without a limit."""
     given = request.headers.get(PATIENCE)
     if given is None:

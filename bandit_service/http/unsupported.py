@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.http.frame import TELEMETRY, body_of, failed
+from bandit_service.http.middleware import TELEMETRY, body_of, failed
 from bandit_service.http.provider_calls import not_there
 
 
-async def absent(request: web.Request) -> web.Response:
+async def unsupported(request: web.Request) -> web.Response:
     """Answers any of them; the body is read, so that the connection can be reused."""
     await body_of(request, "gateway.max_body_bytes")
     error = not_there(request.path)

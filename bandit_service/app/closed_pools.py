@@ -1,0 +1,88 @@
+"""Pools whose log cannot be opened now, such as while its database is down.
+
+Each is tried again until it can be opened, so that it joins the process without a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+from bandit_service.http.pools import Homes
+from bandit_service.runtime.supervisor import Kept, Supervisor
+from bandit_service.settings import BadSettings
+from store import Corrupt, StoreError
+
+_log = logging.getLogger("bandit.app")
+FIRST_S, MOST_S = 0.5, 30.0
+_EXPECTED = (str, StoreError, BadSettings, OSError)
+_READING_SHARE = 20
+"""A damaged log is read up to the damage each time: at most this part of the time goes into it."""
+
+
+class ClosedPools:
+    """Opens what is closed. tasks: keeps the trying. open_one: opens the pool of this name. up:
+    told whether it is open.
+    """
+
+    def __init__(
+        self,
+        homes: Homes,
+        tasks: Supervisor,
+        open_one: Callable[[str], Awaitable[None]],
+        up: Callable[[str, bool], None],
+    ) -> None:
+        self._homes, self._tasks, self._open_one, self._up = homes, tasks, open_one, up
+        self._tries: dict[str, Kept] = {}
+        self._hurry = asyncio.Event()
+
+    def add(self, name: str, error: Exception | str) -> None:
+        """This pool could not be opened, or its log broke. It is tried again from now on."""
+        self._homes.apps.pop(name, None)
+        self._note(name, error)
+        self._up(name, False)
+        self._tries[name] = self._tasks.keep(f"open {name}", partial(self._until_open, name))
+
+    def hurry(self) -> None:
+        """Try all again now: what kept them closed may be repaired."""
+        self._hurry.set()
+        self._hurry = asyncio.Event()
+
+    async def close(self) -> None:
+        """Stop trying."""
+        await asyncio.gather(*[each.end() for each in self._tries.values()])
+
+    async def _until_open(self, name: str) -> None:
+        pause_s = FIRST_S
+        while True:
+            hurried = self._hurry
+            try:
+                async with asyncio.timeout(pause_s):
+                    await hurried.wait()
+            except TimeoutError:
+                pass
+            begun = time.monotonic()
+            try:
+                await self._open_one(name)
+            except Exception as error:  # noqa: BLE001 - its neighbours are served, whatever it is
+                self._note(name, error)
+                pause_s = min(MOST_S, 2 * pause_s)
+                if isinstance(error, Corrupt):
+                    pause_s = max(pause_s, _READING_SHARE * (time.monotonic() - begun))
+            else:
+                break
+        del self._homes.closed[name], self._tries[name]
+        self._up(name, True)
+        _log.warning("a pool is open again", extra={"pool": name})
+
+    def _note(self, name: str, error: Exception | str) -> None:
+        """Tell the reason where it is another than before."""
+        bug = None if isinstance(error, _EXPECTED) else error
+        why = str(error) if bug is None else type(error).__name__
+        if self._homes.closed.get(name) == why:
+            return
+        self._homes.closed[name] = why
+        _log.error("a pool is closed", extra={"pool": name, "why": why}, exc_info=bug)

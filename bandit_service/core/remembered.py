@@ -1,0 +1,352 @@
+"""The remembered queries by id, in columns: an object for each took half as much as its vector.
+
+Nearly every query has one outcome and no comparison. Of these, each part lies in an array, and an
+`Item` is made when somebody looks. An item with more lies as an object beside the arrays.
+
+A query is found by its id by binary search, since ids only grow, and by its key in a table of rows
+with open addressing.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from policies import ArmId, Comparison, Outcome
+
+KEY = 16
+"""Bytes of a key."""
+Origin: TypeAlias = tuple[int, str]
+_NOWHERE, _BESIDE = -1, -1
+_LEAST = 16
+_UNKNOWN = float("nan")
+_first = struct.Struct("<Q").unpack_from
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One remembered query: the row of its vector, its key, and what came back.
+
+    owners, compared_by: whose each outcome and each comparison is ("" for nobody's). origins,
+    compared_in: with which event each came, and of which variant ("" for none).
+    """
+
+    row: int
+    key: bytes
+    outcomes: tuple[Outcome, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    owners: tuple[str, ...] = ()
+    compared_by: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+    compared_in: tuple[Origin, ...] = ()
+
+
+KeptItem: TypeAlias = tuple[
+    bytes,
+    tuple[Outcome, ...],
+    tuple[Comparison, ...],
+    tuple[str, ...],
+    tuple[str, ...],
+    tuple[Origin, ...],
+    tuple[Origin, ...],
+]
+"""An item without its row, which is where a cache of this process lies."""
+
+
+class Items(Mapping[int, Item]):
+    """Items by id, oldest first. O(log n) by id, O(1) by key.
+
+    `_ids` and `_rows` are in the order of the ids; a row that was removed is _NOWHERE, and what
+    lies before `_start` has left. All other columns are by row; `_arms` is _BESIDE for an item
+    that lies in `_beside`.
+    """
+
+    def __init__(self) -> None:
+        self._ids, self._rows, self._start, self._count = array("q"), array("i"), 0, 0
+        self._keys, self._table = bytearray(), array("i", [_NOWHERE] * _LEAST)
+        self._arms, self._numbers = array("i"), array("q")
+        self._qualities, self._rewards = array("d"), array("d")
+        self._owners, self._variants = list[str](), list[str]()
+        self._beside: dict[int, Item] = {}
+        self._names, self._codes = list[ArmId](), dict[ArmId, int]()
+
+    # --- what is there ---
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        for at in range(self._start, len(self._ids)):
+            if self._rows[at] != _NOWHERE:
+                yield self._ids[at]
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, int) and self._row_of(id) != _NOWHERE
+
+    def __getitem__(self, id: int) -> Item:
+        return self._item(self.row(id))
+
+    def row(self, id: int) -> int:
+        """The row of an item. Raises KeyError."""
+        row = self._row_of(id)
+        if row == _NOWHERE:
+            raise KeyError(id)
+        return row
+
+    def rows(self) -> NDArray[np.intp]:
+        """All rows, oldest item first."""
+        rows = np.frombuffer(self._rows, np.int32)[self._start :].astype(np.intp)
+        there: NDArray[np.intp] = rows[rows != _NOWHERE]
+        return there
+
+    def found(self, key: bytes) -> int:
+        """The row of the item of this key, less than 0 if there is none."""
+        return self._table[self._place(key)]
+
+    def at(self, row: int) -> Item:
+        """The item of a row that is in use."""
+        return self._item(row)
+
+    def told(self, id: int) -> tuple[tuple[Outcome, ...], tuple[Comparison, ...]] | None:
+        """What came back for a query; None if it is not remembered. Quicker than its item."""
+        row = self._row_of(id)
+        if row == _NOWHERE:
+            return None
+        code = self._arms[row]
+        if code == _BESIDE:
+            item = self._beside[row]
+            return item.outcomes, item.comparisons
+        return (self._outcome(row, code),), ()
+
+    def kept(self) -> list[KeptItem]:
+        """All of them without their rows, oldest first."""
+        found = list[KeptItem]()
+        for row in self.rows().tolist():
+            code = self._arms[row]
+            if code == _BESIDE:
+                one = self._beside[row]
+                found.append(
+                    (
+                        *(one.key, one.outcomes, one.comparisons, one.owners, one.compared_by),
+                        *(one.origins, one.compared_in),
+                    )
+                )
+            else:
+                origin = self._numbers[row], self._variants[row]
+                told, owners = (self._outcome(row, code),), (self._owners[row],)
+                found.append((self._key(row), told, (), owners, (), (origin,), ()))
+        return found
+
+    # --- what changes ---
+
+    def add(self, id: int, item: Item) -> None:
+        """Remember a new item. Its id must be greater than all before it, its row unused."""
+        self._write(item)
+        self._note(id, item.row, item.key)
+
+    def add_first(
+        self, id: int, row: int, key: bytes, one: Outcome, owner: str, origin: Origin
+    ) -> None:
+        """The same of an item with this outcome alone."""
+        if row >= len(self._arms):
+            self._reserve(row + 1)
+        if _is_plain(one):
+            self._keys[KEY * row : KEY * (row + 1)] = key
+            self._write_plain(row, one, owner, origin)
+        else:
+            self._write(Item(row, key, (one,), (), (owner,), (), (origin,), ()))
+        self._note(id, row, key)
+
+    def put_back(self, ids: list[int], kept: list[KeptItem]) -> None:
+        """What `kept` gave, into rows of the same order, where nothing is remembered yet.
+
+        ValueError where ids do not grow, or a key has another length.
+        """
+        n = len(kept)
+        if any(one >= other for one, other in pairwise(ids)):
+            raise ValueError("ids: must grow")
+        if any(len(one[0]) != KEY for one in kept):
+            raise ValueError(f"keys: must have {KEY} bytes")
+        self._reserve(n)
+        self._keys[: KEY * n] = b"".join([one[0] for one in kept])
+        for row, (key, outcomes, comparisons, owners, by, origins, within) in enumerate(kept):
+            if len(outcomes) == 1 and not comparisons and _is_plain(outcomes[0]):
+                self._write_plain(row, outcomes[0], owners[0], origins[0])
+            else:
+                self._beside[row] = Item(
+                    row, key, outcomes, comparisons, owners, by, origins, within
+                )
+        self._ids, self._rows, self._count = array("q", ids), array("i", range(n)), n
+        self._spread(self.rows())
+
+    def put(self, item: Item) -> None:
+        """Another item in the place of the one of its row."""
+        self._beside.pop(item.row, None)
+        self._write(item)
+
+    def pop_oldest(self) -> tuple[int, int]:
+        """Forget the oldest item; its id and its row."""
+        while self._rows[self._start] == _NOWHERE:
+            self._start += 1
+        id, row = self._ids[self._start], self._rows[self._start]
+        self._remove(self._start, row)
+        return id, row
+
+    def remove(self, id: int) -> int:
+        """Forget an item; its row."""
+        row = self.row(id)
+        self._remove(bisect_left(self._ids, id, self._start), row)
+        return row
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the columns."""
+        parts = (
+            *(self._ids, self._rows, self._keys, self._table, self._arms, self._numbers),
+            *(self._qualities, self._rewards, self._owners, self._variants),
+        )
+        return sum(map(sys.getsizeof, parts))
+
+    # --- columns ---
+
+    def _row_of(self, id: int) -> int:
+        at = bisect_left(self._ids, id, self._start)
+        return self._rows[at] if at < len(self._ids) and self._ids[at] == id else _NOWHERE
+
+    def _item(self, row: int) -> Item:
+        code = self._arms[row]
+        if code == _BESIDE:
+            return self._beside[row]
+        return Item(
+            row,
+            self._key(row),
+            (self._outcome(row, code),),
+            (),
+            (self._owners[row],),
+            (),
+            ((self._numbers[row], self._variants[row]),),
+            (),
+        )
+
+    def _outcome(self, row: int, code: int) -> Outcome:
+        quality = self._qualities[row]
+        known = quality if quality == quality else None
+        return Outcome(self._names[code], known, self._rewards[row])
+
+    def _write(self, item: Item) -> None:
+        row = item.row
+        if row >= len(self._arms):
+            self._reserve(row + 1)
+        self._keys[KEY * row : KEY * (row + 1)] = item.key
+        if len(item.outcomes) == 1 and not item.comparisons and _is_plain(item.outcomes[0]):
+            self._write_plain(row, item.outcomes[0], item.owners[0], item.origins[0])
+        else:
+            self._clear(row)
+            self._beside[row] = item
+
+    def _write_plain(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
+        code = self._codes.get(one.arm)
+        if code is None:
+            code = self._codes[one.arm] = len(self._names)
+            self._names.append(one.arm)
+        self._arms[row] = code
+        self._qualities[row] = _UNKNOWN if one.quality is None else one.quality
+        self._rewards[row], self._owners[row] = one.reward, owner
+        self._numbers[row], self._variants[row] = origin
+
+    def _reserve(self, rows: int) -> None:
+        more = max(rows, len(self._arms) + len(self._arms) // 8) - len(self._arms)
+        self._arms.extend([_BESIDE] * more)
+        for column in (self._numbers, self._qualities, self._rewards):
+            column.frombytes(bytes(8 * more))
+        self._owners += [""] * more
+        self._variants += [""] * more
+        self._keys.extend(bytes(KEY * more))
+
+    def _note(self, id: int, row: int, key: bytes) -> None:
+        ids = self._ids
+        if len(ids) > self._start and id <= ids[-1]:
+            raise ValueError(f"id: must be greater than {ids[-1]}, got {id}")
+        ids.append(id)
+        self._rows.append(row)
+        self._count += 1
+        if 2 * self._count > len(self._table):
+            self._spread(self.rows())
+        else:
+            self._table[self._place(key)] = row
+
+    def _clear(self, row: int) -> None:
+        self._arms[row], self._numbers[row] = _BESIDE, 0
+        self._qualities[row] = self._rewards[row] = 0.0
+        self._owners[row] = self._variants[row] = ""
+        self._beside.pop(row, None)
+
+    def _remove(self, at: int, row: int) -> None:
+        self._take_out(self._place(self._key(row)))
+        self._clear(row)
+        self._keys[KEY * row : KEY * (row + 1)] = bytes(KEY)
+        self._rows[at] = _NOWHERE
+        self._count -= 1
+        if at == self._start:
+            self._start += 1
+        if self._start > _LEAST + len(self._ids) // 4:
+            del self._ids[: self._start]
+            del self._rows[: self._start]
+            self._start = 0
+
+    # --- the table of keys ---
+
+    def _key(self, row: int) -> bytes:
+        return bytes(self._keys[KEY * row : KEY * (row + 1)])
+
+    def _place(self, key: bytes) -> int:
+        """Where in the table the key is, or where it would be."""
+        table, keys, mask = self._table, self._keys, len(self._table) - 1
+        at: int = _first(key)[0] & mask
+        while (row := table[at]) != _NOWHERE and not keys.startswith(key, KEY * row):
+            at = (at + 1) & mask
+        return at
+
+    def _take_out(self, gap: int) -> None:
+        """Empty a place; what would not be found any more behind it moves up."""
+        table, mask = self._table, len(self._table) - 1
+        at = gap
+        while True:
+            at = (at + 1) & mask
+            row = table[at]
+            if row == _NOWHERE:
+                break
+            home: int = _first(self._keys, KEY * row)[0] & mask
+            if (at - home) & mask >= (at - gap) & mask:
+                table[gap], gap = row, at
+        table[gap] = _NOWHERE
+
+    def _spread(self, rows: NDArray[np.intp]) -> None:
+        """A table of these rows that has room for as many more."""
+        size = _LEAST
+        while size < 2 * len(rows):
+            size *= 2
+        table, mask = np.full(size, _NOWHERE, np.int32), np.uint64(size - 1)
+        homes = np.frombuffer(self._keys, "<u8")[:: KEY // 8][rows] & mask
+        left, at = rows.astype(np.int32), homes.astype(np.intp)
+        while len(left):
+            free = table[at] == _NOWHERE
+            table[at[free]] = left[free]
+            others = table[at] != left
+            left, at = left[others], (at[others] + 1) & (size - 1)
+        self._table = array("i", table.tobytes())
+
+
+def _is_plain(one: Outcome) -> bool:
+    """Whether the columns hold all of it, bit for bit."""
+    quality = one.quality
+    known = quality is None or (type(quality) is float and quality == quality)
+    return known and type(one.reward) is float

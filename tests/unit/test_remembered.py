@@ -1,0 +1,142 @@
+"""Remembered queries in columns are what a dict of them would be, and take little memory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bandit_service.core.history import History
+from bandit_service.core.remembered import KEY, Item, Items
+from policies import ArmId, Comparison, Outcome
+from store._slots import Slots
+from store.history import HybridIndex
+
+DIM = 384
+
+
+def _told(rng: np.random.Generator) -> list[Outcome]:
+    """Some outcomes; a program's own policy may pass whole numbers."""
+    qualities, rewards = (None, 0.25, 1, -0.0), (0.5, 1, -1.0)
+    return [
+        Outcome(ArmId("ab"[i % 2]), qualities[rng.integers(4)], rewards[rng.integers(3)])
+        for i in range(rng.choice([0, 1, 1, 1, 2]))
+    ]
+
+
+def _item(row: int, key: bytes, told: list[Outcome]) -> Item:
+    n, compared = len(told), len(told) != 1
+    origins = tuple((i + 7, "e/v" * (i % 2)) for i in range(n))
+    pair = (Comparison(ArmId("a"), ArmId("b")),) * compared
+    return Item(
+        row, key, tuple(told), pair, ("u",) * n, ("",) * compared, origins, ((3, ""),) * compared
+    )
+
+
+def _floats(item: Item) -> bool:
+    numbers = [number for one in item.outcomes for number in (one.quality, one.reward)]
+    return all(number is None or type(number) is float for number in numbers)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_they_are_as_a_dict_of_items(seed: int) -> None:
+    """Many keys have one place in the table, so that they move up when others leave."""
+    rng, items, known = np.random.default_rng(seed), Items(), dict[int, Item]()
+    free, newest = list(range(24)), 0
+    for _ in range(400):
+        what, told = rng.choice(["add", "add", "put", "remove", "oldest"]), _told(rng)
+        if what == "add" and free:
+            row = free.pop()
+            newest += int(rng.choice([1, 1024]))
+            key = bytes([rng.integers(3), *bytes(7)]) + newest.to_bytes(KEY - 8, "little")
+            one = known[newest] = _item(row, key, told)
+            if len(told) == 1:
+                items.add_first(newest, row, key, told[0], one.owners[0], one.origins[0])
+            else:
+                items.add(newest, one)
+        elif what == "put" and known:
+            id = int(rng.choice(list(known)))
+            known[id] = _item(known[id].row, known[id].key, told)
+            items.put(known[id])
+        elif what == "remove" and known:
+            id = int(rng.choice(list(known)))
+            free.append(known.pop(id).row)
+            assert items.remove(id) == free[-1]
+        elif what == "oldest" and known:
+            id = next(iter(known))
+            free.append(known.pop(id).row)
+            assert items.pop_oldest() == (id, free[-1])
+        assert repr(list(items.items())) == repr(list(known.items()))
+        assert len(items) == len(known)
+        more = {one.row for one in known.values() if one.comparisons or not _floats(one)}
+        assert items._beside.keys() == more, "an object is left of what lies in columns now"
+        for id, item in known.items():
+            assert items.found(item.key) == items.row(id) == item.row
+            assert items.told(id) == (item.outcomes, item.comparisons)
+        assert items.found(bytes([1]) * KEY) < 0
+        assert newest + 1 not in items
+        assert items.told(newest + 1) is None
+    again = Items()
+    again.put_back(list(items), items.kept())
+    for row, (id, item) in enumerate(known.items()):
+        assert again[id] == msgspec.structs.replace(item, row=row)
+        assert again.found(item.key) == row
+
+
+@pytest.mark.parametrize("wrong", ["ids", "keys"])
+def test_what_was_not_kept_by_it_is_refused(wrong: str) -> None:
+    kept = History(4)
+    for i in range(2):
+        kept.remember(np.eye(3, dtype=np.float32)[i], Outcome(ArmId("a"), 0.5, 0.5))
+    folded = kept.folded()
+    if wrong == "ids":
+        folded = replace(folded, ids=folded.ids[::-1])
+    else:
+        folded = replace(folded, items=[(one[0][1:], *one[1:]) for one in folded.items])
+    with pytest.raises(ValueError, match=wrong):
+        History.unfolded(folded)
+
+
+def test_a_remembered_query_takes_little_more_than_its_vector_and_its_copy() -> None:
+    """Python's objects for each took 0.45 of a vector, and a dict of ids 0.1."""
+    history, n = History(4000), 4000
+    rng = np.random.default_rng(0)
+    for i, vector in enumerate(rng.normal(size=(n, DIM)).astype(np.float32)):
+        history.number(i + 1)
+        history.remember(vector, Outcome(ArmId("a"), 0.5, float(i)), "", (i + 1, ""))
+    index = HybridIndex(DIM, n, rows=history)
+    ids, stored = history.vectors()
+    index.load(ids, stored)
+    assert not history.items._beside
+    assert history.items.nbytes / n < 110
+    assert (history.matrix.nbytes + history.items.nbytes + index.nbytes) / n < 1.4 * 4 * DIM
+    index.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(-3, 40)), max_size=80))
+def test_slots_are_as_a_dict(steps: list[tuple[bool, int]]) -> None:
+    slots, known, free = Slots(), dict[int, int](), list(range(44))
+    ids = np.zeros(44, np.int64)
+    for put, number in steps:
+        id = number * 1024  # as those of events
+        if put and id not in known:
+            slot = known[id] = free.pop()
+            ids[slot] = id
+            slots.put(id, slot, ids)
+        elif not put and id in known:
+            slot = known.pop(id)
+            assert slots.take(id, ids) == slot
+            free.append(slot)
+        elif not put:
+            with pytest.raises(KeyError):
+                slots.take(id, ids)
+        assert {id: slots.find(id, ids) for id in known} == known
+        assert len(slots) == len(known)
+    again = Slots()
+    again.put_all(np.array(list(known.values()), np.int32), ids)
+    assert {id: again.find(id, ids) for id in known} == known
