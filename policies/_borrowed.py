@@ -40,11 +40,13 @@ def borrowed(
     return n, s
 
 
-def of_others(state: Cells, borrow: float, most: int) -> tuple[Floats, Floats]:
-    """(C, K + 1) what each of the first `most` cells would borrow from the others of them, if it
-    had no outcome: as `borrowed` gives it for a query at its centre that has no cell."""
+def of_others(state: Cells, borrow: float, max_cells: int) -> tuple[Floats, Floats]:
+    """(C, K + 1) what each of the first `max_cells` cells would borrow from the others of them.
+
+    It is as if it had no outcome: what `borrowed` gives for a query at its centre without a cell.
+    """
     search, norms = state.searched()
-    cells = min(state.used, most)
+    cells = min(state.used, max_cells)
     if cells < 2:
         return np.zeros_like(state.n[:cells]), np.zeros_like(state.s[:cells])
     centres = search[:cells]

@@ -48,7 +48,7 @@ _NOISE_PRIOR = (7.2, 8.0)
 """The noise before any outcome: 7.2 observed where 8 were expected."""
 _LINE = 4.0
 """How many arms the prior of the price line's level counts as."""
-_WITNESSES = 128
+_MAX_COMPARED = 128
 """How many cells, the first ones, tell whether the arms are specialists: each is compared with all
 others of them."""
 _LENT = 20.0
@@ -73,8 +73,10 @@ class Nested:
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
     specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
             as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
-            is the sum of squared errors, with h as set, when the outcomes of each of the first 128
-            cells, including forgotten ones, are predicted from the 20 of the nearest of these
+            is the sum of squared errors when each outcome, including forgotten ones, is predicted
+            from the others of its group, with h as learned
+    evidence: with "cells", L is that of the first 128 cells' outcomes when each cell's are
+            predicted from 20 of the nearest other ones, with h as set
     borrow: where Σ n_k < borrow in a cell, n_k = Σ w_c·n_ck and s_k = Σ w_c·s_ck over the nearest
             cells c until they have as many outcomes, w_c = ((D − d²_c)/(D − d²₁))³ by the squared
             distances, D their mean over all cells
@@ -109,8 +111,8 @@ class Nested:
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
     borrow: in [0, 1000], the number of outcomes up to which those of the nearest cells count in a
         cell that has fewer, by their distance; 0 counts the cell's own alone.
-    evidence: from what outcomes are predicted to find P: "cells", from those of the nearest other
-        cells; "groups", from the others of their group, with h as learned.
+    evidence: what an outcome is predicted from to find P: "groups", the others of its group;
+        "cells", those of the nearest other cells, which finds specialists earlier.
 
     State: exact sums, (M + 1)·(K + 1) counts and M centres of d features: half a megabyte,
     whatever the history. propose O(M·d + C·K), learn O(M·d) and now and then a slice of k-means,
@@ -147,16 +149,16 @@ class Nested:
     cell_spread: float = 0.004
     group_shared: float = 0.1
     cell_shared: float = 0.06
-    specialists: float = 0.3
+    specialists: float = 0.02
     alarm: float = 10.0
     allowance: float = 0.5
     keep: float = 0.1
     comparison_weight: float = 0.5
     family: float = 0.5
     borrow: float = 20.0
-    evidence: str = "cells"
+    evidence: str = "groups"
 
-    fold: ClassVar[int] = 2
+    fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "what_fades_is_one_arms_alone": "a group's difficulty and the price line come from all arms"
@@ -198,7 +200,7 @@ class Nested:
             Nested(explore="ucb"),
             Nested(surface=0.0, cells=8, groups=2, alarm=0.0),
             Nested(borrow=0.0),
-            Nested(evidence="groups", specialists=0.02),
+            Nested(evidence="cells", specialists=0.3),
         ]
 
     def init(self) -> Cells:
@@ -585,8 +587,8 @@ class Nested:
         noise, start, shared = state.noise, self.group_spread, self.group_shared
         if self.evidence == "groups":
             return evidence(noise, arms, state.sums, state.spread[0], start, shared)
-        first = slice(0, min(state.used, _WITNESSES))
-        own, others = (state.n[first], state.s[first]), of_others(state, _LENT, _WITNESSES)
+        first = slice(0, min(state.used, _MAX_COMPARED))
+        own, others = (state.n[first], state.s[first]), of_others(state, _LENT, _MAX_COMPARED)
         return evidence_of_cells(noise, arms[:1], own, others, start, shared)
 
 
