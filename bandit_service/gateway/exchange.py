@@ -359,7 +359,8 @@ class Exchange:
         choices = answer.get("choices")
         if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
             raise Failed("the answer has no choices", usage=self.usage)
-        if error := provider_errors.error_in(answer):  # its reason, once it is in OpenAI's words
+        # its reason, once it is in OpenAI's words; what came in them was looked at already
+        if answer is not self.raw and (error := provider_errors.error_in(answer)):
             failed = reported_failure(error)
             failed.usage = self.usage
             raise failed

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -291,7 +291,8 @@ class FastPath:
             try:
                 caller = self._admitted(client)
                 tenant, here, homes = caller.tenant or head.tenant, self._app, self._homes
-                home = await homes.found(lambda: homes.of_tenant(tenant, here))
+                find = partial(homes.of_tenant, tenant, here, long=True)
+                home = await homes.found(find, long=True)
                 client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
