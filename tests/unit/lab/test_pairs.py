@@ -68,7 +68,7 @@ def test_a_file_without_a_vote_is_refused(tmp_path: Path) -> None:
 
 def test_a_vote_of_another_kind_refuses_the_file(tmp_path: Path) -> None:
     votes = [{**VOTE, "winner": "tie (bothbad)"}, *[VOTE] * 99]
-    with pytest.raises(BadRecording, match=r"1 of 100 rows .* choice of outcomes"):
+    with pytest.raises(BadRecording, match=r"1 of 100 rows .* biased selection"):
         load_pairs(_written(tmp_path / "v.jsonl.gz", votes))
 
 
