@@ -37,6 +37,8 @@ def group_of(tenant: str, kind: str, name: str) -> str:
 
 def groups_of(tenant: str, session: str, conversation: str) -> tuple[str, ...]:
     """The session and the conversation that a query is a part of, as far as they are named."""
+    if not (session or conversation):
+        return ()
     named = zip(GROUPS, (session, conversation), strict=True)
     return tuple(found for kind, name in named if (found := group_of(tenant, kind, name)))
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-
-import numpy as np
+from array import array
 
 from policies import SURFACE
 
@@ -46,16 +45,13 @@ _FEATURES = (  # mean and spread over the queries of several recordings
     (0.138, 0.344),  # ends as a sentence
     (0.767, 0.165),  # share of words that come once
 )
-_MEAN, _SPREAD = np.array(_FEATURES).T.copy()
-_MOST = np.full(SURFACE, float(_CUT))
-_LEAST = -_MOST
 assert len(_FEATURES) == SURFACE
 
 
 def surface(text: str) -> bytes:
     """SURFACE signed bytes, 40 for one spread above the mean; `events.surface_of` reads them.
 
-    >>> np.frombuffer(surface("What is 2 + 2?"), np.int8)[2:5].tolist()
+    >>> list(surface("What is 2 + 2?")[2:5])
     [84, 28, 63]
     """
     head = text[:_HEAD].encode("utf-8", "replace")
@@ -93,11 +89,8 @@ def surface(text: str) -> bytes:
         end in (b".", b"!"),
         len(set(words)) / k,
     )
-    steps = np.array(values)
-    steps -= _MEAN
-    steps *= _STEPS
-    steps /= _SPREAD
-    np.rint(steps, out=steps)
-    np.minimum(steps, _MOST, out=steps)
-    np.maximum(steps, _LEAST, out=steps)
-    return steps.astype(np.int8).tobytes()
+    steps = [
+        round((value - mean) * _STEPS / spread)
+        for value, (mean, spread) in zip(values, _FEATURES, strict=True)
+    ]
+    return array("b", [max(-_CUT, min(_CUT, step)) for step in steps]).tobytes()

@@ -37,14 +37,14 @@ class Ring:
     def __init__(self, step_s: int, most: int) -> None:
         self.step_s, self.most = step_s, most
         self._steps: deque[Step] = deque(maxlen=most)
-        self._ends = -math.inf  # when the newest one does
+        self.ends = -math.inf  # when the newest one does
 
     def at(self, ts: float) -> Step:
         """The step of this time; of a time that is before the newest step, the newest one."""
-        if ts >= self._ends:
+        if ts >= self.ends:
             begins = int(ts) // self.step_s * self.step_s
             self._steps.append(Step(begins))
-            self._ends = begins + self.step_s
+            self.ends = begins + self.step_s
         return self._steps[-1]
 
     @property

@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.sessions import groups_of
-from bandit_service.core.staying import turn_of
+from bandit_service.core.switching_cost import turn_of
 from bandit_service.core.tags import tags_of
 from bandit_service.core.vector_bytes import rounded
 from bandit_service.core.world import World
@@ -53,8 +53,10 @@ class Queries:
         """The query of a request that has its embedding."""
         return self.query(request, Features(wire.embedding_of(request, self._embedder.dim)))
 
-    def query(self, request: wire.DecideRequest, of: Features) -> Query:
-        """The query of a request with these features."""
+    def query(self, request: wire.DecideRequest, of: Features, talk: str | None = None) -> Query:
+        """The query of a request with these features. talk: the client's own name for the
+        conversation, if the request has another.
+        """
         arms = wire.arm_ids(request.arms)
         if request.route:
             arms = self._of_route(request, arms)
@@ -77,7 +79,9 @@ class Queries:
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
             tags=tags_of(request.tags),
-            groups=groups_of(request.tenant, request.session, request.conversation),
+            groups=groups_of(
+                request.tenant, request.session, request.conversation if talk is None else talk
+            ),
             route=request.route,
             all_of_route=bool(request.route) and request.arms is None,
         )

@@ -31,7 +31,6 @@ from bandit_service.core.named_metrics import NamedMetrics
 from bandit_service.core.outcomes import Reported, RewardRule
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending, Resolved
-from bandit_service.core.sessions import groups_of
 from bandit_service.core.world import World
 from bandit_service.embedding import EmbeddingStage
 from bandit_service.runtime.catalogue_changes import CatalogueChanges
@@ -167,13 +166,13 @@ class Router:
         self._admit()
         self._in_flight += 1
         try:
-            query = self.queries.query(request, await self.queries.features(request, bounded))
+            features = await self.queries.features(request, bounded)
+            query = self.queries.query(request, features, None if sent is None else sent.talk)
             query.caller = caller
             query.request_key, query.request_digest = asked
             if sent is not None:
                 query.prompt, query.turn, query.reason = sent.prompt, sent.turn, sent.reason
                 query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
-                query.groups = groups_of(query.tenant, query.session, sent.talk)
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
             event = await self._deciding.decide(query, look, patient=True)

@@ -80,6 +80,10 @@ def test_one_is_decoded_when_it_is_asked_for_and_then_it_is_itself() -> None:
     assert found == _pending("y")
     assert kept.get("y") is found
     assert _encoded(kept) == ["x", "z"]
+    other = kept.get("x")
+    assert other == _pending("x", "u")
+    assert kept["x"] is other
+    assert (_encoded(kept), kept.get("gone", "none")) == (["z"], "none")
 
 
 def test_a_change_of_one_is_in_the_next_dump_and_the_others_are_as_they_were() -> None:

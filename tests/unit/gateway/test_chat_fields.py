@@ -127,3 +127,10 @@ def test_whatever_a_field_is_the_translation_is_of_the_apis_types_or_refused(kin
             except ValidationError as error:
                 wrong.append((path, odd, str(error)[:200]))
     assert wrong == []
+
+
+def test_of_several_wrong_fields_the_same_is_named_whatever_their_order() -> None:
+    wrong = {"n": 0, "model": "m", "tools": {}, "stream": "yes"}
+    for body in (wrong, dict(reversed(wrong.items()))):
+        with pytest.raises(Refused, match=r"^stream: must be true or false, got str$"):
+            fields.check(body)
