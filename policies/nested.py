@@ -575,6 +575,8 @@ class Nested:
             starts = self.group_spread, self.cell_spread
             state.special = state.faded + self._special(state, arms)
             found = probability(state.special, self.specialists)
+            if self.evidence == "cells":
+                found = float(found > 0.5)
             for level, start in enumerate(starts):
                 state.spread[level] += found * (WIDER * start - state.spread[level])
         state.changed()
