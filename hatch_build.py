@@ -1,4 +1,4 @@
-"""Compiles the scan of remembered queries, and the proposals of `nested`, into the wheel.
+"""Compiles the scan of remembered queries, and what `nested` computes, into the wheel.
 
 Without a C compiler the package is the same and does both by numpy; docs/performance.md says how
 much slower. The libraries are plain C without Python's headers: they go with every version of

@@ -4,7 +4,11 @@ A file of this package without a leading underscore is a policy, named as its fi
 one of `river.bandit`.
 """
 
+from policies._bradley_terry import fit_bradley_terry
+from policies._checks import above, one_of, within
+from policies._elo import elo_expected, elo_match
 from policies._explore import draw, floor, lift, mix
+from policies._factorization import train_factorization
 from policies._protocol import (
     Correctable,
     Forgetful,
@@ -71,10 +75,14 @@ __all__ = [
     "Rewarded",
     "Vector",
     "Watchful",
+    "above",
     "add_directory",
     "directories",
     "draw",
+    "elo_expected",
+    "elo_match",
     "exists",
+    "fit_bradley_terry",
     "floor",
     "fold_of",
     "lift",
@@ -82,11 +90,14 @@ __all__ = [
     "mix",
     "names",
     "no_such",
+    "one_of",
     "order_free",
     "parameters_of",
     "policy_class",
     "reads_neighbours",
     "river_names",
     "there_are",
+    "train_factorization",
     "watches_arms",
+    "within",
 ]

@@ -40,12 +40,31 @@ def borrowed(
     return n, s
 
 
-def _mixed(state: Cells, distances: Vector, borrow: float) -> tuple[Floats, Floats]:
+def of_others(state: Cells, borrow: float, max_cells: int) -> tuple[Floats, Floats]:
+    """(C, K + 1) what each of the first `max_cells` cells would borrow from the others of them.
+
+    It is as if it had no outcome: what `borrowed` gives for a query at its centre without a cell.
+    """
+    search, norms = state.searched()
+    cells = min(state.used, max_cells)
+    if cells < 2:
+        return np.zeros_like(state.n[:cells]), np.zeros_like(state.s[:cells])
+    centres = search[:cells]
+    distances = norms[:cells] - np.float32(2.0) * (centres @ centres.T)
+    return _mixed(state, distances, borrow, others=True)
+
+
+def _mixed(
+    state: Cells, distances: Vector, borrow: float, others: bool = False
+) -> tuple[Floats, Floats]:
+    """others: row i is of a query at cell i, which borrows nothing from that cell."""
     keys = distances.astype(np.int64)  # a distance is a whole number
     keys *= _CELLS
     keys += np.arange(keys.shape[-1])  # so no two are equal
+    if others:
+        np.fill_diagonal(keys, np.iinfo(np.int64).max)
     keys.sort(axis=-1)
-    keys = keys[..., : math.ceil(borrow)]
+    keys = keys[..., : min(math.ceil(borrow), keys.shape[-1] - others)]
     near = keys & (_CELLS - 1)
     like = np.add.reduce(distances, axis=-1, dtype=np.float64, keepdims=True)
     like = like / distances.shape[-1] - keys // _CELLS

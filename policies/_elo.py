@@ -5,10 +5,10 @@ from __future__ import annotations
 from policies._types import ArmId
 
 
-def expected(rating: float, opponent: float) -> float:
+def elo_expected(rating: float, opponent: float) -> float:
     """E = 1 / (1 + 10^((R_opp − R)/400)).
 
-    >>> expected(1400.0, 1000.0)
+    >>> elo_expected(1400.0, 1000.0)
     0.9090909090909091
     """
     # cut where E is 0 or 1 in double precision anyway, since a larger power overflows
@@ -16,7 +16,7 @@ def expected(rating: float, opponent: float) -> float:
     return float(1.0 / (1.0 + 10.0**behind))
 
 
-def match(
+def elo_match(
     ratings: dict[ArmId, float], first: ArmId, second: ArmId, score: float, k: float, initial: float
 ) -> None:
     """R' = R + K·(S − E) for both arms; S is the first one's score: 1 won, 0.5 tie, 0 lost.
@@ -24,5 +24,5 @@ def match(
     What the first gains the second loses, so the mean rating stays where it began.
     """
     a, b = ratings.get(first, initial), ratings.get(second, initial)
-    gain = k * (score - expected(a, b))
+    gain = k * (score - elo_expected(a, b))
     ratings[first], ratings[second] = a + gain, b - gain

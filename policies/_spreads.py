@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,6 +19,10 @@ _ERRORS = 5.0
 """1/(2s²) at s² = 0.1: what a squared error weighs."""
 _STEPS = 1024.0
 """The probability of specialists is on a grid, so that no state has the last digits of exp()."""
+
+
+_Counts: TypeAlias = tuple[Floats, Floats]
+"""Outcomes by cell and arm, and the sums of their qualities."""
 
 
 def variance(noise: float, mean: Floats) -> Floats:
@@ -69,6 +74,17 @@ def evidence(
     return narrow - wide
 
 
+def evidence_of_cells(
+    noise: float, arms: Floats, own: _Counts, others: _Counts, start: float, g: float
+) -> float:
+    """The same with h = `start` for arms that are alike, where each cell's outcomes are predicted
+    from those that it would borrow from `others`, without its own."""
+    narrow, wide = (
+        _errors_of_cells(noise, arms, *own, *others, h, g) for h in (start, WIDER * start)
+    )
+    return narrow - wide
+
+
 def probability(evidence: float, before: float) -> float:
     """P(the arms are specialists) = 1/(1 + (1 − P₀)/P₀·exp(−5·evidence)), P₀ = before."""
     against = (1.0 - before) / before * math.exp(min(max(-_ERRORS * evidence, -50.0), 50.0))
@@ -87,3 +103,22 @@ def _errors(noise: float, parent: Floats, n: Floats, s: Floats, h: float, g: flo
     inside = noise * np.maximum(s * (1.0 - mean), 0.0)
     ratio = (n + k) / (np.maximum(n, 1.0) - 1.0 + k)
     return float(np.add.reduce((n * (mean - m) ** 2 + inside) * ratio * ratio, axis=None))
+
+
+def _errors_of_cells(
+    noise: float,
+    parent: Floats,
+    n: Floats,
+    s: Floats,
+    other_n: Floats,
+    other_s: Floats,
+    h: float,
+    g: float,
+) -> float:
+    """Σ n(s/n − m)², m from the other cells' outcomes: the squared errors, up to those around each
+    s/n, which depend on no h."""
+    each = 1.0 / (h * other_n + variance(noise, parent))
+    parent = shifted(parent, other_n, other_s, each, g)
+    k, mean = variance(noise, parent) / h, s / np.maximum(n, 1e-9)
+    m = (other_s + k * parent) / (other_n + k)
+    return float(np.add.reduce(n * (mean - m) ** 2, axis=None))

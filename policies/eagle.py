@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from policies._checks import finite, one_of, two_arms, within
-from policies._elo import match
+from policies._elo import elo_match
 from policies._explore import greedy
 from policies._types import ArmId, Arms, Compared, Context, Neighbour, Outcome, Proposal, Rewarded
 
@@ -122,7 +122,7 @@ class Eagle:
         for first, second, score, weight in self._matches(event):
             for arm in (first, second):
                 changed.setdefault(arm, state.ratings.get(arm, self.initial))
-            match(changed, first, second, score, weight * self.k_factor, self.initial)
+            elo_match(changed, first, second, score, weight * self.k_factor, self.initial)
         state.ratings.update(changed)
         for arm in self._tried(event):
             state.outcomes[arm] = state.outcomes.get(arm, 0) + 1
@@ -170,7 +170,7 @@ class Eagle:
         for neighbour in nearest:
             for past in neighbour.comparisons:
                 score = 0.5 if past.tie else 1.0
-                match(ratings, past.winner, past.loser, score, self.k_factor, self.initial)
+                elo_match(ratings, past.winner, past.loser, score, self.k_factor, self.initial)
         if self.compare_on == "off":
             return ratings
         rewarded = [
@@ -184,7 +184,7 @@ class Eagle:
             met = 0
             for other, its in rewarded[i + 1 :]:
                 if other != arm:
-                    match(ratings, arm, other, self._score(value, its), k, self.initial)
+                    elo_match(ratings, arm, other, self._score(value, its), k, self.initial)
                     met += 1
                     if met == _AHEAD:
                         break

@@ -10,14 +10,22 @@ from typing import ClassVar
 import numpy as np
 
 from policies import _native
-from policies._borrowed import borrowed
+from policies._borrowed import borrowed, of_others
 from policies._cells import EXACT, Cells, Int64s, Told, on_grid
 from policies._checks import above, finite, one_of, settled, two_arms, within
 from policies._explore import best_probability, greedy
 from policies._families import KinOf, with_kin
 from policies._grid import TARGET, rounded, weight_of
 from policies._protocol import OwnAlarms
-from policies._spreads import WIDER, evidence, moments, probability, shifted, variance
+from policies._spreads import (
+    WIDER,
+    evidence,
+    evidence_of_cells,
+    moments,
+    probability,
+    shifted,
+    variance,
+)
 from policies._types import (
     ArmId,
     Arms,
@@ -40,6 +48,11 @@ _NOISE_PRIOR = (7.2, 8.0)
 """The noise before any outcome: 7.2 observed where 8 were expected."""
 _LINE = 4.0
 """How many arms the prior of the price line's level counts as."""
+_MAX_COMPARED = 128
+"""How many cells, the first ones, tell whether the arms are specialists: each is compared with all
+others of them."""
+_LENT = 20.0
+"""How many outcomes of the nearest cells predict those of a cell there."""
 _AT_ONCE = 128
 """How many outcomes are learned together at most: each is compared with those before it."""
 
@@ -61,7 +74,9 @@ class Nested:
     specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
             as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
             is the sum of squared errors when each outcome, including forgotten ones, is predicted
-            from the others of its group
+            from the others of its group, with h as learned
+    evidence: with "cells", L is that of the first 128 cells' outcomes when each cell's are
+            predicted from 20 of the nearest other ones, with h as set
     borrow: where Σ n_k < borrow in a cell, n_k = Σ w_c·n_ck and s_k = Σ w_c·s_ck over the nearest
             cells c until they have as many outcomes, w_c = ((D − d²_c)/(D − d²₁))³ by the squared
             distances, D their mean over all cells
@@ -96,6 +111,8 @@ class Nested:
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
     borrow: in [0, 1000], the number of outcomes up to which those of the nearest cells count in a
         cell that has fewer, by their distance; 0 counts the cell's own alone.
+    evidence: what an outcome is predicted from to find P: "groups", the others of its group;
+        "cells", those of the nearest other cells, which finds specialists earlier.
 
     State: exact sums, (M + 1)·(K + 1) counts and M centres of d features: half a megabyte,
     whatever the history. propose O(M·d + C·K), learn O(M·d) and now and then a slice of k-means,
@@ -139,6 +156,7 @@ class Nested:
     comparison_weight: float = 0.5
     family: float = 0.5
     borrow: float = 20.0
+    evidence: str = "groups"
 
     fold: ClassVar[int] = 1
     reads_neighbours: ClassVar[bool] = False
@@ -173,6 +191,7 @@ class Nested:
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
         within("family", self.family, 0.0, 0.999)
         within("borrow", self.borrow, 0.0, 1000.0)
+        one_of("evidence", self.evidence, ("cells", "groups"))
 
     @staticmethod
     def examples() -> list[Nested]:
@@ -181,6 +200,7 @@ class Nested:
             Nested(explore="ucb"),
             Nested(surface=0.0, cells=8, groups=2, alarm=0.0),
             Nested(borrow=0.0),
+            Nested(evidence="cells", specialists=0.3),
         ]
 
     def init(self) -> Cells:
@@ -553,13 +573,23 @@ class Nested:
         )
         if self.specialists:
             starts = self.group_spread, self.cell_spread
-            state.special = state.faded + evidence(
-                state.noise, arms, sums, state.spread[0], starts[0], self.group_shared
-            )
+            state.special = state.faded + self._special(state, arms)
             found = probability(state.special, self.specialists)
             for level, start in enumerate(starts):
                 state.spread[level] += found * (WIDER * start - state.spread[level])
         state.changed()
+
+    def _special(self, state: Cells, arms: Floats) -> float:
+        """How much smaller squared errors are if the arms are specialists, of what is counted.
+
+        arms: (C + 1, K + 1) each arm's mean quality, in each row.
+        """
+        noise, start, shared = state.noise, self.group_spread, self.group_shared
+        if self.evidence == "groups":
+            return evidence(noise, arms, state.sums, state.spread[0], start, shared)
+        first = slice(0, min(state.used, _MAX_COMPARED))
+        own, others = (state.n[first], state.s[first]), of_others(state, _LENT, _MAX_COMPARED)
+        return evidence_of_cells(noise, arms[:1], own, others, start, shared)
 
 
 def _down(

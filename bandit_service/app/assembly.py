@@ -41,7 +41,7 @@ from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.gateway.health import Health
-from bandit_service.gateway.implicit import ImplicitSignals
+from bandit_service.gateway.implicit_signals import ImplicitSignals
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.gateway.upstreams import Upstreams
@@ -67,9 +67,9 @@ from bandit_service.runtime.router import Router
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.serving_policy import wanted_policy
 from bandit_service.runtime.shared.erasing import SharedErasure
+from bandit_service.runtime.shared.policy_switch import PolicyTurn
 from bandit_service.runtime.shared.retaining import SharedRetention
 from bandit_service.runtime.shared.text_table import SharedTextStore
-from bandit_service.runtime.shared.turning import PolicyTurn
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.runtime.text_store import KeepsTexts, TextStore
 from bandit_service.runtime.texts import Texts

@@ -23,6 +23,18 @@ _READING_SHARE = 20
 """A damaged log is read up to the damage each time: at most this part of the time goes into it."""
 
 
+def pause_after(tries: int, error: Exception, took_s: float) -> float:
+    """How long to wait after this many tries, of which the last one took so long.
+
+    >>> [pause_after(tries, StoreError(), 3.0) for tries in (0, 1, 5, 99)]
+    [0.5, 1.0, 16.0, 30.0]
+    >>> pause_after(3, Corrupt(1, "its checksum does not match"), 60.0)
+    1200.0
+    """
+    pause_s = min(MOST_S, FIRST_S * 2.0 ** min(tries, 10))
+    return max(pause_s, _READING_SHARE * took_s) if isinstance(error, Corrupt) else pause_s
+
+
 class ClosedPools:
     """Opens what is closed. tasks: keeps the trying. open_one: opens the pool of this name. up:
     told whether it is open.
@@ -56,7 +68,7 @@ class ClosedPools:
         await asyncio.gather(*[each.end() for each in self._tries.values()])
 
     async def _until_open(self, name: str) -> None:
-        pause_s = FIRST_S
+        pause_s, tries = FIRST_S, 0
         while True:
             hurried = self._hurry
             try:
@@ -69,9 +81,8 @@ class ClosedPools:
                 await self._open_one(name)
             except Exception as error:  # noqa: BLE001 - its neighbours are served, whatever it is
                 self._note(name, error)
-                pause_s = min(MOST_S, 2 * pause_s)
-                if isinstance(error, Corrupt):
-                    pause_s = max(pause_s, _READING_SHARE * (time.monotonic() - begun))
+                tries += 1
+                pause_s = pause_after(tries, error, time.monotonic() - begun)
             else:
                 break
         del self._homes.closed[name], self._tries[name]

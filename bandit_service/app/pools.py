@@ -26,7 +26,7 @@ from bandit_service.http.middleware import (
     SETTINGS,
     TELEMETRY,
 )
-from bandit_service.http.pools import HOMES, names_and_pools
+from bandit_service.http.pools import HOMES, Hold, names_and_pools
 from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.supervisor import Kept
@@ -218,8 +218,11 @@ class OpenPools:
                 now = app[CONFIGURATION].file
                 if now is not began:  # the file was read again meanwhile
                     wanted = replace(now, log=wanted.log, dsn=wanted.dsn, pools=wanted.pools)
-                ended = self.homes.held[name] = asyncio.Event()
+                hold = self.homes.held[name] = Hold()
                 try:
+                    # calls of providers end first, and short requests are answered meanwhile
+                    await app[ENDING].long_ended(app[SETTINGS].server.shutdown_s)
+                    hold.all = True
                     await self._emptied(app)
                     await self._stacks.pop(name).aclose()
                     try:
@@ -232,7 +235,7 @@ class OpenPools:
                     end(wanted)
                 finally:
                     del self.homes.held[name]
-                    ended.set()
+                    hold.ended.set()
 
     async def _open_unmoved(self, name: str, now: Settings) -> None:
         """Open a pool on its file, which is whole and grows again, or try until that can be."""

@@ -26,7 +26,7 @@ from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner, beside
 from bandit_service.core.lessons import view_of
 from bandit_service.core.query import Query, Recalled
-from bandit_service.core.staying import Stay, begun_at, stay_of
+from bandit_service.core.switching_cost import Stay, begun_at, stay_of
 from bandit_service.core.world import World
 from policies import (
     ArmId,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bandit_service.core.staying import Stay
+from bandit_service.core.switching_cost import Stay
 from policies import Floats, Proposal, floor, lift, mix
 
 

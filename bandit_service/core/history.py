@@ -301,8 +301,7 @@ class History:
         Those that have left since, and those of which nothing is shown, are left out.
         """
         found = []
-        for id, similarity in zip(ids, similarities, strict=True):
-            told = self.items.told(id)
+        for id, similarity, told in zip(ids, similarities, self.items.told(ids), strict=True):
             if told is None:
                 continue
             outcomes, comparisons = told

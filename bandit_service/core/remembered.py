@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -74,9 +74,11 @@ class Items(Mapping[int, Item]):
         self._keys, self._table = bytearray(), array("i", [_NOWHERE] * _LEAST)
         self._arms, self._numbers = array("i"), array("q")
         self._qualities, self._rewards = array("d"), array("d")
-        self._owners, self._variants = list[str](), list[str]()
+        self._owners, self._variants = list[str](), array("i")
         self._beside: dict[int, Item] = {}
-        self._names, self._codes = list[ArmId](), dict[ArmId, int]()
+        self._names, self._codes = list[str](), dict[str, int]()
+        self._sought: bytes | None = None
+        self._gap = 0
 
     # --- what is there ---
 
@@ -108,23 +110,40 @@ class Items(Mapping[int, Item]):
         return there
 
     def found(self, key: bytes) -> int:
-        """The row of the item of this key, less than 0 if there is none."""
-        return self._table[self._place(key)]
+        """The row of the item of this key, less than 0 if there is none.
+
+        Where it would be is kept, since it is mostly added next.
+        """
+        self._sought, self._gap = key, self._place(key)
+        return self._table[self._gap]
 
     def at(self, row: int) -> Item:
         """The item of a row that is in use."""
         return self._item(row)
 
-    def told(self, id: int) -> tuple[tuple[Outcome, ...], tuple[Comparison, ...]] | None:
-        """What came back for a query; None if it is not remembered. Quicker than its item."""
-        row = self._row_of(id)
-        if row == _NOWHERE:
-            return None
-        code = self._arms[row]
-        if code == _BESIDE:
-            item = self._beside[row]
-            return item.outcomes, item.comparisons
-        return (self._outcome(row, code),), ()
+    def told(
+        self, ids: Iterable[int]
+    ) -> list[tuple[tuple[Outcome, ...], tuple[Comparison, ...]] | None]:
+        """What came back for each of these queries; None for one that is not remembered.
+
+        As the items have it, but quicker.
+        """
+        order, rows, start, end = self._ids, self._rows, self._start, len(self._ids)
+        arms, qualities, rewards, names = self._arms, self._qualities, self._rewards, self._names
+        found = list[tuple[tuple[Outcome, ...], tuple[Comparison, ...]] | None]()
+        for id in ids:
+            at = bisect_left(order, id, start)
+            row = rows[at] if at < end and order[at] == id else _NOWHERE
+            if row == _NOWHERE:
+                found.append(None)
+            elif (code := arms[row]) == _BESIDE:
+                item = self._beside[row]
+                found.append((item.outcomes, item.comparisons))
+            else:
+                quality = qualities[row]
+                known = quality if quality == quality else None
+                found.append(((Outcome(ArmId(names[code]), known, rewards[row]),), ()))
+        return found
 
     def kept(self) -> list[KeptItem]:
         """All of them without their rows, oldest first."""
@@ -140,7 +159,7 @@ class Items(Mapping[int, Item]):
                     )
                 )
             else:
-                origin = self._numbers[row], self._variants[row]
+                origin = self._numbers[row], self._names[self._variants[row]]
                 told, owners = (self._outcome(row, code),), (self._owners[row],)
                 found.append((self._key(row), told, (), owners, (), (origin,), ()))
         return found
@@ -232,14 +251,14 @@ class Items(Mapping[int, Item]):
             (),
             (self._owners[row],),
             (),
-            ((self._numbers[row], self._variants[row]),),
+            ((self._numbers[row], self._names[self._variants[row]]),),
             (),
         )
 
     def _outcome(self, row: int, code: int) -> Outcome:
         quality = self._qualities[row]
         known = quality if quality == quality else None
-        return Outcome(self._names[code], known, self._rewards[row])
+        return Outcome(ArmId(self._names[code]), known, self._rewards[row])
 
     def _write(self, item: Item) -> None:
         row = item.row
@@ -253,22 +272,26 @@ class Items(Mapping[int, Item]):
             self._beside[row] = item
 
     def _write_plain(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
-        code = self._codes.get(one.arm)
-        if code is None:
-            code = self._codes[one.arm] = len(self._names)
-            self._names.append(one.arm)
-        self._arms[row] = code
+        self._arms[row] = self._code(one.arm)
         self._qualities[row] = _UNKNOWN if one.quality is None else one.quality
         self._rewards[row], self._owners[row] = one.reward, owner
-        self._numbers[row], self._variants[row] = origin
+        self._numbers[row], self._variants[row] = origin[0], self._code(origin[1])
+
+    def _code(self, name: str) -> int:
+        """The number of an arm or a variant in the columns."""
+        code = self._codes.get(name)
+        if code is None:
+            code = self._codes[name] = len(self._names)
+            self._names.append(name)
+        return code
 
     def _reserve(self, rows: int) -> None:
         more = max(rows, len(self._arms) + len(self._arms) // 8) - len(self._arms)
         self._arms.extend([_BESIDE] * more)
+        self._variants.frombytes(bytes(4 * more))
         for column in (self._numbers, self._qualities, self._rewards):
             column.frombytes(bytes(8 * more))
         self._owners += [""] * more
-        self._variants += [""] * more
         self._keys.extend(bytes(KEY * more))
 
     def _note(self, id: int, row: int, key: bytes) -> None:
@@ -281,15 +304,17 @@ class Items(Mapping[int, Item]):
         if 2 * self._count > len(self._table):
             self._spread(self.rows())
         else:
-            self._table[self._place(key)] = row
+            self._table[self._gap if self._sought is key else self._place(key)] = row
+        self._sought = None
 
     def _clear(self, row: int) -> None:
         self._arms[row], self._numbers[row] = _BESIDE, 0
         self._qualities[row] = self._rewards[row] = 0.0
-        self._owners[row] = self._variants[row] = ""
+        self._owners[row], self._variants[row] = "", 0
         self._beside.pop(row, None)
 
     def _remove(self, at: int, row: int) -> None:
+        self._sought = None
         self._take_out(self._place(self._key(row)))
         self._clear(row)
         self._keys[KEY * row : KEY * (row + 1)] = bytes(KEY)

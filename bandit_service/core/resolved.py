@@ -21,7 +21,7 @@ from policies import ArmId
 Subject: TypeAlias = ev.Decided | ev.Subject
 
 
-@dataclass
+@dataclass(slots=True)
 class Pending:
     """A decision that may still be rewarded, and the signals that already came back.
 

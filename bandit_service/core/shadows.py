@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from bandit_service.core import events as ev
+from bandit_service.core.batch_deciding import proper
 from bandit_service.core.decide import proposed
 from bandit_service.core.experiments.assignment import invited, running
 from bandit_service.core.experiments.spec import label_of
@@ -14,8 +15,7 @@ from bandit_service.core.exploration import Exploration
 from bandit_service.core.learner import Learner
 from bandit_service.core.lessons import context_of
 from bandit_service.core.resolved import Pending
-from bandit_service.core.staying import then
-from bandit_service.core.together import proper
+from bandit_service.core.switching_cost import then
 from bandit_service.core.world import World
 from policies import ArmId, Arms, Context, Contexts, ManyAtOnce, Proposal, Proposals
 

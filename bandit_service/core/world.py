@@ -129,8 +129,9 @@ class World:
 
 def _takers_by_kind() -> dict[type[Any], tuple[tuple[str, Taker], ...]]:
     found: dict[type[Any], list[tuple[str, Taker]]] = {}
+    types = get_type_hints(World)
     for each in fields(World):
-        for kind, method in takers(get_type_hints(World)[each.name]):
+        for kind, method in takers(types[each.name]):
             found.setdefault(kind, []).append((each.name, method))
     return {kind: tuple(methods) for kind, methods in found.items()}
 

@@ -35,8 +35,9 @@ from bandit_service import logs
 from bandit_service.core import events as ev
 from bandit_service.gateway import provider_errors, spans
 from bandit_service.gateway.accounts import Account
+from bandit_service.gateway.affinity import calls_in
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.answered_by import answered_by_other, arm_of
+from bandit_service.gateway.answering_model import answered_by_other, arm_of
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.deployments import Target, next_of, served, targets_of
 from bandit_service.gateway.failures import Failed, Rejected, reported_failure
@@ -46,7 +47,6 @@ from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.spans import CallSpan
 from bandit_service.gateway.streamed_answer import events_of
-from bandit_service.gateway.turns import calls_in
 from bandit_service.gateway.upstreams import Upstreams, end, read_answer
 from bandit_service.gateway.usage import answer_bytes, usage_in
 from bandit_service.parsing.inputs import whole

@@ -28,6 +28,14 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
+from bandit_service.gateway.affinity import (
+    begins,
+    has_reasoning,
+    hashed,
+    is_signed,
+    open_calls,
+    vendor_of,
+)
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
@@ -35,7 +43,7 @@ from bandit_service.gateway.duels import Duels
 from bandit_service.gateway.embedding import Embedding
 from bandit_service.gateway.event_stream import EventStream
 from bandit_service.gateway.failures import Failed, Rejected, rejection
-from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
+from bandit_service.gateway.implicit_signals import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text, question_text
 from bandit_service.gateway.large_requests import apart
@@ -49,14 +57,6 @@ from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
-from bandit_service.gateway.turns import (
-    begins,
-    has_reasoning,
-    hashed,
-    is_signed,
-    open_calls,
-    vendor_of,
-)
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.settings import DuelSettings
 from bandit_service.settings.budgets import BudgetSpec

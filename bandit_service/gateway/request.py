@@ -20,13 +20,13 @@ from bandit_service.core.errors import Refused, Unknown
 from bandit_service.core.routes import AUTO
 from bandit_service.core.tags import listed, tags_of
 from bandit_service.embedding import text_of_messages
+from bandit_service.gateway.affinity import without_reasoning
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.implicit import Turn
+from bandit_service.gateway.implicit_signals import Turn
 from bandit_service.gateway.providers import Front, front_of, provider_of
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.sessions import conversation
 from bandit_service.gateway.translation import refusal
-from bandit_service.gateway.turns import without_reasoning
 from bandit_service.settings.upstreams import UpstreamSpec
 
 _NUMBERS = ("max_cost_usd", "max_latency_s", "willingness_to_pay")

@@ -16,6 +16,7 @@ from bandit_service.core.outcomes import Served, Signals
 from bandit_service.core.spend import payer_of
 from bandit_service.embedding import estimate_tokens
 from bandit_service.gateway.accounts import CallerAccount
+from bandit_service.gateway.affinity import MAX_CALLS, hashed
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.deployments import Target
 from bandit_service.gateway.exchange import Exchange
@@ -24,7 +25,6 @@ from bandit_service.gateway.failures import Failed, upstream_error
 from bandit_service.gateway.money import cost_by, cost_usd, likely_usd, prompt_of, saved_usd
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.turns import MAX_CALLS, hashed
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.gateway.usage import counts_of, merged
 from policies import ArmId

@@ -25,11 +25,11 @@ from bandit_service.core.errors import (
 from bandit_service.core.routes import AUTO
 from bandit_service.core.spend import Payer
 from bandit_service.gateway import deployments
+from bandit_service.gateway.affinity import vendor_of
 from bandit_service.gateway.money import max_usd, usual_usd
 from bandit_service.gateway.request import ChatRequest, RoutingRequest
 from bandit_service.gateway.request_size import Size
 from bandit_service.gateway.resources import Resources
-from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.upstreams import Upstreams
 from policies import ArmId
 

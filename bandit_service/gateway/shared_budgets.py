@@ -9,8 +9,8 @@ from bandit_service.core import events as ev
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.spend import Payer, accounts_of
 from bandit_service.core.world import World
+from bandit_service.gateway.budget_slices import Slices
 from bandit_service.gateway.budgets import Budgets
-from bandit_service.gateway.slices import Slices
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings.budgets import BudgetSpec
 

@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from bandit_service.gateway import provider_errors, sse
+from bandit_service.gateway.affinity import MAX_CALLS, calls_in
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.calls import Response
 from bandit_service.gateway.failures import (
@@ -22,7 +23,6 @@ from bandit_service.gateway.failures import (
 from bandit_service.gateway.providers import Teller, front_of
 from bandit_service.gateway.text_chunks import Renamed, text_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
-from bandit_service.gateway.turns import MAX_CALLS, calls_in
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import said_json, whole
 

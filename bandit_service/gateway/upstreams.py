@@ -36,6 +36,7 @@ from bandit_service.core.deployments import calls_of
 from bandit_service.core.errors import Unavailable
 from bandit_service.core.events import ArmSpec
 from bandit_service.gateway import provider_errors, translation
+from bandit_service.gateway.affinity import vendor_of
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Connector, Response, Sent
@@ -45,7 +46,6 @@ from bandit_service.gateway.large_requests import apart
 from bandit_service.gateway.provider_errors import About
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
-from bandit_service.gateway.turns import vendor_of
 from bandit_service.gateway.usage import usage_in
 from bandit_service.parsing.inputs import said_json
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec

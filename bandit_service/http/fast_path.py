@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from email.utils import formatdate
-from functools import lru_cache
+from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -31,12 +31,12 @@ from bandit_service.core.errors import ServiceError, stopped
 from bandit_service.core.pools import POOL
 from bandit_service.gateway.client import Reply
 from bandit_service.gateway.request import header
-from bandit_service.http.at_once import AtOnce
 from bandit_service.http.auth import Caller
 from bandit_service.http.connections import Connection, WhileThere
 from bandit_service.http.decisions import IDEMPOTENCY_KEY, answer_of
 from bandit_service.http.entrance import Entrance
 from bandit_service.http.gateway import ANSWERS, Came, WhileAnswered
+from bandit_service.http.immediate_answers import AtOnce
 from bandit_service.http.middleware import (
     BORDERS,
     CLIENT_GONE,
@@ -54,9 +54,9 @@ from bandit_service.http.middleware import (
     seen_in,
     tell,
 )
-from bandit_service.http.offsets import AFTER, OFFSET
 from bandit_service.http.origins import Headers
 from bandit_service.http.pools import HOMES, TENANT
+from bandit_service.http.read_your_writes import AFTER, OFFSET
 from bandit_service.http.shutdown import ENDING
 from bandit_service.http.stream_frames import is_plain
 from bandit_service.runtime.router import Router
@@ -291,7 +291,8 @@ class FastPath:
             try:
                 caller = self._admitted(client)
                 tenant, here, homes = caller.tenant or head.tenant, self._app, self._homes
-                home = await homes.found(lambda: homes.of_tenant(tenant, here))
+                find = partial(homes.of_tenant, tenant, here, long=True)
+                home = await homes.found(find, long=True)
                 client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:

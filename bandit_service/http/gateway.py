@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -111,7 +112,8 @@ async def _embeddings(came: Came) -> Reply:
     tenant = caller.tenant_for(header(client.headers, "x-tenant") or "")
     wire.check_names("", tenant)
     homes = came.app[HOMES]
-    home = await homes.found(lambda: homes.of_tenant(tenant, came.app))
+    find = partial(homes.of_tenant, tenant, came.app, long=True)
+    home = await homes.found(find, long=True)
     embedding, model = home[GATEWAY].embedding, model_of(body)
     return await embedding.answer(client, body, model, tenant, caller.key, parts)
 
@@ -265,7 +267,8 @@ async def _answer(
     """at: answers it in another pool, which has routes of its own."""
     routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
     homes = came.app[HOMES]
-    home = await homes.found(lambda: homes.of_tenant(routing.decide.tenant, came.app))
+    find = partial(homes.of_tenant, routing.decide.tenant, came.app, long=True)
+    home = await homes.found(find, long=True)
     if home is not came.app:
         return await at(msgspec.structs.replace(came, app=home))
     return await came.gateway.answer(came.client, asked, routing, came.caller.key)

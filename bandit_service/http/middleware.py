@@ -32,9 +32,9 @@ from bandit_service.gateway.providers import front_of
 from bandit_service.http.admission import Admission, retry_after
 from bandit_service.http.auth import ANYBODY, Caller, Gate
 from bandit_service.http.entrance import Entrance
-from bandit_service.http.offsets import AFTER, name_offset, reached
 from bandit_service.http.origins import Borders, Headers
 from bandit_service.http.provider_calls import is_absent, not_there
+from bandit_service.http.read_your_writes import AFTER, name_offset, reached
 from bandit_service.http.responses.outcomes import Error, ErrorDetail
 from bandit_service.http.shutdown import ENDING
 from bandit_service.runtime.live_configuration import LiveConfiguration

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -63,6 +64,25 @@ _ENTRANCE: ContextVar[Entrance[Any] | None] = ContextVar("entrance", default=Non
 """
 
 
+_LONG = re.compile(r"/v1/(chat/completions|completions|messages|responses|embeddings)/?")
+"""What waits for a provider, and so may take long."""
+
+
+def is_long(path: str) -> bool:
+    """Whether a request of this path may take as long as a provider does."""
+    return _LONG.fullmatch(path) is not None
+
+
+@dataclass
+class Hold:
+    """Requests of a pool wait, since it moves. ended: once it is there. all: not only the long ones
+    wait, for which others would wait.
+    """
+
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    all: bool = False
+
+
 class _Held(Exception):
     """The pool moves to another log. ended: once it is there."""
 
@@ -99,13 +119,15 @@ class Homes:
 
     map: PoolMap | None = None
     apps: dict[str, web.Application] = field(default_factory=dict)
-    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    held: dict[str, Hold] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def found(self, find: Callable[[], web.Application]) -> web.Application:
+    async def found(
+        self, find: Callable[[], web.Application], *, long: bool = False
+    ) -> web.Application:
         """The application that a look-up finds, once it is not held; it is not closed before the
-        current task has ended. Raises Unavailable where that takes too long.
+        current task has ended. Raises Unavailable where that takes too long. long: the task is.
         """
         until = time.monotonic() + LONGEST_HELD_S
         while True:
@@ -121,14 +143,16 @@ class Homes:
                 except TimeoutError:
                     raise held.refusal() from None
         if self.map is not None:
-            app[ENDING].begun()
+            app[ENDING].begun(long=long)
         return app
 
-    def of_tenant(self, tenant: str, here: web.Application) -> web.Application:
+    def of_tenant(
+        self, tenant: str, here: web.Application, *, long: bool = False
+    ) -> web.Application:
         """The application with a tenant's log; `here` for none. Raises Misdirected, Unavailable."""
         if self.map is None or not tenant:
             return here
-        return self._at(self.map.of_tenant(tenant), "tenant", here)
+        return self._at(self.map.of_tenant(tenant), "tenant", here, long=long)
 
     def of_decision(self, id: str, here: web.Application) -> web.Application:
         """The application with a decision's log. Raises Misdirected, Unavailable."""
@@ -146,13 +170,13 @@ class Homes:
         """The application that learns an outcome of this decision, or of this tenant."""
         return self.of_tenant(tenant, here) if id is None else self.of_decision(id, here)
 
-    def named(self, name: str) -> web.Application:
+    def named(self, name: str, *, long: bool = False) -> web.Application:
         """The application of a pool. Raises Refused for a name that there is not, Misdirected,
         Unavailable.
         """
         assert self.map is not None
         if name in self.apps:
-            return self._open(name)
+            return self._open(name, long)
         for each in self.map.pools:
             if each.name == name:
                 return self._at(Place(name, each.cell), POOL, None)
@@ -167,12 +191,12 @@ class Homes:
             return default
         if (id := _decision_in(path)) is not None:
             return self.of_decision(id, default)
-        wanted = header(headers, POOL)
+        wanted, long = header(headers, POOL), is_long(path)
         tenant = default[GATE].tenant_of(authorization(headers), clock.now())
         if tenant is None:  # who has no key learns nothing of the pools
             return default
         if tenant:
-            home = self.of_tenant(tenant, default)
+            home = self.of_tenant(tenant, default, long=long)
             if wanted and wanted != self.map.of_tenant(tenant).pool:  # nor what others there are
                 raise Forbidden(
                     f"{POOL}: this key acts for a tenant of another pool",
@@ -181,22 +205,25 @@ class Homes:
                 )
             return home
         if wanted:
-            return self.named(wanted)
-        return self.of_tenant(header(headers, TENANT) or "", default)
+            return self.named(wanted, long=long)
+        return self.of_tenant(header(headers, TENANT) or "", default, long=long)
 
-    def _open(self, name: str) -> web.Application:
-        if name in self.held:
-            raise _Held(name, self.held[name])
+    def _open(self, name: str, long: bool) -> web.Application:
+        hold = self.held.get(name)
+        if hold is not None and (long or hold.all):
+            raise _Held(name, hold.ended)
         return self.apps[name]
 
-    def _at(self, place: Place, param: str, here: web.Application | None) -> web.Application:
+    def _at(
+        self, place: Place, param: str, here: web.Application | None, *, long: bool = False
+    ) -> web.Application:
         """here: the application that has the request already, whose end waits for it."""
         assert self.map is not None
         if place.pool in self.closed:
             raise _closed(place.pool, param)
         if place.pool not in self.apps or place.cell != self.map.cell:
             raise Misdirected(param, place.pool, place.cell, self.map.cell)
-        return here if here is self.apps[place.pool] else self._open(place.pool)
+        return here if here is self.apps[place.pool] else self._open(place.pool, long)
 
 
 HOMES = web.AppKey("homes", Homes)
@@ -256,7 +283,9 @@ class _OfPools(MatchedSubAppResource):
         entrance = None if transport is None else transport.get_protocol()
         _ENTRANCE.set(entrance if isinstance(entrance, Entrance) else None)
         try:
-            app = await homes.found(lambda: homes.of_head(request.rel_url.path, request.headers))
+            path = request.rel_url.path
+            find = partial(homes.of_head, path, request.headers)
+            app = await homes.found(find, long=is_long(path))
         except ServiceError as error:
             app, request[MISDIRECTED] = self._default, error  # which says it
         match_info = await app.router.resolve(request)

@@ -32,29 +32,38 @@ class Ending:
 
     def __init__(self) -> None:
         self._under_way: set[asyncio.Task[object]] = set()
+        self._long: set[asyncio.Task[object]] = set()
         self._cut: set[asyncio.Task[object]] = set()
         self.deadline = 0.0
         """When the process is to have ended, once it begins to; monotonic seconds."""
         self.soon = 0
         """Requests without a task, which are answered within a few turns of the loop."""
 
-    def begun(self, task: asyncio.Task[object] | None = None) -> None:
+    def begun(self, task: asyncio.Task[object] | None = None, *, long: bool = False) -> None:
         """The request of this task runs until the task has ended: its answer is written by then.
-        Without one it is the current one.
+        Without one it is the current one. long: it waits for a provider.
         """
         task = asyncio.current_task() if task is None else task
         assert task is not None
         self._under_way.add(task)
+        if long:
+            self._long.add(task)
         task.add_done_callback(self._gone)
 
     def _gone(self, task: asyncio.Task[object]) -> None:
         self._under_way.discard(task)
+        self._long.discard(task)
         self._cut.discard(task)
 
     async def decided(self, until: float = math.inf) -> None:
         """Wait until requests without a task are answered, or until this time."""
         while self.soon and time.monotonic() < until:  # noqa: ASYNC110 - it is rare, and short
             await asyncio.sleep(_LOOK_S)
+
+    async def long_ended(self, seconds: float) -> None:
+        """Wait until those that wait for a provider have ended, or for this long."""
+        if self._long:
+            await asyncio.wait(self._long, timeout=seconds)
 
     async def ended(self, seconds: float) -> None:
         """Wait until all running requests have ended, or for this long."""

@@ -21,7 +21,6 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
 from bandit_service.http.decisions import answer_of, decided
-from bandit_service.http.gathering import gather
 from bandit_service.http.middleware import DRAINING, ROUTER, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
 from bandit_service.http.pools import HOMES
@@ -29,6 +28,7 @@ from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.shutdown import cut_after_s
 from bandit_service.http.stream_frames import Asked, answer, plain
+from bandit_service.http.write_batching import gather
 from bandit_service.runtime.router import Router
 from bandit_service.settings import Server
 from bandit_service.telemetry import tracing

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 
 from bandit_service import wire
-from bandit_service.http.at_once import AtOnce
+from bandit_service.http.immediate_answers import AtOnce
 from bandit_service.http.responses.decisions import Decision
 
 _encoder = msgspec.msgpack.Encoder()

@@ -27,7 +27,7 @@ from bandit_service.lab.routers import (
     ZeroRouter,
     trace,
 )
-from bandit_service.lab.routers._targets import mean_cost, mean_quality
+from bandit_service.lab.targets import mean_cost, mean_quality
 from policies import Floats
 
 

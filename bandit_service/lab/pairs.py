@@ -24,9 +24,17 @@ from bandit_service.data.rows import (
     Outcome,
 )
 from bandit_service.parsing.inputs import worded
-from policies import ArmId, Arms, Compared, Comparison, Context, Floats, Vector
-from policies._bradley_terry import fit_bradley_terry
-from policies._elo import expected
+from policies import (
+    ArmId,
+    Arms,
+    Compared,
+    Comparison,
+    Context,
+    Floats,
+    Vector,
+    elo_expected,
+    fit_bradley_terry,
+)
 from policies.eagle import Eagle
 
 _SCORES = {"a": 1.0, "b": 0.0, "tie": 0.5}
@@ -157,7 +165,7 @@ def evaluate_pairs(
                 scores = dict(
                     zip(arms.ids, eagle.propose(states[name], context, arms).scores, strict=True)
                 )
-                chance[name] = expected(
+                chance[name] = elo_expected(
                     scores[ArmId(pairs.models[a])], scores[ArmId(pairs.models[b])]
                 )
             for name, of_a in chance.items():

@@ -17,9 +17,9 @@ import numpy as np
 from msgspec.structs import replace
 
 from bandit_service.core import events as ev
+from bandit_service.core.batch_deciding import weigh_many
 from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, weigh
 from bandit_service.core.query import Query, Recalled
-from bandit_service.core.together import weigh_many
 from bandit_service.core.vector_bytes import FLOAT32, halves, of_halves
 from bandit_service.runtime.group_commit import Done
 from bandit_service.runtime.router_rules import RouterRules

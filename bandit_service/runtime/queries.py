@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Busy, Refused, Unavailable, Unknown
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.sessions import groups_of
-from bandit_service.core.staying import turn_of
+from bandit_service.core.switching_cost import turn_of
 from bandit_service.core.tags import tags_of
 from bandit_service.core.vector_bytes import rounded
 from bandit_service.core.world import World

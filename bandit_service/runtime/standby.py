@@ -12,10 +12,10 @@ import msgspec
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.learner import Learner, beside
+from bandit_service.runtime.command_batches import Prepare
 from bandit_service.runtime.folding import FoldFailed
 from bandit_service.runtime.maintenance import Maintenance
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.turn import Prepare
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings, policy_key
 

@@ -1,7 +1,7 @@
 """The only writer: take the commands of one turn of the loop, append once, apply each in order.
 
-`turn.py` checks the commands of a turn, `group_commit.py` makes them durable, `live_world.py`
-applies them, `backlog.py` keeps what cannot be written yet.
+`command_batches.py` checks the commands of a turn, `group_commit.py` makes them durable,
+`live_world.py` applies them, `backlog.py` keeps what cannot be written yet.
 
 Everything here runs on the event loop's thread, and between checking an event against the
 world and applying it there is no await; so there is no lock, and the order of the log is the
@@ -30,11 +30,11 @@ from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
 from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Backlog, Booked
+from bandit_service.runtime.command_batches import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
 from bandit_service.runtime.membership import LogMembership
 from bandit_service.runtime.supervisor import Kept, Supervisor
-from bandit_service.runtime.turn import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Closed, EventLog, Full, Offset, Record, StoreError
 

@@ -11,8 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from policies import ArmId
-from policies._elo import match
+from policies import ArmId, elo_match
 
 _WINDOW, SPAN, _SHORT = 1000, 2000.0, 200.0
 _ELO_K, _ELO_BEGIN = 16.0, 1000.0
@@ -186,7 +185,7 @@ class LearningHealth:
 
     def compared(self, winner: ArmId, loser: ArmId, tie: bool) -> None:
         """One comparison moves the ratings of both."""
-        match(self.elo, winner, loser, 0.5 if tie else 1.0, _ELO_K, _ELO_BEGIN)
+        elo_match(self.elo, winner, loser, 0.5 if tie else 1.0, _ELO_K, _ELO_BEGIN)
 
     def least_propensity(self) -> float | None:
         """The least chance of any eligible arm among the newest decisions."""

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from store import HistoryIndex
-from store._protocols import Vector
+from store import HistoryIndex, Vector
 from store.history import ExactIndex
 
 DIM = 32

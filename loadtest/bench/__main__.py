@@ -68,7 +68,7 @@ SECTIONS: dict[str, tuple[str, Callable[..., Any]]] = {
         bench_turns,
     ),
     "learn": ("learning from one reward, the default policy, 11 arms", bench_learn),
-    "memory": ("memory of one remembered query, 50,000 of them", bench_memory),
+    "memory": ("memory of one remembered query", bench_memory),
     "start": ("start-up", bench_start),
     "fold": ("the fold of a log, and worlds to bytes and back, CPU time", bench_fold),
     "gateway": ("what each proxy adds, to the first byte and to the whole answer", bench_gateway),

@@ -17,6 +17,7 @@ import numpy as np
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
+from bandit_service.core.batch_deciding import weigh_many
 from bandit_service.core.decide import Lot, drawn
 from bandit_service.core.experiments.assignment import assigned
 from bandit_service.core.experiments.spec import Audience, Experiment, Variant
@@ -24,7 +25,6 @@ from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolved import Pending
 from bandit_service.core.shadows import cast
-from bandit_service.core.together import weigh_many
 from bandit_service.core.world import World
 from bandit_service.runtime.shadows import AT_ONCE
 from bandit_service.settings import Settings

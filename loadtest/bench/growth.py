@@ -32,11 +32,11 @@ from tqdm import tqdm
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import fold, uncollected
+from bandit_service.core.batch_deciding import weigh_many
 from bandit_service.core.decide import Lot, drawn
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
-from bandit_service.core.together import weigh_many
 from bandit_service.core.world import World
 from bandit_service.settings import Settings
 from loadtest.bench.experiments import an_experiment, run_experiment

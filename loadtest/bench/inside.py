@@ -40,6 +40,7 @@ from loadtest.bench.world import (
 )
 from policies import ArmId, Outcome
 from store import EventLog, Record
+from store._heap import give_back
 from store.history import HybridIndex
 from store.memory import MemoryLog
 from store.sqlite import SqliteLog
@@ -216,35 +217,36 @@ async def bench_learn(directory: Path) -> list[Row]:
 
 def bench_memory(_: Path) -> list[Row]:
     """Resident memory for each remembered query, beside the bytes of its vector."""
-    process = psutil.Process()
-    n = 50_000
-    some = vectors(n)
+    vector = 4 * DIM
+    rows: list[Row] = [{"what": "one vector (baseline)", "bytes": vector}]
+    _memory_of(1000)  # what is loaded with the first one belongs to none
+    for n in (20_000, 50_000, 100_000):
+        folded, whole = _memory_of(n)
+        rows.append({"what": f"{n:,} in the fold", "bytes": folded / n})
+        rows.append({"what": f"{n:,} with the index", "bytes": whole / n})
+    for row in rows:
+        row["x vector"] = row["bytes"] / vector
+    return rows
+
+
+def _memory_of(n: int) -> tuple[int, int]:
+    """Bytes that so many remembered queries make a process larger, and the same with the index."""
+    some, process = vectors(n), psutil.Process()
     gc.collect()
+    give_back()
     before = process.memory_info().rss
     history = History(n)
     for i in range(n):
-        history.remember(some[i], Outcome(ArmId("arm-00"), 0.5, float(i % 7)))
-    ids, stored = history.vectors()
-    every = np.array(ids, np.int64)
-    del ids
-    history.take_changes()  # as after each event
-    folded = process.memory_info().rss
+        history.number(i + 1)
+        history.remember(some[i], Outcome(ArmId("arm-00"), 0.5, float(i % 7)), "", (i + 1, ""))
+        history.take_changes()  # as after each event
+    give_back()
+    folded = process.memory_info().rss - before
     index = HybridIndex(DIM, n, rows=history)
-    index.load(every, stored)
-    del stored, every
+    ids, stored = history.vectors()
+    index.load(np.array(ids, np.int64), stored)
+    del ids, stored
     gc.collect()
-    after = process.memory_info().rss
-    vector = 4 * DIM
-    return [
-        {"what": "one vector (baseline)", "bytes": vector, "x vector": 1.0},
-        {
-            "what": "in the fold",
-            "bytes": (folded - before) / n,
-            "x vector": (folded - before) / n / vector,
-        },
-        {
-            "what": "with the index",
-            "bytes": (after - before) / n,
-            "x vector": (after - before) / n / vector,
-        },
-    ]
+    whole = process.memory_info().rss - before
+    index.close()
+    return folded, whole

@@ -17,7 +17,7 @@ from aiohttp import web
 from bandit_service import settings
 from bandit_service.app import service
 from bandit_service.core import events as ev
-from bandit_service.http import gathering
+from bandit_service.http import write_batching
 from bandit_service.runtime import deciding
 from loadtest.bench.lean import Loaded, idle, learned_log, post_load, stream_load
 from loadtest.bench.start import appears, link_models
@@ -99,7 +99,7 @@ async def serve_bench(directory: str, together: bool = True) -> None:
     """
     if not together:
         deciding.MAX_TOGETHER = 1
-        gathering.AT_ONCE = False
+        write_batching.AT_ONCE = False
     chosen = settings.read(
         None,
         {

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,24 @@ def test_no_package_and_no_file_imports_in_a_circle() -> None:
     assert structure.circles(files) == []
     assert structure.circles(structure.packages_of(files)) == []
     assert structure.circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_private_modules_are_imported_by_their_own_package_alone() -> None:
+    modules = structure.modules_of(ROOT)
+    files = {name: set(structure.imports_of(modules, name)) for name in modules}
+    assert _trespassing(files) == []
+    planted = {"lab.tune": {"policies._checks"}, "policies.knn": {"policies._checks"}}
+    assert _trespassing(planted) == ["lab.tune imports policies._checks"]
+
+
+def _trespassing(files: Mapping[str, set[str]]) -> list[str]:
+    """Imports of a module with an underscore from outside of its package."""
+    return [
+        f"{name} imports {target}"
+        for name, targets in files.items()
+        for target in sorted(targets)
+        if (at := target.find("._")) >= 0 and not f"{name}.".startswith(target[: at + 1])
+    ]
 
 
 def test_only_tables_of_data_keep_a_format_of_their_own() -> None:

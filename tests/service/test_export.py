@@ -211,7 +211,7 @@ async def test_an_answer_that_breaks_off_is_no_whole_one(
     monkeypatch.setattr(events_http, "framed", failing)
     async with serving(data, models) as client:
         status, _, told = await _export("--url", client.url, "--to", str(tmp_path / "out"))
-        assert (status, "broke off after offset 64" in told) == (1, True), told
+        assert (status, "connection ended after offset 64" in told) == (1, True), told
         assert (await client.get("/healthz"))[0] == 200
     assert {path.name for path in tmp_path.iterdir()} == {"var"}  # noqa: ASYNC240 - it is over
 

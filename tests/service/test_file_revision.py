@@ -77,6 +77,10 @@ async def test_an_older_file_changes_nothing_back(tmp_path: Path, models: Path) 
         assert why.startswith("revision: 1 is older than 2, which is in force: the file is not ")
         assert await _behind(client) == 1.0
         assert (await client.decide())["arm"] in ("b", "c")
+        _, told = await client.get("/v1/configuration")
+        said = [each["why"] for each in told["history"]]
+        assert "revision 1 of the file" in said
+        assert "revision 2 of the file" in said
         assert world.events == before + 1
     for other in (_environ(2, "b"), _environ(2, "b", "c"), second | _environ(2, "b", "d")):
         with pytest.raises(BadSettings, match="revision: 2 is in force with other arms"):

@@ -25,7 +25,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.pools import code_in, code_of
 from bandit_service.core.world import World
 from bandit_service.http.middleware import ROUTER
-from bandit_service.http.pools import HOMES, names_and_pools
+from bandit_service.http.pools import HOMES, Hold, names_and_pools
 from store.sqlite import SqliteLog
 from tests.service.keyring import Keyring
 from tests.service.provider import HELLO, a_gateway
@@ -252,7 +252,7 @@ async def test_requests_of_a_pool_that_moves_take_no_place_from_others(
     few = {"BANDIT_SERVER_MAX_IN_FLIGHT": "2"}
     async with pools(tmp_path / "var", models, **few) as (client, apps):
         homes, ended = apps["main"][HOMES], asyncio.Event()
-        homes.held["acme"] = ended
+        homes.held["acme"] = Hold(ended, all=True)
         vector = {"embedding": a_vector(1), "tenant": "acme"}
         waiting = []
         for headers in ({}, {"x_tenant": "acme"}):  # by the body, and by the head

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
 from store import StoreError, open_to_read
 from tests.service.keyring import Keyring
+from tests.service.provider import HELLO, a_provider
 from tests.service.running import Client, Process, a_vector, prepare
 from tests.service.test_pools import pools
 from tests.service.test_replicas import same, shared
@@ -377,3 +378,51 @@ async def test_a_request_that_the_pool_has_already_keeps_it_until_its_end(
         async with asyncio.timeout(60):
             while world.decisions < 2:  # the newest is on its way through the database
                 await asyncio.sleep(0.01)
+
+
+async def test_short_requests_are_answered_while_a_move_waits_for_a_provider(
+    tmp_path: Path, models: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path / "var", models)
+    config, before, after = _files(tmp_path, postgres, monkeypatch)
+    async with a_provider() as provider:
+        provider.behaviour["a"] = "endless"
+        more = (
+            f"[[upstreams]]\nid = 'p'\nbase_url = {provider.url!r}\n"
+            "[[arms]]\nid = 'a'\nupstream = 'p'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\n"
+        )
+        config.write_text(before.replace("port = 0\n", "port = 0\nshutdown_s = 600\n") + more)
+        async with (
+            service.serving(settings.read(config)) as (url, running),
+            aiohttp.ClientSession() as session,
+        ):
+            client = Client(session, url)
+
+            async def streamed() -> str:
+                asked = {"model": "auto", "messages": HELLO, "stream": True}
+                path, headers = f"{url}/v1/chat/completions", {"x-tenant": "acme"}
+                async with session.post(path, json=asked, headers=headers) as answer:
+                    return await answer.text()
+
+            first = asyncio.create_task(streamed())
+            await _until(lambda: len(provider.seen) == 1)
+            config.write_text(after.replace("port = 0\n", "port = 0\nshutdown_s = 600\n") + more)
+            assert (await client.post("/v1/pools/acme/move", None))[0] == 202
+            await _until(lambda: bool(running[HOMES].held))
+            late = asyncio.create_task(streamed())
+            for i in range(3):
+                decided = await client.decide(tenant="acme", embedding=a_vector(i))
+                assert await client.reward(decided["decision_id"], quality=0.5) == "accepted"
+            assert (first.done(), late.done(), len(provider.seen)) == (False, False, 1)
+            provider.finish.set()
+            assert "[DONE]" in await first
+            await _moved(client)
+            assert "[DONE]" in await late
+            world = names_and_pools(running)["acme"][ROUTER].world
+            await _until(lambda: world.decisions == 5)
+
+
+async def _until(there: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not there():
+            await asyncio.sleep(0.01)

@@ -14,7 +14,7 @@ import pytest
 from bandit_service import settings
 from bandit_service.app import assembly
 from bandit_service.core import events as ev
-from bandit_service.gateway import slices
+from bandit_service.gateway import budget_slices
 from bandit_service.runtime import recovery
 from loadtest.postgres import Postgres
 from tests.service.provider import HELLO, Provider, a_provider, until
@@ -72,7 +72,7 @@ async def test_replicas_spend_one_limit_and_never_more(
             _, refused = await _asked(clients[0], max_tokens=4000)
             assert refused["error"]["code"] == "budget_exhausted"
 
-            monkeypatch.setattr(slices, "_IDLE_S", 0.1)
+            monkeypatch.setattr(budget_slices, "_IDLE_S", 0.1)
 
             async def given_back() -> bool:  # what nobody uses any more
                 return not any(world.leases for world in worlds)

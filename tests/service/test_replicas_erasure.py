@@ -21,7 +21,7 @@ from bandit_service.core.world import World
 from bandit_service.runtime import maintenance, recovery
 from bandit_service.runtime.shared import erasing
 from bandit_service.runtime.shared.erasing import SharedErasure
-from bandit_service.runtime.shared.turning import PolicyTurn
+from bandit_service.runtime.shared.policy_switch import PolicyTurn
 from loadtest.nats import NatsServers
 from loadtest.postgres import Postgres
 from store import Offset, SharedLog, StoreError, Unsure

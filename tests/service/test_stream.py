@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bandit_service.http import stream
-from bandit_service.http.gathering import Gathering, gather
+from bandit_service.http.write_batching import Gathering, gather
 from tests.service.running import Client, a_vector, serving
 
 

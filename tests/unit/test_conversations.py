@@ -20,9 +20,9 @@ from bandit_service.core.learner import Correction, Lesson
 from bandit_service.core.lessons import parts
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
-from bandit_service.core.staying import REASONS, Stay, then
+from bandit_service.core.switching_cost import REASONS, Stay, then
 from bandit_service.core.world import World, new_world
-from bandit_service.gateway import turns
+from bandit_service.gateway import affinity
 from policies import ArmId
 
 A, B, C = ArmId("a"), ArmId("b"), ArmId("c")
@@ -203,10 +203,12 @@ def test_sixteen_loops_of_many_calls_that_opened_alike_are_each_bound_to_their_a
     world = a_world()
     loops = {f"loop {i}": A if i % 2 else B for i in range(16)}
     for i, (name, arm) in enumerate(loops.items()):
-        calls = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)][: turns.MAX_CALLS])
+        calls = affinity.hashed(
+            TALK, [f"{name}, call {k}" for k in range(30)][: affinity.MAX_CALLS]
+        )
         answered(world, arm, 5.0 + i, calls=calls)
     for name, arm in loops.items():
-        results = turns.hashed(TALK, [f"{name}, call {k}" for k in range(30)])
+        results = affinity.hashed(TALK, [f"{name}, call {k}" for k in range(30)])
         assert world.conversations.called(TALK, results) == arm
 
 

@@ -54,6 +54,12 @@ def test_they_are_as_a_dict_of_items(seed: int) -> None:
             newest += int(rng.choice([1, 1024]))
             key = bytes([rng.integers(3), *bytes(7)]) + newest.to_bytes(KEY - 8, "little")
             one = known[newest] = _item(row, key, told)
+            if rng.random() < 0.5:
+                assert items.found(key) < 0  # and added next, as the history does
+            if rng.random() < 0.2 and len(known) > 1:
+                first = next(iter(known))
+                free.append(known.pop(first).row)
+                items.pop_oldest()  # after which its place may be another
             if len(told) == 1:
                 items.add_first(newest, row, key, told[0], one.owners[0], one.origins[0])
             else:
@@ -76,10 +82,10 @@ def test_they_are_as_a_dict_of_items(seed: int) -> None:
         assert items._beside.keys() == more, "an object is left of what lies in columns now"
         for id, item in known.items():
             assert items.found(item.key) == items.row(id) == item.row
-            assert items.told(id) == (item.outcomes, item.comparisons)
         assert items.found(bytes([1]) * KEY) < 0
         assert newest + 1 not in items
-        assert items.told(newest + 1) is None
+        came = [(item.outcomes, item.comparisons) for item in known.values()]
+        assert items.told([*known, newest + 1]) == [*came, None]
     again = Items()
     again.put_back(list(items), items.kept())
     for row, (id, item) in enumerate(known.items()):

@@ -8,7 +8,7 @@ from typing import Any
 
 from bandit_service.cli.experiments_tables import listed, shown
 from bandit_service.cli.mcp_server.savings import Savings
-from bandit_service.core.staying import REASONS
+from bandit_service.core.switching_cost import REASONS
 from bandit_service.statistics.moments import Moments
 
 Answer = Mapping[str, Any]

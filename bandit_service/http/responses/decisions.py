@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from bandit_service.core.explanation import COUNT, UNTRIED, WeighedArm
 from bandit_service.core.fields import doc
-from bandit_service.core.staying import REASONS as _WHY
+from bandit_service.core.switching_cost import REASONS as _WHY
 from policies import ArmId
 
 _ID = "0192f1b6-7c1e-7aaa-9c1e-5f0d6b1a2c3d"

@@ -11,10 +11,9 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._logistic import fit_logistic, sigmoid
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, Priced, best
-from bandit_service.lab.routers._targets import UNSEEN, constant, mean_cost, seen
 from bandit_service.lab.routers.linear import Logistic
-from policies import Floats
-from policies._checks import above, one_of
+from bandit_service.lab.targets import UNSEEN, constant, mean_cost, seen
+from policies import Floats, above, one_of
 
 _LEVELS = np.linspace(1.0, 0.0, 101)
 
@@ -64,16 +63,19 @@ class FORC:
         one_of("otherwise", self.otherwise, ("best", "dearest", "cheapest"))
         above("strength", self.strength, 0.0)
 
-    def fit(self, train: Labelled, seed: int, /) -> Priced | _Thresholds:
+    def fit(self, train: Labelled, seed: int, /) -> Priced:
         """Logistic regressions on recorded quality, a soft label where it is not 0 or 1."""
         if self.head == "shared":
             heads = _shared(train, self.strength)
         else:
             heads = Logistic(self.strength).fit(train, seed)
-        predicted = Priced(
-            heads.estimate, lambda queries: estimated_cost(train, queries), seen(train)
-        )
-        return predicted if self.rule == "price" else _Thresholds(predicted, self.otherwise)
+
+        def cost(queries: Labelled) -> Floats:
+            return estimated_cost(train, queries)
+
+        if self.rule == "price":
+            return Priced(heads.estimate, cost, seen(train))
+        return _Thresholds(heads.estimate, cost, seen(train), otherwise=self.otherwise)
 
 
 def _shared(train: Labelled, strength: float) -> Priced:
@@ -93,21 +95,15 @@ def _shared(train: Labelled, strength: float) -> Priced:
 
 
 @dataclass(frozen=True, slots=True)
-class _Thresholds:
-    estimates: Priced
-    otherwise: str
+class _Thresholds(Priced):
+    """The cheapest arm above each level of the estimate; `otherwise` if there is none."""
+
     axis: Axis = "threshold"
-
-    @property
-    def seen(self) -> int:
-        return self.estimates.seen
-
-    def quality(self, queries: Labelled) -> Floats:
-        return self.estimates.quality(queries)
+    otherwise: str = "best"
 
     def choices(self, queries: Labelled) -> Iterator[tuple[float, Indices]]:
-        answered, cost = queries.answered, self.estimates.cost(queries)
-        chance = self.estimates.quality(queries)
+        """One choice for each level."""
+        answered, cost, chance = queries.answered, self.cost(queries), self.estimate(queries)
         fallback = {"best": chance, "dearest": cost, "cheapest": -cost}[self.otherwise]
         rest = best(fallback, cost, answered)
         for level in _LEVELS.tolist():

@@ -11,9 +11,8 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._logistic import Logit, fit_logistic, sigmoid
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, by_threshold, thresholds_of
-from bandit_service.lab.routers._targets import mean_cost, mean_quality
-from policies import Floats
-from policies._checks import above, one_of, within
+from bandit_service.lab.targets import mean_cost, mean_quality
+from policies import Floats, above, one_of, within
 
 _GRID = 101
 

@@ -11,9 +11,8 @@ import numpy as np
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._logistic import fit_logistic
 from bandit_service.lab.routers._sweep import Priced
-from bandit_service.lab.routers._targets import UNSEEN, column, constant, mean_cost, seen
-from policies import Floats
-from policies._checks import above
+from bandit_service.lab.targets import UNSEEN, column, constant, mean_cost, seen
+from policies import Floats, above
 
 Head: TypeAlias = Callable[[Floats], Floats]
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._sweep import Priced
-from bandit_service.lab.routers._targets import constant, mean_cost, mean_quality, seen
-from policies import Floats, Vector
-from policies._checks import one_of, within
+from bandit_service.lab.targets import constant, mean_cost, mean_quality, seen
+from policies import Floats, Vector, one_of, within
 
 _BATCH = 512
 _PRIOR = 1e-6

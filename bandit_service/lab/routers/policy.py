@@ -24,8 +24,8 @@ from bandit_service.lab.routers._sweep import (
     by_price,
     levels_of,
 )
-from bandit_service.lab.routers._targets import mean_cost
 from bandit_service.lab.routers.neighbours import nearest
+from bandit_service.lab.targets import mean_cost
 from policies import (
     ArmId,
     Arms,
@@ -39,8 +39,10 @@ from policies import (
     Policy,
     Rewarded,
     Vector,
+    above,
+    one_of,
+    within,
 )
-from policies._checks import above, one_of, within
 
 _FREE = 1e12  # willingness to pay at which no cost counts
 _PROBES = 8

@@ -10,7 +10,7 @@ import numpy as np
 from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, Priced, best, by_price
-from bandit_service.lab.routers._targets import constant, mean_cost, mean_quality, seen
+from bandit_service.lab.targets import constant, mean_cost, mean_quality, seen
 from policies import Floats
 
 

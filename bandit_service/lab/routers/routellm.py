@@ -11,12 +11,9 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._pairs import drawn_pairs, wins_of
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, by_dominance, levels_of
-from bandit_service.lab.routers._targets import mean_cost, seen
 from bandit_service.lab.routers.neighbours import similarities
-from policies import Floats
-from policies._bradley_terry import fit_bradley_terry
-from policies._checks import above, within
-from policies._factorization import train_factorization
+from bandit_service.lab.targets import mean_cost, seen
+from policies import Floats, above, fit_bradley_terry, train_factorization, within
 
 
 @dataclass(frozen=True, slots=True)

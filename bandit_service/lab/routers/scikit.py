@@ -11,10 +11,9 @@ from bandit_service.lab.data import Labelled
 from bandit_service.lab.routers._extra import sklearn, unconverged
 from bandit_service.lab.routers._protocol import Axis
 from bandit_service.lab.routers._sweep import Indices, Priced, best, by_price
-from bandit_service.lab.routers._targets import mean_cost, mean_quality, seen
 from bandit_service.lab.routers.linear import Head, per_arm
-from policies import Floats
-from policies._checks import above, one_of, within
+from bandit_service.lab.targets import mean_cost, mean_quality, seen
+from policies import Floats, above, one_of, within
 
 _ALPHAS = np.linspace(1.0, 0.0, 101)
 _PRIOR = 1e-6
@@ -121,7 +120,7 @@ class KMeans:
         within("nearest", self.nearest, 1)
         one_of("rule", self.rule, ("price", "alpha"))
 
-    def fit(self, train: Labelled, seed: int, /) -> Priced | _Scaled:
+    def fit(self, train: Labelled, seed: int, /) -> Priced:
         """Centres from k-means++ drawn by `seed`, one start."""
         make = sklearn("cluster").KMeans
         made = make(min(self.clusters, len(train)), n_init=1, random_state=seed)
@@ -140,9 +139,7 @@ class KMeans:
         if self.rule == "price":
             costs = mean_cost(train)
             return Priced(lambda q: averaged(quality, q), lambda _: costs, seen(train))
-        return _Scaled(
-            Priced(lambda q: averaged(quality, q), lambda q: averaged(usd, q), seen(train))
-        )
+        return _Scaled(lambda q: averaged(quality, q), lambda q: averaged(usd, q), seen(train))
 
 
 def _by_cluster(table: Floats, label: Indices, clusters: int, overall: Floats) -> Floats:
@@ -156,23 +153,15 @@ def _by_cluster(table: Floats, label: Indices, clusters: int, overall: Floats) -
 
 
 @dataclass(frozen=True, slots=True)
-class _Scaled:
+class _Scaled(Priced):
     """α·q̃ − (1 − α)·c̃; at α = 1 ties go to the cheaper arm."""
 
-    estimates: Priced
     axis: Axis = "threshold"
 
-    @property
-    def seen(self) -> int:
-        return self.estimates.seen
-
-    def quality(self, queries: Labelled) -> Floats:
-        return self.estimates.quality(queries)
-
     def choices(self, queries: Labelled) -> Iterator[tuple[float, Indices]]:
-        answered = queries.answered
-        usd = self.estimates.cost(queries)
-        quality, cost = _scaled(self.estimates.quality(queries)), _scaled(usd)
+        """One choice for each α."""
+        answered, usd = queries.answered, self.cost(queries)
+        quality, cost = _scaled(self.estimate(queries)), _scaled(usd)
         for alpha in _ALPHAS.tolist():
             if alpha == 0.0:
                 yield alpha, best(-usd, usd, answered)

@@ -10,9 +10,9 @@ import numpy as np
 from bandit_service.lab.curves import auc_linear, hull
 from bandit_service.lab.data import Labelled, split
 from bandit_service.lab.routers._protocol import OfflineRouter, Predictor
-from bandit_service.lab.routers._targets import mean_cost, mean_quality
 from bandit_service.lab.routers._trace import trace
-from policies._checks import within
+from bandit_service.lab.targets import mean_cost, mean_quality
+from policies import within
 
 
 def score(predictor: Predictor, queries: Labelled) -> float:

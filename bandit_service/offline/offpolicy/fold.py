@@ -25,7 +25,7 @@ from bandit_service.core.history import PER_ITEM
 from bandit_service.core.learner import Learner
 from bandit_service.core.learners import Learners
 from bandit_service.core.lessons import context_of
-from bandit_service.core.staying import then
+from bandit_service.core.switching_cost import then
 from bandit_service.core.world import World, new_world
 from bandit_service.offline.candidates import Candidate
 from policies import ArmId, Floats, lift

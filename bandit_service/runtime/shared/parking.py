@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 
 from bandit_service import clock
 from bandit_service.core.errors import NotYet
+from bandit_service.runtime.command_batches import Command
 from bandit_service.runtime.group_commit import fail
-from bandit_service.runtime.turn import Command
 from store import LogState
 
 _AHEAD_S = 5.0

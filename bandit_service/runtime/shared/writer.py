@@ -23,24 +23,24 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import Expired, NotYet, ServiceError, Unavailable
 from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Booked
+from bandit_service.runtime.command_batches import Command, Ready, Turn
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.live_world import Then
 from bandit_service.runtime.shared.appending import Appender, Outgoing
-from bandit_service.runtime.shared.busy import Busy
-from bandit_service.runtime.shared.checking import Checking
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.fold_load import Busy
 from bandit_service.runtime.shared.latecomers import Latecomers
-from bandit_service.runtime.shared.left_over import left_over
+from bandit_service.runtime.shared.leftover_decisions import left_over
 from bandit_service.runtime.shared.link import Link
 from bandit_service.runtime.shared.membership import SharedMembership
+from bandit_service.runtime.shared.offset_waits import Reached
+from bandit_service.runtime.shared.outcome_checks import Checking
+from bandit_service.runtime.shared.own_events import UnderWay
 from bandit_service.runtime.shared.parking import Parking
-from bandit_service.runtime.shared.reached import Reached
 from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.tailing import Came, Tailer
-from bandit_service.runtime.shared.under_way import UnderWay
 from bandit_service.runtime.supervisor import Kept
-from bandit_service.runtime.turn import Command, Ready, Turn
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry.replica_metrics import ReplicaMetrics
 from bandit_service.telemetry.telemetry import Telemetry

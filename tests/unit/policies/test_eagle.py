@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from policies import ArmId, Compared, Comparison, Context, Neighbour
-from policies._elo import expected, match
+from policies._elo import elo_expected, elo_match
 from policies.eagle import Eagle
 from tests.unit.policies.given import A, B, C, arms, neighbour, query, rewarded
 
 
 def test_expectation() -> None:
-    assert expected(1000.0, 1000.0) == 0.5
-    assert expected(1400.0, 1000.0) == pytest.approx(10 / 11)
-    assert expected(1000.0, 1400.0) == pytest.approx(1 / 11)
-    assert expected(0.0, 1e9) == pytest.approx(0.0, abs=1e-200)
+    assert elo_expected(1000.0, 1000.0) == 0.5
+    assert elo_expected(1400.0, 1000.0) == pytest.approx(10 / 11)
+    assert elo_expected(1000.0, 1400.0) == pytest.approx(1 / 11)
+    assert elo_expected(0.0, 1e9) == pytest.approx(0.0, abs=1e-200)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_expectation() -> None:
 def test_a_match_with_a_lead_of_400(score: float, gain: float) -> None:
     """K = 32: a win gains 32·(1 − 10/11), a tie 32·(1/2 − 10/11), a defeat 32·(0 − 10/11)."""
     ratings = {A: 1200.0, B: 800.0}
-    match(ratings, A, B, score, 32.0, 1000.0)
+    elo_match(ratings, A, B, score, 32.0, 1000.0)
     assert ratings[A] == pytest.approx(1200.0 + gain)
     assert ratings[B] == pytest.approx(800.0 - gain)
 

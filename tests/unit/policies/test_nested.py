@@ -15,7 +15,7 @@ import pytest
 
 from bandit_service.core import codec
 from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded, _spreads
-from policies._borrowed import borrowed
+from policies._borrowed import borrowed, of_others
 from policies._cells import Cells, on_grid
 from policies.nested import Nested
 
@@ -124,9 +124,59 @@ def test_errors_of_predictions_that_leave_one_out_are_those_of_leaving_each_out(
     assert found == pytest.approx(sum(error**2 for error in each))
 
 
+def test_other_cells_lend_by_distance_and_a_cell_lends_itself_nothing() -> None:
+    """The formula of `borrow` cell by cell, with the nearest of the others as the nearest."""
+    told = [_told(_context(i), (A, B)[i % 2], 0.25 * (i % 5)) for i in range(9)]
+    state = _after(Nested(surface=0.0), told)
+    n, s = of_others(state, 2.5, 128)
+    assert n.shape == s.shape == (9, 3)
+    where = state.centres[:9].astype(np.float64)
+    for i, own in enumerate(where):
+        d2 = ((where - own) ** 2).sum(axis=1)
+        mean, order = d2.mean(), [int(c) for c in np.argsort(d2) if c != i]
+        left, expected = 2.5, np.zeros((2, 3))
+        for c in order:  # each cell has one outcome
+            like = max(mean - d2[c], 0.0) / (mean - d2[order[0]])
+            expected += min(1.0, max(left, 0.0)) * like**3 * np.array([state.n[c], state.s[c]])
+            left -= 1.0
+        assert n[i].tolist() == pytest.approx(expected[0].tolist(), abs=1e-3)
+        assert s[i].tolist() == pytest.approx(expected[1].tolist(), abs=1e-3)
+    few, _ = of_others(state, 2.5, 4)
+    assert len(few) == 4
+    assert not of_others(state, 2.5, 1)[0].any()
+
+
+def test_errors_of_cells_are_those_of_means_that_the_other_cells_tell() -> None:
+    rng, h, rho, mean = np.random.default_rng(6), 0.02, 0.9, 0.5
+    n, other_n = rng.integers(0, 4, (2, 5, 2)).astype(float)
+    s, other_s = n * rng.random((5, 2)), other_n * rng.random((5, 2))
+    found = _spreads._errors_of_cells(rho, np.full((1, 2), mean), n, s, other_n, other_s, h, 1e-12)
+    expected, k = 0.0, rho * 0.25 / h
+    for c, a in np.argwhere(n > 0.0):
+        m = (other_s[c, a] + k * mean) / (other_n[c, a] + k)
+        expected += n[c, a] * (s[c, a] / n[c, a] - m) ** 2
+    assert found == pytest.approx(expected)
+
+
+def test_cells_show_specialists_by_half_where_groups_do_not() -> None:
+    """Twelve kinds in two groups; each arm is right with 0.9 at three and with 0.5 at others."""
+    rng, ends = np.random.default_rng(3), np.eye(12, dtype=np.float32)
+    arms = [ArmId(f"arm{i}") for i in range(4)]
+    policies = [Nested(surface=0.0, groups=2, evidence=one) for one in ("cells", "groups")]
+    states = [policy.init() for policy in policies]
+    for _ in range(200):
+        kind, k = int(rng.integers(12)), int(rng.integers(4))
+        x = ends[kind] + 0.1 * rng.normal(size=12).astype(np.float32)
+        context = Context((x / np.linalg.norm(x)).astype(np.float32), 10, 0.1)
+        event = _told(context, arms[k], float(rng.random() < (0.9 if kind % 4 == k else 0.5)))
+        states = [policy.learn(one, event) for policy, one in zip(policies, states, strict=True)]
+    assert states[0].special > 0.0 > states[1].special
+
+
+@pytest.mark.parametrize("evidence", ["cells", "groups"])
 @pytest.mark.parametrize(("special", "low", "high"), [(True, 0.05, 0.16), (False, 0.0, 0.012)])
 def test_it_finds_out_whether_the_arms_are_specialists(
-    special: bool, low: float, high: float
+    special: bool, low: float, high: float, evidence: str
 ) -> None:
     """Six kinds of queries: either each is one arm's own, or all arms are as good in some of them.
 
@@ -134,7 +184,8 @@ def test_it_finds_out_whether_the_arms_are_specialists(
     """
     arms = [ArmId(f"arm{i}") for i in range(6)]
     rng, ends = np.random.default_rng(1), np.eye(8, dtype=np.float32)
-    policy, state = Nested(surface=0.0), Nested(surface=0.0).init()
+    policy = Nested(surface=0.0, evidence=evidence)
+    state = policy.init()
     old, before = Nested(surface=0.0, specialists=0.0), Nested(surface=0.0).init()
     for _ in range(150):
         kind, k = int(rng.integers(6)), int(rng.integers(6))

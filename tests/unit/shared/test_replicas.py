@@ -18,8 +18,8 @@ from bandit_service.core.errors import Behind, Conflict, Expired, NotYet, Unavai
 from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.outcomes import Signals
 from bandit_service.runtime.shared import tailing
-from bandit_service.runtime.shared.busy import Busy
 from bandit_service.runtime.shared.digests import Digests
+from bandit_service.runtime.shared.fold_load import Busy
 from bandit_service.runtime.shared.link import ClockOff
 from bandit_service.runtime.shared.spool import SpoolDamaged
 from store import Corrupt, Full, Mark, Offset, Outdated, Record, Replica, Tailed, Unsure

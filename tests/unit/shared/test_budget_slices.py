@@ -15,7 +15,7 @@ from bandit_service import clock
 from bandit_service.core import events as ev
 from bandit_service.core.errors import BudgetExhausted, Unavailable
 from bandit_service.core.spend import Payer, window
-from bandit_service.gateway import slices
+from bandit_service.gateway import budget_slices
 from bandit_service.gateway.shared_budgets import SharedBudgets
 from bandit_service.settings.budgets import BudgetSpec
 from store import Offset, Record, Replica, Tailed
@@ -198,8 +198,8 @@ async def test_after_that_time_it_asks_again_though_the_log_is_back(
 async def test_a_slice_of_an_earlier_life_is_given_back_and_not_spent(
     start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "_LOOK_S", 0.01)
-    monkeypatch.setattr(slices, "_IDLE_S", 0.1)
+    monkeypatch.setattr(budget_slices, "_LOOK_S", 0.01)
+    monkeypatch.setattr(budget_slices, "_IDLE_S", 0.1)
     one, other = await start("one"), await start("other")
     await one.begin(1.0)
     await one.running.die()
@@ -236,7 +236,7 @@ async def test_what_the_log_says_of_another_life_is_no_slice_of_this_one(
 async def test_the_keeper_gives_back_for_one_that_is_long_gone_and_for_no_other(
     start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slices, "_LOOK_S", 0.01)
+    monkeypatch.setattr(budget_slices, "_LOOK_S", 0.01)
     one, other = await start("one"), await start("other")
     async with asyncio.timeout(HANG_S):
         while not one.running.writer.membership.keeps:

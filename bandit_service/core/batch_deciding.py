@@ -30,7 +30,7 @@ from bandit_service.core.decide import (
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.lessons import view_of
 from bandit_service.core.query import Query, Recalled
-from bandit_service.core.staying import Stay
+from bandit_service.core.switching_cost import Stay
 from bandit_service.core.world import World
 from policies import (
     ArmId,

@@ -7,7 +7,7 @@ import pytest
 
 from bandit_service.core.deployments import called_at
 from bandit_service.core.events import ArmSpec, Deployment
-from bandit_service.gateway.answered_by import answered_by_other, arm_of, same_model
+from bandit_service.gateway.answering_model import answered_by_other, arm_of, same_model
 from bandit_service.settings.upstreams import UpstreamSpec
 from policies import ArmId
 

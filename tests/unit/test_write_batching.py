@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bandit_service.http.gathering import Gathering
+from bandit_service.http.write_batching import Gathering
 
 
 class _Wire(asyncio.Transport):

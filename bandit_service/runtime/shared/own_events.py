@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from bandit_service.core import events as ev
 from bandit_service.runtime.backlog import Backlog
+from bandit_service.runtime.command_batches import Command
 from bandit_service.runtime.shared.appending import Appender, Outgoing
-from bandit_service.runtime.turn import Command
 
 
 @dataclass(slots=True)

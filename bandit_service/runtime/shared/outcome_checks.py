@@ -13,11 +13,11 @@ from typing import Protocol
 
 from bandit_service.core import events as ev
 from bandit_service.core.errors import NotYet, Unavailable
+from bandit_service.runtime.command_batches import Command
 from bandit_service.runtime.group_commit import fail
 from bandit_service.runtime.shared.appending import Outgoing
+from bandit_service.runtime.shared.own_events import UnderWay
 from bandit_service.runtime.shared.parking import Parking
-from bandit_service.runtime.shared.under_way import UnderWay
-from bandit_service.runtime.turn import Command
 from store import SharedLog, StoreError
 
 _LOOK_S = 0.1

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from bandit_service.core.metric_spec import EDIT, REGENERATE, RETRY
-from bandit_service.gateway import implicit
-from bandit_service.gateway.implicit import ImplicitSignals, Turn, Whose
+from bandit_service.gateway import implicit_signals
+from bandit_service.gateway.implicit_signals import ImplicitSignals, Turn, Whose
 
 ALL = {RETRY: 1.0, REGENERATE: 1.0, EDIT: 1.0}
 ASKED = [{"role": "user", "content": "What is 17 * 23?"}]
@@ -132,7 +132,7 @@ def test_a_turn_without_a_users_word_at_its_end_is_none(messages: Any) -> None:
 
 
 def test_the_oldest_conversations_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(implicit, "MAX_TALKS", 2)
+    monkeypatch.setattr(implicit_signals, "MAX_TALKS", 2)
     signals = ImplicitSignals(ALL, 300.0)
     for name in "abc":
         came(signals, ASKED, name, whose=Whose(conversation=name))
