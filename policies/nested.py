@@ -72,11 +72,11 @@ class Nested:
             (how much harder the cell is for all arms),   m_k ← m_k + q;   κ = s²(m_k)/h;
             v_k ← h·κ/(n_k + κ) + (κ/(n_k + κ))²·v_k,   m_k ← (s_k + κm_k)/(n_k + κ)
     specialists: the arms are alike, with h as learned, or specialists, with each h 20 times as wide
-            as set; h is the mean of the two by P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))), where L
-            is the sum of squared errors when each outcome, including forgotten ones, is predicted
-            from the others of its group, with h as learned
-    evidence: with "cells", L is that of the first 128 cells' outcomes when each cell's are
-            predicted from 20 of the nearest other ones, with h as set
+            as set; they are specialists if P = 1/(1 + (1 − P₀)/P₀·exp(5·(L_wide − L))) > 1/2, where
+            L is the sum of squared errors when the outcomes of each of the first 128 cells,
+            including forgotten ones, are predicted from 20 of the nearest other ones, with h as set
+    evidence: with "groups", h is the mean of the two by P, and L is that of each outcome when it is
+            predicted from the others of its group, with h as learned
     borrow: where Σ n_k < borrow in a cell, n_k = Σ w_c·n_ck and s_k = Σ w_c·s_ck over the nearest
             cells c until they have as many outcomes, w_c = ((D − d²_c)/(D − d²₁))³ by the squared
             distances, D their mean over all cells
@@ -111,8 +111,8 @@ class Nested:
         counting as 1, the loser's as 0, a tie's as 1/2; 0 ignores comparisons.
     borrow: in [0, 1000], the number of outcomes up to which those of the nearest cells count in a
         cell that has fewer, by their distance; 0 counts the cell's own alone.
-    evidence: what an outcome is predicted from to find P: "groups", the others of its group;
-        "cells", those of the nearest other cells, which finds specialists earlier.
+    evidence: what an outcome is predicted from to find P: "cells", those of the nearest other
+        cells; "groups", the others of its group, which finds specialists later.
 
     State: exact sums, (M + 1)·(K + 1) counts and M centres of d features: half a megabyte,
     whatever the history. propose O(M·d + C·K), learn O(M·d) and now and then a slice of k-means,
@@ -149,16 +149,16 @@ class Nested:
     cell_spread: float = 0.004
     group_shared: float = 0.1
     cell_shared: float = 0.06
-    specialists: float = 0.02
+    specialists: float = 0.3
     alarm: float = 10.0
     allowance: float = 0.5
     keep: float = 0.1
     comparison_weight: float = 0.5
     family: float = 0.5
     borrow: float = 20.0
-    evidence: str = "groups"
+    evidence: str = "cells"
 
-    fold: ClassVar[int] = 1
+    fold: ClassVar[int] = 2
     reads_neighbours: ClassVar[bool] = False
     exempt: ClassVar[dict[str, str]] = {
         "what_fades_is_one_arms_alone": "a group's difficulty and the price line come from all arms"
@@ -200,7 +200,7 @@ class Nested:
             Nested(explore="ucb"),
             Nested(surface=0.0, cells=8, groups=2, alarm=0.0),
             Nested(borrow=0.0),
-            Nested(evidence="cells", specialists=0.3),
+            Nested(evidence="groups", specialists=0.02),
         ]
 
     def init(self) -> Cells:
@@ -574,9 +574,11 @@ class Nested:
         if self.specialists:
             starts = self.group_spread, self.cell_spread
             state.special = state.faded + self._special(state, arms)
-            found = probability(state.special, self.specialists)
+            wide = probability(state.special, self.specialists)
+            if self.evidence == "cells":
+                wide = float(wide > 0.5)
             for level, start in enumerate(starts):
-                state.spread[level] += found * (WIDER * start - state.spread[level])
+                state.spread[level] += wide * (WIDER * start - state.spread[level])
         state.changed()
 
     def _special(self, state: Cells, arms: Floats) -> float:

@@ -103,7 +103,7 @@ OURS: Mapping[str, Mapping[str, Mapping[str, Any]]] = MappingProxyType(
             "no-price": {"slope": 0.0, "slope_variance": 1e-6},
             "alike": {"specialists": 0.0},
             "own-cell": {"borrow": 0.0},
-            "cells": {"evidence": "cells", "specialists": 0.3},
+            "groups": {"evidence": "groups", "specialists": 0.02},
         }
     }
 )

@@ -203,6 +203,29 @@ def test_it_finds_out_whether_the_arms_are_specialists(
     assert state.faded == pytest.approx(0.98 * known, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("evidence", "errors", "wide"),
+    [
+        ("cells", 0.01, 1.0),
+        ("cells", 0.0, 0.0),
+        ("cells", -0.01, 0.0),
+        ("groups", 0.0, 0.5),
+        ("groups", 0.1, 0.622),
+    ],
+)
+def test_cells_take_the_likelier_hypothesis_and_groups_mix_both(
+    monkeypatch: pytest.MonkeyPatch, evidence: str, errors: float, wide: float
+) -> None:
+    """Above P = 1/2 each spread is 20 times as wide as set, else as learned; or between them."""
+    told = [_told(_context(i), (A, B)[i % 2], 0.25 * (i % 5)) for i in range(20)]
+    learned = _after(Nested(specialists=0.0), told).spread
+    monkeypatch.setattr(Nested, "_special", lambda *_: errors)
+    policy = Nested(specialists=0.5, evidence=evidence)
+    found = _after(policy, told).spread
+    for h, alike, start in zip(found, learned, (0.008, 0.004), strict=True):
+        assert h == pytest.approx(alike + wide * (20.0 * start - alike), rel=1e-3)
+
+
 def test_a_price_line_lets_the_dearer_arm_be_expected_better() -> None:
     arms = Arms((A, B), np.zeros(2), np.array([1.0, 0.01]), np.array([10.0, 0.1]))
     found = Nested().propose(Nested().init(), _context(1), arms)
