@@ -12,6 +12,7 @@ from pathlib import Path
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
+from bandit_service.core.history import PER_ITEM
 from bandit_service.core.world import World, new_world
 from bandit_service.parsing.extras import install
 from bandit_service.runtime.recovery import (
@@ -31,7 +32,7 @@ from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedWriter
-from bandit_service.settings import BadSettings, Settings
+from bandit_service.settings import BadSettings, Settings, load_policy, policy_key
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, Unsure, first_of
 from store.snapshots import FileSnapshots
@@ -72,13 +73,24 @@ def open_shared(settings: Settings) -> SharedLog | None:
     return PostgresLog(settings.dsn, chosen.name, **bounds)
 
 
+def replica_key(settings: Settings) -> str:
+    """What replicas must have in common to compute the same states from a log: the policy, the
+    version of its learning rule, and the capacity and the version of the world.
+    """
+    named = settings.policy
+    key, fold = policy_key(named.name, named.parameters), policies.fold_of(load_policy(named))
+    if fold:
+        key += f"-f{fold}"
+    return snapshot.key_of(key, settings.history.capacity, PER_ITEM)
+
+
 async def open_link(
     shared: SharedLog, copy: EventLog, settings: Settings, progress: Progress | None
 ) -> Link:
     """Connect, and bring the copy up to the log; the replica has not joined yet."""
     chosen = settings.log
     checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
-    key = snapshot_key(settings.policy, settings)
+    key = replica_key(settings)
     checkpoint.found(copy.last)
     try:
         await shared.connect()
@@ -281,7 +293,7 @@ async def begin_migration(
     """Connect, and find what is there; the log may grow until the end. Raises as `migrate`."""
     _fit(log, snapshots)
     cheap = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
-    migration = Migration(shared, snapshot_key(settings.policy, settings), cheap)
+    migration = Migration(shared, replica_key(settings), cheap)
     await migration.begin(log)
     return migration
 

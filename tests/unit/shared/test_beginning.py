@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import policies
 from bandit_service import settings
 from bandit_service.app import sharing
 from bandit_service.core import events as ev
@@ -184,3 +185,17 @@ def test_snapshots_from_which_nothing_can_begin_any_more_are_deleted_at_a_start(
     snapshots.save(Offset(BASE), "key", b"a newer one")
     sharing.erased_at_start(link, copy, snapshots)
     assert [each.offset for each in snapshots.found()] == [BASE]
+
+
+def test_replicas_whose_policy_learns_by_another_rule_have_another_key(
+    chosen: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_rule = set()
+    for fold in (0, 1, 2):
+        monkeypatch.setattr(
+            policies.load(chosen.policy.name).__class__, "fold", fold, raising=False
+        )
+        by_rule.add(sharing.replica_key(chosen))
+    assert len(by_rule) == 3
+    assert snapshot_key(chosen.policy, chosen) in by_rule  # of a policy without a version
+    assert all(snapshot.is_of_this_version(key) for key in by_rule)
