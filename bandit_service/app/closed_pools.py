@@ -68,15 +68,15 @@ class ClosedPools:
         await asyncio.gather(*[each.end() for each in self._tries.values()])
 
     async def _until_open(self, name: str) -> None:
-        pause_s, tries = FIRST_S, 0
+        pause_s, tries, hurried = FIRST_S, 0, self._hurry
         while True:
-            hurried = self._hurry
             try:
                 async with asyncio.timeout(pause_s):
                     await hurried.wait()
             except TimeoutError:
                 pass
-            begun = time.monotonic()
+            # who hurries while it is tried may have repaired what it has read already
+            hurried, begun = self._hurry, time.monotonic()
             try:
                 await self._open_one(name)
             except Exception as error:  # noqa: BLE001 - its neighbours are served, whatever it is
