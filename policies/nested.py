@@ -257,9 +257,11 @@ class Nested:
             return None
         if not _native.usable(k, state.n.shape[1]):
             return None
-        library, columns = _native.native(), state.columns_of(arms.ids)
+        library, columns, price = _native.native(), state.columns_of(arms.ids), state.price_of(arms)
         assert library is not None
-        asked = state.pinned(self).asked(columns, state.price_of(arms))
+        if price.shape != columns.shape or price.dtype != np.float64:
+            return None  # numpy converts it, or says what is wrong
+        asked = state.pinned(self).asked(columns, price)
         one = features.ndim == 1
         rows = np.ascontiguousarray(features[None] if one else features)
         cost = np.asarray(arms.cost_usd, np.float64, "C")

@@ -54,9 +54,18 @@ class ClosedPools:
     def add(self, name: str, error: Exception | str) -> None:
         """This pool could not be opened, or its log broke. It is tried again from now on."""
         self._homes.apps.pop(name, None)
-        self._note(name, error)
+        self.note(name, error)
         self._up(name, False)
         self._tries[name] = self._tasks.keep(f"open {name}", partial(self._until_open, name))
+
+    def note(self, name: str, error: Exception | str) -> None:
+        """This pool is closed from now on. The reason is told where it is another than before."""
+        bug = None if isinstance(error, _EXPECTED) else error
+        why = str(error) if bug is None else type(error).__name__
+        if self._homes.closed.get(name) == why:
+            return
+        self._homes.closed[name] = why
+        _log.error("a pool is closed", extra={"pool": name, "why": why}, exc_info=bug)
 
     def hurry(self) -> None:
         """Try all again now: what kept them closed may be repaired."""
@@ -68,19 +77,19 @@ class ClosedPools:
         await asyncio.gather(*[each.end() for each in self._tries.values()])
 
     async def _until_open(self, name: str) -> None:
-        pause_s, tries = FIRST_S, 0
+        pause_s, tries, hurried = FIRST_S, 0, self._hurry
         while True:
-            hurried = self._hurry
             try:
                 async with asyncio.timeout(pause_s):
                     await hurried.wait()
             except TimeoutError:
                 pass
-            begun = time.monotonic()
+            # who hurries while it is tried may have repaired what it has read already
+            hurried, begun = self._hurry, time.monotonic()
             try:
                 await self._open_one(name)
             except Exception as error:  # noqa: BLE001 - its neighbours are served, whatever it is
-                self._note(name, error)
+                self.note(name, error)
                 tries += 1
                 pause_s = pause_after(tries, error, time.monotonic() - begun)
             else:
@@ -88,12 +97,3 @@ class ClosedPools:
         del self._homes.closed[name], self._tries[name]
         self._up(name, True)
         _log.warning("a pool is open again", extra={"pool": name})
-
-    def _note(self, name: str, error: Exception | str) -> None:
-        """Tell the reason where it is another than before."""
-        bug = None if isinstance(error, _EXPECTED) else error
-        why = str(error) if bug is None else type(error).__name__
-        if self._homes.closed.get(name) == why:
-            return
-        self._homes.closed[name] = why
-        _log.error("a pool is closed", extra={"pool": name, "why": why}, exc_info=bug)

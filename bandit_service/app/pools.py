@@ -125,7 +125,7 @@ class OpenPools:
         async with self.homes.changing:
             if self.homes.apps.get(name) is not app:
                 return  # it moved meanwhile
-            self.homes.closed[name] = why
+            self.closed.note(name, why)
             del self.homes.apps[name]
             await self._emptied(app)
             try:

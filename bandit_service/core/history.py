@@ -249,9 +249,8 @@ class History:
 
     def forget(self, owner: str) -> None:
         """Drop all that is `owner`'s, and the queries of which nothing is left then. O(n)."""
-        for id, item in list(self.items.items()):
-            if owner not in item.owners and owner not in item.compared_by:
-                continue
+        for id in self.items.ids_of(owner):
+            item = self.items[id]
             kept = [i for i, one in enumerate(item.owners) if one != owner]
             compared = [i for i, one in enumerate(item.compared_by) if one != owner]
             if kept or compared:
@@ -364,6 +363,10 @@ class History:
         self, key: bytes, vector: Vector, first: Outcome | Comparison, owner: str, origin: Origin
     ) -> None:
         """An item with what came back first."""
+        if self.items and self._vectors.shape[1] != vector.size:  # before anything leaves for it
+            raise ValueError(
+                f"embedding: {vector.size} dimensions, but the history has {self._vectors.shape[1]}"
+            )
         if len(self.items) >= self.capacity:
             row = self._evict_oldest()
         elif self._free:
@@ -398,10 +401,6 @@ class History:
 
     def _reserve(self, rows: int, d: int) -> None:
         if self._vectors.shape[1] != d:
-            if self.items:
-                raise ValueError(
-                    f"embedding: {d} dimensions, but the history has {self._vectors.shape[1]}"
-                )
             self._vectors = np.zeros((0, d), np.float32)
         if rows > self._vectors.shape[0]:
             grown = np.zeros((min(max(2 * rows, 1024), self.capacity), d), np.float32)

@@ -117,6 +117,22 @@ class Items(Mapping[int, Item]):
         self._sought, self._gap = key, self._place(key)
         return self._table[self._gap]
 
+    def ids_of(self, owner: str) -> list[int]:
+        """The ids of those with an outcome or a comparison of this owner, oldest first. O(n)."""
+        found = list[int]()
+        for at in range(self._start, len(self._ids)):
+            row = self._rows[at]
+            if row == _NOWHERE:
+                continue
+            if self._arms[row] == _BESIDE:
+                item = self._beside[row]
+                mine = owner in item.owners or owner in item.compared_by
+            else:
+                mine = self._owners[row] == owner
+            if mine:
+                found.append(self._ids[at])
+        return found
+
     def at(self, row: int) -> Item:
         """The item of a row that is in use."""
         return self._item(row)
@@ -326,6 +342,15 @@ class Items(Mapping[int, Item]):
             del self._ids[: self._start]
             del self._rows[: self._start]
             self._start = 0
+        elif len(self._ids) - self._start - self._count > _LEAST + len(self._ids) // 4:
+            self._close_up()
+
+    def _close_up(self) -> None:
+        """Drop what was removed from the middle of the order, which would grow for ever."""
+        rows, ids = np.frombuffer(self._rows, np.int32), np.frombuffer(self._ids, np.int64)
+        there = rows != _NOWHERE
+        self._rows, self._ids = array("i", rows[there].tobytes()), array("q", ids[there].tobytes())
+        self._start = 0
 
     # --- the table of keys ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,19 @@ def test_it_reads_no_array_of_another_shape(
             found.append((str(error),))  # type: ignore[arg-type]
         monkeypatch.setattr(_native, "native", lambda: None)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "price", [np.ones(3, np.float32), np.ones(2), np.ones(1), np.ones((1, 3)), np.ones(4)], ids=str
+)
+def test_it_reads_no_prices_of_another_kind(price: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Nested()
+    state, (many, arms) = _learned(12, policy), _whole((3,), 4, 4)
+    library = _native.native()
+    assert library is not None
+    monkeypatch.setattr(library, "_begin", None)  # it would be called
+    with suppress(ValueError, TypeError):  # of numpy, where they are not one for each arm
+        policy.propose_many(state, many, replace(arms, price=price))
 
 
 def test_it_reads_no_features_at_an_odd_address(monkeypatch: pytest.MonkeyPatch) -> None:

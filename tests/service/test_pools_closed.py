@@ -146,6 +146,8 @@ async def test_a_damaged_log_keeps_no_neighbour_from_its_tenants(
                 await asyncio.sleep(0.01)
         assert await client.reward(made["decision_id"], quality=1.0) == "duplicate"
         assert not apps["main"][ROUTER].writer.broken.done()
+        told = [each.message for each in caplog.records if getattr(each, "why", "") == "planted"]
+        assert told.count("a pool is closed") == 1
 
 
 async def test_a_file_that_is_read_while_a_pool_is_closed_is_in_force_in_it(

@@ -146,3 +146,46 @@ def test_slots_are_as_a_dict(steps: list[tuple[bool, int]]) -> None:
     again = Slots()
     again.put_all(np.array(list(known.values()), np.int32), ids)
     assert {id: again.find(id, ids) for id in known} == known
+
+
+def test_what_is_forgotten_leaves_nothing_behind_an_older_one() -> None:
+    items, one = Items(), Outcome(ArmId("a"), 0.5, 0.5)
+    items.add_first(1, 0, bytes(KEY), one, "", (1, ""))
+    for id in range(2, 4000):
+        items.add_first(id, 1, id.to_bytes(KEY, "big"), one, "o", (id, ""))
+        assert items.ids_of("o") == [id]
+        items.remove(id)
+    assert list(items) == [1]
+    assert items.rows().tolist() == [0]
+    assert items.nbytes < 4000
+
+
+def test_a_vector_of_another_length_changes_nothing() -> None:
+    history, one = History(capacity=2), Outcome(ArmId("a"), 0.5, 0.5)
+    for i in (1, 2):
+        history.remember(np.full(3, i, np.float32), one)
+    before = history.folded()
+    with pytest.raises(ValueError, match="embedding: 4 dimensions, but the history has 3"):
+        history.remember(np.ones(4, np.float32), one)
+    after = history.folded()
+    assert (after.ids, after.items, after.next_id) == (before.ids, before.items, before.next_id)
+    history.remember(np.full(3, 3, np.float32), one)
+    assert [history.row(id) for id in history.items] == [1, 0]
+
+
+def test_forgetting_makes_no_item_of_what_is_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    history, told = History(capacity=9), Outcome(ArmId("a"), 0.5, 0.5)
+    for i, owner in enumerate(("me", "you", "you", "me", "")):
+        history.remember(np.full(3, i + 1, np.float32), told, owner)
+    history.remember(np.full(3, 2, np.float32), Comparison(ArmId("a"), ArmId("b")), "me")
+    made = list[int]()
+    real = Items.__getitem__
+
+    def seen(items: Items, id: int) -> Item:
+        made.append(id)
+        return real(items, id)
+
+    monkeypatch.setattr(Items, "__getitem__", seen)
+    history.forget("me")
+    assert made == [1, 2, 4]
+    assert list(history.items) == [2, 3, 5]
