@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
 import pwd
 import secrets
@@ -34,6 +37,17 @@ def programs() -> Path | None:
     return None if found is None or shutil.which("postgres") is None else Path(found).parent
 
 
+def _verifier(password: str) -> str:
+    """What the server keeps of a password, with one iteration in place of 4096: the password is
+    random, and every connection computes them, 18 ms in the driver.
+    """
+    salt = secrets.token_bytes(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    kept = (salt, stored, hmac.digest(salted, b"Server Key", "sha256"))
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*(base64.b64encode(each).decode() for each in kept))
+
+
 class Postgres:
     """A server in a directory of its own; `kill` and `start` as often as is wanted."""
 
@@ -43,7 +57,7 @@ class Postgres:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         secret = directory / "password"
-        secret.write_text(self._password)
+        secret.write_text(_verifier(self._password))
         self._own(directory, secret)
         self._run(
             "initdb",

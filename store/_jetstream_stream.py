@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 from store._jetstream_record import BATCH, COMMIT, Message, Subjects, token, unpack
-from store._nats_wire import Refused, Wire
+from store._nats_wire import NO_STREAM, Refused, Wire
 from store._shared import Unfit, Unsure
 
 _COPIES = 3
 _WINDOW_NS = 120 * 10**9
-_NOT_FOUND, _NO_MESSAGE = 10059, (10037, 10043, 10057)
+_NO_MESSAGE = (10037, 10043, 10057)
 _ALONE = (10074, 10005)
 _IN_USE = 10058
 
@@ -86,10 +86,10 @@ async def prepare(wire: Wire, names: Names) -> bool:
 async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
     name = wanted["name"]
     try:
-        return dict((await wire.ask_again(f"STREAM.INFO.{name}"))["config"])
+        return await _described(wire, name, made=False)
     except Refused as error:
-        if error.code != _NOT_FOUND:
-            raise Unsure(f"JetStream cannot describe the stream {name}: {error}") from None
+        if error.code != NO_STREAM:
+            raise _undescribed(name, error) from None
     try:
         return dict((await wire.ask_again(f"STREAM.CREATE.{name}", **wanted))["config"])
     except Refused as error:
@@ -101,7 +101,18 @@ async def _there(wire: Wire, wanted: dict[str, Any]) -> dict[str, Any]:
             ) from None
         if error.code != _IN_USE:  # another replica that starts has created it
             raise Unsure(f"JetStream cannot make the stream {name}: {error}") from None
-    return dict((await wire.ask_again(f"STREAM.INFO.{name}"))["config"])
+    try:
+        return await _described(wire, name, made=True)
+    except Refused as error:
+        raise _undescribed(name, error) from None
+
+
+async def _described(wire: Wire, name: str, *, made: bool) -> dict[str, Any]:
+    return dict((await wire.ask_again(f"STREAM.INFO.{name}", made=made))["config"])
+
+
+def _undescribed(name: str, error: Refused) -> Unsure:
+    return Unsure(f"JetStream cannot describe the stream {name}: {error}")
 
 
 def _check(found: dict[str, Any], wanted: dict[str, Any], names: Names) -> None:
@@ -225,7 +236,7 @@ class Stream:
         except Refused as error:
             if error.code in _NO_MESSAGE:
                 raise _NoMessage from None
-            raise Unsure(f"JetStream cannot describe the stream {self.name}: {error}") from None
+            raise _undescribed(self.name, error) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ _SCHEMES = ("nats", "tls")
 _FIRST_WAIT_S = 0.5
 _CANNOT = (10039, 10076)
 """Codes of the server: JetStream is not there, for this account or for all."""
+NO_STREAM = 10059
+"""The same: the stream is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +199,25 @@ class Wire:
         """A request to JetStream. Raises Refused."""
         return await self._ask(what, given, self.timeout_s)
 
-    async def ask_again(self, what: str, **given: Any) -> dict[str, Any]:
+    async def ask_again(self, what: str, *, made: bool = True, **given: Any) -> dict[str, Any]:
         """`ask` for what may be done twice. A stream that has no leader yet answers nobody and
         forgets the request, so it is sent again while there is time, each time with a longer wait.
+
+        made: the stream was created, so a server that does not have it yet is asked again, too.
         """
         until, wait_s = time.monotonic() + self.timeout_s, _FIRST_WAIT_S
         while True:
-            left_s = until - time.monotonic()
+            begun = time.monotonic()
+            left_s = until - begun
             try:
                 return await self._ask(what, given, min(wait_s, left_s))
             except Late:
                 if left_s <= wait_s:
                     raise
+            except Refused as error:
+                if not made or error.code != NO_STREAM or left_s <= wait_s:
+                    raise
+                await asyncio.sleep(begun + wait_s - time.monotonic())
             wait_s *= 2
 
     async def _ask(self, what: str, given: dict[str, Any], timeout_s: float) -> dict[str, Any]:

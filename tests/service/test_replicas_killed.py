@@ -18,6 +18,7 @@ from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
 from loadtest.postgres import Postgres
 from tests.service.running import Client, Process, a_vector
+from tests.service.small_model import small_model
 from tests.service.test_replicas import shared
 
 
@@ -76,7 +77,7 @@ async def _rewarded(client: Callable[[], Client], ledger: _Ledger, id: str, qual
             await asyncio.sleep(0.02)
 
 
-_KILLS, _WORKERS, _PAUSE_S = 20, 3, 0.05
+_KILLS, _WORKERS, _PAUSE_S = 20, 3, 0.2
 """The pause leaves the processor to the starts, of which there are more than twenty."""
 
 
@@ -97,7 +98,7 @@ async def test_20_kills_of_any_of_three_lose_nothing_acknowledged(
             await load.goes_on(chance.randrange(4))
             starting[victim] = asyncio.create_task(load.starts_again(victim))
         await asyncio.gather(*starting.values())
-        await load.goes_on(10)
+        await load.goes_on()
 
 
 def _is_over(task: asyncio.Task[None]) -> bool:
@@ -126,7 +127,7 @@ class Load:
         self.started[i] = self._process(i)
         self.urls[i] = await self.started[i].url()
 
-    async def goes_on(self, count: int = 40) -> None:
+    async def goes_on(self, count: int = 10) -> None:
         """Until so many more rewards are acknowledged."""
         there = len(self.ledger.rewarded)
         await _until(lambda: len(self.ledger.rewarded) > there + count)
@@ -135,12 +136,13 @@ class Load:
 @asynccontextmanager
 async def under_load(path: Path, models: Path, environ: dict[str, str]) -> AsyncIterator[Load]:
     """At the end nothing that was acknowledged is lost, and all worlds are one."""
+    environ = environ | small_model(models, path / "model")
     load, stop = Load(path, models, environ), asyncio.Event()
     await load.starts()
     running = [
         asyncio.create_task(_traffic(load.urls, load.ledger, w, stop)) for w in range(_WORKERS)
     ]
-    await load.goes_on(10)
+    await load.goes_on()
     yield load
     stop.set()
     await asyncio.gather(*running)

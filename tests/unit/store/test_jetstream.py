@@ -32,6 +32,7 @@ from store import (
     Unfit,
     Unsure,
     _jetstream_reading,
+    _nats_wire,
     can_erase_shared,
     jetstream,
 )
@@ -333,6 +334,56 @@ async def opened(nats: NatsServers, path: Path, name: str = "one") -> JetStreamL
     await log.connect()
     await log.join(name, "key")
     return log
+
+
+@pytest.mark.parametrize("late", ["STREAM.INFO.KV_", "STREAM.MSG.GET.KV_", "CONSUMER.CREATE."])
+async def test_a_stream_that_another_creates_meanwhile_is_asked_for_until_it_is_there(
+    nats: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """As in a cluster whose leaders are elected while several replicas start."""
+    whole, created, behind = Wire._ask, list[str](), 2
+
+    async def racing(
+        wire: Wire, what: str, given: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
+        nonlocal behind
+        if created and behind and what.startswith(late):
+            behind -= 1
+            raise Refused(10059, "stream not found")
+        found = await whole(wire, what, given, timeout_s)
+        if what.startswith("STREAM.CREATE.KV_"):
+            created.append(what)
+            raise Refused(10058, "stream name already in use")
+        return found
+
+    monkeypatch.setattr(_nats_wire, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(Wire, "_ask", racing)
+    log = await opened(nats, tmp_path)
+    await log.append(entries(1, 2), 0.0)
+    assert len(await all_of(log)) == 2
+    assert (len(created), behind) == (1, 0)
+    await log.close()
+
+
+async def test_a_stream_that_another_creates_and_that_never_comes_is_told(
+    nats: NatsServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Counter[str]()
+
+    async def without(wire: Wire, what: str, *given: Any) -> dict[str, Any]:
+        kind = what.split(".")[1]
+        asked[kind] += 1
+        if kind == "CREATE":
+            raise Refused(10058, "stream name already in use")
+        raise Refused(10059, "stream not found")
+
+    monkeypatch.setattr(_nats_wire, "_FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(Wire, "_ask", without)
+    log = JetStreamLog(nats.address, str(tmp_path), insecure_single=True, timeout_s=0.1)
+    with pytest.raises(Unsure, match=r"cannot describe the stream bandit_.*not found \(10059\)"):
+        await log.connect()
+    assert asked["CREATE"] == 1
+    assert asked["INFO"] > 2  # the first one, which says that it is to be created, is not repeated
 
 
 @pytest.mark.parametrize("done", [True, False])
