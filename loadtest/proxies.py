@@ -30,13 +30,6 @@ WORDS = 20
 LITELLM = ".venv/litellm/bin/litellm"
 """Where `make bench` installs it: it brings pins of its own."""
 
-_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "word " * WORDS},
-           "finish_reason": "stop"}  # fmt: skip
-_ANSWER = {
-    "id": "u", "object": "chat.completion", "created": 1, "model": "m", "choices": [_CHOICE],
-    "usage": {"prompt_tokens": 20, "completion_tokens": WORDS, "total_tokens": 20 + WORDS},
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Running:
@@ -61,9 +54,12 @@ def the_arms() -> list[ev.ArmSpec]:
 
 
 @contextlib.asynccontextmanager
-async def an_upstream() -> AsyncIterator[Running]:
-    """A server of OpenAI's wire format that answers at once, a stream in 23 events."""
-    async with _python("upstream") as running:
+async def an_upstream(words: int = WORDS) -> AsyncIterator[Running]:
+    """A server of OpenAI's wire format that answers at once, a stream in 23 events.
+
+    words: of a whole answer, of five bytes each.
+    """
+    async with _python("upstream", str(words)) as running:
         yield running
 
 
@@ -198,10 +194,32 @@ async def _python(*arguments: str) -> AsyncIterator[Running]:
 # --- the processes of ours ----------------------------------------------------------------
 
 
-async def _upstream(request: web.Request) -> web.StreamResponse:
-    body = await request.json()
-    if not body.get("stream"):
-        return web.json_response(_ANSWER)
+def _upstream(words: str) -> Any:
+    usage, answer = _usage(WORDS), json.dumps(_answer(int(words)))
+
+    async def answered(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        if not body.get("stream"):
+            return web.json_response(text=answer)
+        return await _streamed(request, usage)
+
+    return answered
+
+
+def _answer(words: int) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "word " * words}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {
+        "id": "u", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
+        "usage": _usage(words),
+    }  # fmt: skip
+
+
+def _usage(words: int) -> dict[str, int]:
+    return {"prompt_tokens": 20, "completion_tokens": words, "total_tokens": 20 + words}
+
+
+async def _streamed(request: web.Request, usage: dict[str, int]) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
     for i in range(WORDS + 2):
@@ -213,7 +231,7 @@ async def _upstream(request: web.Request) -> web.StreamResponse:
             "created": 1,
             "model": "m",
             "choices": [choice] if i <= WORDS else [],
-            "usage": _ANSWER["usage"] if i > WORDS else None,
+            "usage": usage if i > WORDS else None,
         }
         await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
     await response.write(b"data: [DONE]\n\n")
@@ -275,7 +293,7 @@ _SESSION = web.AppKey("session", aiohttp.ClientSession)
 
 
 async def _serve(handler: Any) -> None:
-    app = web.Application()
+    app = web.Application(client_max_size=1 << 25)
     app.router.add_post("/v1/chat/completions", handler)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         app[_SESSION] = session
@@ -288,6 +306,6 @@ async def _serve(handler: Any) -> None:
 
 
 if __name__ == "__main__":
-    makes = {"proxy": _proxy, "least": _least}
-    what, *where = sys.argv[1:]
-    asyncio.run(_serve(makes[what](*where) if what in makes else _upstream))
+    makes = {"proxy": _proxy, "least": _least, "upstream": _upstream}
+    what, of = sys.argv[1:]
+    asyncio.run(_serve(makes[what](of)))

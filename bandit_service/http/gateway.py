@@ -228,7 +228,7 @@ async def _object(came: Came) -> tuple[dict[str, Any], int]:
     """The body, and its parts."""
     raw = came.raw
     parts, most = wire.parts_of(raw), came.app[SETTINGS].gateway.max_body_parts
-    body = await apart(parts, lambda: wire.decode_passed(raw, most))
+    body = await apart(parts, lambda: wire.decode_passed(raw, parts, most))
     if not isinstance(body, dict):
         raise Refused(f"the body must be an object, got {type(body).__name__}")
     return body, parts

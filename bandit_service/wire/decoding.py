@@ -25,6 +25,8 @@ _LONGEST = 100
 """Characters that are told of a field's name."""
 _VALUES = 10
 """So many numbers or texts take as long to decode as one list or object."""
+_LONG_BODY, _BLOCK = 10_000, 1 << 17
+"""From so many bytes on numpy counts faster, in blocks that stay in the processor's cache."""
 _LONG, _DIGITS = b"0" * 19, bytes(0x30 if 0x30 <= i <= 0x39 else 0x20 for i in range(256))
 """A number of so many digits may be beyond 64 bits; with every digit as 0 it is found at once."""
 _BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
@@ -82,7 +84,7 @@ def decode_json(body: bytes) -> Any:
         raise Malformed(f"the body is not JSON: {error}") from None
     except RecursionError:
         raise _too_deep() from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+    if _nested(body) > MAX_DEPTH:
         _check_depth(value)
     return value
 
@@ -90,18 +92,35 @@ def decode_json(body: bytes) -> Any:
 def parts_of(body: bytes) -> int:
     """At most how many parts a body of JSON has: its lists and objects, and a tenth of the rest.
 
-    Braces, brackets and commas in texts count too, which takes no time to find out.
+    Braces, brackets and commas in texts count too, which takes little time to find out.
     """
-    return body.count(b"{") + body.count(b"[") + body.count(b",") // _VALUES
+    return _nested(body) + _count(body, b",") // _VALUES
 
 
-def decode_passed(body: bytes, max_parts: int) -> Any:
+def _nested(body: bytes) -> int:
+    """At most how many lists and objects there are."""
+    return _count(body, b"{") + _count(body, b"[")
+
+
+def _count(body: bytes, mark: bytes) -> int:
+    """As `bytes.count` of one byte, which compares one after another."""
+    if len(body) < _LONG_BODY:
+        return body.count(mark)
+    read, of = np.frombuffer(body, np.uint8), mark[0]
+    return sum(
+        int(np.count_nonzero(read[start : start + _BLOCK] == of))
+        for start in range(0, len(read), _BLOCK)
+    )
+
+
+def decode_passed(body: bytes, parts: int, max_parts: int) -> Any:
     """JSON that is passed on: what its sender's own tools write, and a provider would not read.
 
-    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep. Raises
-    TooLarge for a body of more parts, which would take long to decode; Malformed.
+    NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep. parts:
+    as `parts_of` counts them. Raises TooLarge for more than `max_parts`, which would take long to
+    decode; Malformed.
     """
-    if parts_of(body) > max_parts and parts_of(_outside_texts(body)) > max_parts:
+    if parts > max_parts and parts_of(_outside_texts(body)) > max_parts:
         field = _largest(body)
         at = f"{field}: " if field else ""
         raise TooLarge(
@@ -113,7 +132,7 @@ def decode_passed(body: bytes, max_parts: int) -> Any:
         value = json_of(body)
     except ValueError as error:
         raise Malformed(f"the body is not JSON: {error}") from None
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH_PASSED:
+    if parts > MAX_DEPTH_PASSED and _nested(body) > MAX_DEPTH_PASSED:
         _check_depth(value, MAX_DEPTH_PASSED)
     return value
 
@@ -157,7 +176,7 @@ def read(body: bytes, kind: type[R]) -> R:
 
 def read_at_once(body: bytes, kind: type[R]) -> R | None:
     """The same in one pass; None if something may be wrong."""
-    nested = body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    nested = _nested(body) > MAX_DEPTH
     if nested or _LONG in body.translate(_DIGITS):
         return None
     try:

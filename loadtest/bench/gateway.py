@@ -26,6 +26,7 @@ import numpy as np
 
 from loadtest.bench.lean import Loaded, asked_load, idle, learned_log
 from loadtest.proxies import (
+    WORDS,
     Running,
     a_bare_proxy,
     an_upstream,
@@ -41,6 +42,7 @@ CONCURRENCY = (1, 16)
 ALONE = 5
 """A caller alone asks so many times as often, so that a round of its is no shorter."""
 BARE = "bare aiohttp proxy"
+_READ = 'The engine has a boiler, a valve and a piston; its "cycle" begins with steam.\n'
 _HELD = "explain how a steam engine turns heat into motion, and why its efficiency is bounded"
 
 Ways = dict[str, tuple[Running, str]]
@@ -54,14 +56,17 @@ async def bench_gateway(
     past: int = PAST,
     beside: Path | None = None,
     others: bool = True,
+    prompt: int = 0,
+    answer: int = WORDS,
 ) -> list[dict[str, Any]]:
     """First byte, whole answer and CPU of each way to the upstream.
 
     past: queries that the gateways have learned from. beside: a checkout whose gateway is asked
-    too. others: ask LiteLLM's proxy and an arm by name too.
+    too. others: ask LiteLLM's proxy and an arm by name too. prompt: characters of a message before
+    the question. answer: words of a whole one.
     """
     async with contextlib.AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(an_upstream())
+        upstream = await stack.enter_async_context(an_upstream(answer))
         bare = await stack.enter_async_context(a_bare_proxy(upstream.url))
         least = await stack.enter_async_context(the_least_proxy(upstream.url))
         ways: Ways = {"upstream itself (baseline)": (upstream, "m"), BARE: (bare, "m")}
@@ -82,20 +87,20 @@ async def bench_gateway(
                 ways["LiteLLM's proxy"] = litellm, "m"
         rows = []
         for concurrency, stream in itertools.product(CONCURRENCY, (False, True)):
-            found = await _by_turns(ways, concurrency, stream, rounds, each)
+            found = await _by_turns(ways, concurrency, stream, rounds, each, prompt)
             rows += _rows(found, concurrency, stream)
     return rows
 
 
 async def _by_turns(
-    ways: Ways, concurrency: int, stream: bool, rounds: int, each: int
+    ways: Ways, concurrency: int, stream: bool, rounds: int, each: int, prompt: int
 ) -> dict[str, list[Loaded]]:
     """What each round found of each way; the first one warms up."""
     found: dict[str, list[Loaded]] = {way: [] for way in ways}
     count = each * (concurrency if concurrency > 1 else ALONE)
     for round_ in range(rounds + 1):
         for way, (running, model) in sorted(ways.items(), reverse=bool(round_ % 2)):
-            bodies = [_body(model, stream, i) for i in range(count)]
+            bodies = [_body(model, stream, i, prompt) for i in range(count)]
             url = f"{running.url}/v1/chat/completions"
             loaded = await asked_load(running.process, url, bodies, concurrency)
             if round_:
@@ -103,8 +108,11 @@ async def _by_turns(
     return found
 
 
-def _body(model: str, stream: bool, i: int) -> bytes:
+def _body(model: str, stream: bool, i: int, prompt: int) -> bytes:
     messages = [{"role": "user", "content": f"{_HELD}, number {i}"}]
+    if prompt:
+        text = (_READ * (prompt // len(_READ) + 1))[:prompt]
+        messages.insert(0, {"role": "user", "content": text})
     return json.dumps({"model": model, "stream": stream, "messages": messages}).encode()
 
 
@@ -149,13 +157,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=lambda path: Path(path).resolve(),
         help="a checkout whose gateway is asked too",
     )
+    parser.add_argument("--prompt", type=int, default=0, help="characters before the question")
+    parser.add_argument("--answer", type=int, default=WORDS, help="words of a whole answer")
     parser.add_argument("--auto-only", action="store_true", help="no named arm, no LiteLLM")
     parser.add_argument("--markdown", type=Path, help="put the table into this document")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as directory:
         rows = asyncio.run(
             bench_gateway(
-                Path(directory), args.rounds, args.each, args.past, args.beside, not args.auto_only
+                Path(directory),
+                args.rounds,
+                args.each,
+                args.past,
+                args.beside,
+                not args.auto_only,
+                args.prompt,
+                args.answer,
             )
         )
     print(show(rows))

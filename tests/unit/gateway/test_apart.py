@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from bandit_service import wire
-from bandit_service.core.errors import TooLarge
+from bandit_service.core.errors import Malformed, TooLarge
 from bandit_service.gateway.large_requests import LARGE, apart
 
 
@@ -47,17 +47,34 @@ async def test_what_is_wrong_with_a_large_request_is_raised_where_it_is_awaited(
     ],
 )
 def test_parts_are_lists_objects_and_a_tenth_of_the_rest(body: bytes, right: int) -> None:
-    wire.decode_passed(body, right)
+    parts = wire.parts_of(body)
+    wire.decode_passed(body, parts, right)
     with pytest.raises(TooLarge, match=f"more than {right - 1} lists and objects"):
-        wire.decode_passed(body, right - 1)
+        wire.decode_passed(body, parts, right - 1)
+
+
+@pytest.mark.parametrize("length", [9_999, 10_000, 131_072, 131_073, 400_000])
+def test_parts_of_a_long_body_are_counted_as_those_of_a_short_one(length: int) -> None:
+    body = (b"{[," * 140_000)[:length]
+    assert wire.parts_of(body) == body.count(b"{") + body.count(b"[") + body.count(b",") // 10
+
+
+def test_a_long_body_that_is_nested_deep_is_refused() -> None:
+    text = b'"' + b"x" * 10_000 + b'"'
+    deep = b'{"x": [%b, %b%b]}' % (text, b"[" * 126, b"]" * 126)
+    wire.decode_passed(deep, wire.parts_of(deep), 1000)
+    deeper = deep.replace(b"[[", b"[[[[", 1).replace(b"]]", b"]]]]", 1)
+    with pytest.raises(Malformed, match="nested"):
+        wire.decode_passed(deeper, wire.parts_of(deeper), 1000)
 
 
 @pytest.mark.parametrize("body", [b"[[], [], []]", b'{"x": [[], [}'])
 def test_a_body_that_is_no_object_is_refused_all_the_same(body: bytes) -> None:
     with pytest.raises(TooLarge, match=r"^the body has more than 1 "):
-        wire.decode_passed(body, 1)
+        wire.decode_passed(body, wire.parts_of(body), 1)
 
 
 def test_a_long_name_leaves_room_for_the_limit() -> None:
+    body = b'{"' + b"x" * 9000 + b'": [[]]}'
     with pytest.raises(TooLarge, match=r"gateway\.max_body_parts"):
-        wire.decode_passed(b'{"' + b"x" * 9000 + b'": [[]]}', 1)
+        wire.decode_passed(body, wire.parts_of(body), 1)
