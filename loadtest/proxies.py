@@ -209,10 +209,8 @@ def _upstream(words: str) -> Any:
 def _answer(words: int) -> dict[str, Any]:
     message = {"role": "assistant", "content": "word " * words}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return {
-        "id": "u", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
-        "usage": _usage(words),
-    }  # fmt: skip
+    head = {"id": "u", "object": "chat.completion", "created": 1, "model": "m"}
+    return head | {"choices": [choice], "usage": _usage(words)}
 
 
 def _usage(words: int) -> dict[str, int]:
