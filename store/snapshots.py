@@ -12,7 +12,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -31,7 +31,6 @@ _NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
 _PIECE = 1 << 22
 
 State: TypeAlias = bytes | bytearray
-_ahead: dict[Path, Future[tuple[Found, State]]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +168,6 @@ class FileSnapshots:
             raise Full(f"an old snapshot cannot be deleted ({error.strerror})") from None
 
 
-def read_ahead(directory: Path) -> None:
-    """Begin to read the newest file, of whatever key, on another thread.
-
-    The first who reads it in this process gets what was read, if it is the first file that is read
-    at all. So a start reads it while it still imports modules.
-    """
-    newest = max(directory.glob("*.snapshot"), key=_number, default=None)
-    if newest is not None:
-        reading = ThreadPoolExecutor(1)
-        _ahead[newest] = reading.submit(_read_now, newest)
-        reading.shutdown(wait=False)
-
-
-def _number(path: Path) -> int:
-    """The offset in a file's name, −1 where it is no snapshot's."""
-    return _offset(path) if _NAME.fullmatch(path.name) else -1
-
-
 def _stem(key: str) -> str:
     """A key in a file's name: its readable part, and a hash that distinguishes keys."""
     readable = re.sub(r"[^A-Za-z0-9_.]", "_", key)[:40] or "_"
@@ -198,13 +179,6 @@ def _offset(path: Path) -> Offset:
 
 
 def _read(path: Path) -> tuple[Found, State]:
-    """The record of a file, and its state, which may have been read ahead."""
-    read = _ahead.pop(path, None)
-    _ahead.clear()  # nobody may ask for others, and they are large
-    return _read_now(path) if read is None else read.result()
-
-
-def _read_now(path: Path) -> tuple[Found, State]:
     """The record of a file, and its state, which is read once and not copied."""
     at = len(_MAGIC) + _DIGEST
     try:

@@ -17,9 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service import logs, settings
+from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
-from store.snapshots import read_ahead
+from bandit_service.http import middleware
 
 _MIN_END_S = 2.0
 _log = logging.getLogger("bandit.cli")
@@ -59,10 +60,6 @@ def run(args: argparse.Namespace) -> int:
     for file in open_to_others(chosen, args.config):
         told = {"path": str(file), "why": f"chown {os.getuid()} {file} && chmod 400 {file}"}
         _log.warning("other users can read a file with keys", extra=told)
-    read_ahead(Path(chosen.data_dir) / chosen.snapshots.directory)
-    # most of a start's imports, while a thread reads the snapshot
-    from bandit_service.app import service  # noqa: F401
-
     return asyncio.run(_serve_until_stopped(chosen, args))
 
 
@@ -72,9 +69,6 @@ _NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespace) -> int:
-    from bandit_service.app import pools, service
-    from bandit_service.http import middleware
-
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGHUP, *_NOT_USED):

@@ -9,7 +9,6 @@ import pytest
 
 from bandit_service.testing.snapshots import SnapshotsSuite
 from store import Full, Offset, Snapshots, StoreError
-from store import snapshots as snapshots_module
 from store.memory import MemorySnapshots
 from store.snapshots import FileSnapshots
 
@@ -66,27 +65,6 @@ def test_with_any_byte_flipped_it_is_skipped(tmp_path: Path) -> None:
         newer.write_bytes(content)
         assert snapshots.latest("world") == (1, b"state 1")
         assert [each.why for each in snapshots.found()] != ["", ""]
-
-
-def test_what_was_read_ahead_is_read_once(tmp_path: Path) -> None:
-    snapshots, newer = _two(tmp_path)
-    (tmp_path / "no-snapshot.snapshot").touch()
-    snapshots_module.read_ahead(tmp_path)
-    assert [*snapshots_module._ahead] == [newer]
-    snapshots_module._ahead[newer].result()
-    newer.write_bytes(b"damaged since")
-    assert snapshots.latest("world") == (2, b"state 2")
-    assert snapshots.latest("world") == (1, b"state 1")
-
-
-def test_what_was_read_ahead_and_is_not_wanted_first_is_dropped(tmp_path: Path) -> None:
-    snapshots, _ = _two(tmp_path)
-    snapshots.save(Offset(1), "other", b"another state")
-    snapshots_module.read_ahead(tmp_path)
-    assert snapshots.latest("other") == (1, b"another state")
-    assert not snapshots_module._ahead
-    snapshots_module.read_ahead(tmp_path / "absent")
-    assert not snapshots_module._ahead
 
 
 def test_one_with_the_name_of_another_is_skipped(tmp_path: Path) -> None:
