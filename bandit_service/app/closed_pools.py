@@ -17,7 +17,7 @@ from bandit_service.settings import BadSettings
 from store import Corrupt, StoreError
 
 _log = logging.getLogger("bandit.app")
-FIRST_S, MOST_S = 0.5, 30.0
+FIRST_S, MAX_S = 0.5, 30.0
 _EXPECTED = (str, StoreError, BadSettings, OSError)
 _READING_SHARE = 20
 """A damaged log is read up to the damage each time: at most this part of the time goes into it."""
@@ -31,7 +31,7 @@ def pause_after(tries: int, error: Exception, took_s: float) -> float:
     >>> pause_after(3, Corrupt(1, "its checksum does not match"), 60.0)
     1200.0
     """
-    pause_s = min(MOST_S, FIRST_S * 2.0 ** min(tries, 10))
+    pause_s = min(MAX_S, FIRST_S * 2.0 ** min(tries, 10))
     return max(pause_s, _READING_SHARE * took_s) if isinstance(error, Corrupt) else pause_s
 
 

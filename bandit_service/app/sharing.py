@@ -12,7 +12,6 @@ from pathlib import Path
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
-from bandit_service.core.history import PER_ITEM
 from bandit_service.core.world import World, new_world
 from bandit_service.parsing.extras import install
 from bandit_service.runtime.recovery import (
@@ -21,6 +20,7 @@ from bandit_service.runtime.recovery import (
     mark_at,
     recover,
     replayed,
+    replica_key,
     snapshot_key,
 )
 from bandit_service.runtime.serving_policy import Read, said_of, wanted_of, wanted_policy
@@ -32,7 +32,7 @@ from bandit_service.runtime.shared.migrating import Migration
 from bandit_service.runtime.shared.rules import SharedRules
 from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedWriter
-from bandit_service.settings import BadSettings, Settings, load_policy, policy_key
+from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
 from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, Unsure, first_of
 from store.snapshots import FileSnapshots
@@ -71,17 +71,6 @@ def open_shared(settings: Settings) -> SharedLog | None:
     from store.postgres import PostgresLog
 
     return PostgresLog(settings.dsn, chosen.name, **bounds)
-
-
-def replica_key(settings: Settings) -> str:
-    """What replicas must have in common to compute the same states from a log: the policy, the
-    version of its learning rule, and the capacity and the version of the world.
-    """
-    named = settings.policy
-    key, fold = policy_key(named.name, named.parameters), policies.fold_of(load_policy(named))
-    if fold:
-        key += f"-f{fold}"
-    return snapshot.key_of(key, settings.history.capacity, PER_ITEM)
 
 
 async def open_link(

@@ -213,7 +213,7 @@ class Items(Mapping[int, Item]):
         self._reserve(n)
         self._keys[: KEY * n] = b"".join([one[0] for one in kept])
         for row, (key, outcomes, comparisons, owners, by, origins, within) in enumerate(kept):
-            if len(outcomes) == 1 and not comparisons and _is_plain(outcomes[0]):
+            if _fits(outcomes, comparisons):
                 self._write_plain(row, outcomes[0], owners[0], origins[0])
             else:
                 self._beside[row] = Item(
@@ -281,7 +281,7 @@ class Items(Mapping[int, Item]):
         if row >= len(self._arms):
             self._reserve(row + 1)
         self._keys[KEY * row : KEY * (row + 1)] = item.key
-        if len(item.outcomes) == 1 and not item.comparisons and _is_plain(item.outcomes[0]):
+        if _fits(item.outcomes, item.comparisons):
             self._write_plain(row, item.outcomes[0], item.owners[0], item.origins[0])
         else:
             self._clear(row)
@@ -393,6 +393,11 @@ class Items(Mapping[int, Item]):
             others = table[at] != left
             left, at = left[others], (at[others] + 1) & (size - 1)
         self._table = array("i", table.tobytes())
+
+
+def _fits(outcomes: tuple[Outcome, ...], comparisons: tuple[Comparison, ...]) -> bool:
+    """Whether an item lies in the columns: it has one outcome alone."""
+    return len(outcomes) == 1 and not comparisons and _is_plain(outcomes[0])
 
 
 def _is_plain(one: Outcome) -> bool:

@@ -22,6 +22,7 @@ from bandit_service.runtime.serving_policy import (
     wanted_of,
 )
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
+from policies import fold_of
 from store import Corrupt, EventLog, Offset, StoreError, first_of
 from store.snapshots import FileSnapshots
 
@@ -67,8 +68,20 @@ def snapshot_key(
     policy: PolicySettings, settings: Settings, version: int = snapshot.VERSION
 ) -> str:
     """The key of a world folded for this policy under these settings."""
-    key = policy_key(policy.name, policy.parameters)
-    return snapshot.key_of(key, settings.history.capacity, PER_ITEM, version)
+    return _world_key(policy_key(policy.name, policy.parameters), settings, version)
+
+
+def replica_key(settings: Settings) -> str:
+    """What replicas must have in common to compute the same states from a log: the key of their
+    snapshots, and the version of the policy's learning rule.
+    """
+    named = settings.policy
+    key, fold = policy_key(named.name, named.parameters), fold_of(load_policy(named))
+    return _world_key(f"{key}-f{fold}" if fold else key, settings, snapshot.VERSION)
+
+
+def _world_key(policy: str, settings: Settings, version: int) -> str:
+    return snapshot.key_of(policy, settings.history.capacity, PER_ITEM, version)
 
 
 @uncollected()

@@ -14,7 +14,7 @@ from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.apply import apply
 from bandit_service.core.world import new_world
-from bandit_service.runtime.recovery import NotWhole, snapshot_key
+from bandit_service.runtime.recovery import NotWhole, replica_key, snapshot_key
 from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
@@ -195,7 +195,7 @@ def test_replicas_whose_policy_learns_by_another_rule_have_another_key(
         monkeypatch.setattr(
             policies.load(chosen.policy.name).__class__, "fold", fold, raising=False
         )
-        by_rule.add(sharing.replica_key(chosen))
+        by_rule.add(replica_key(chosen))
     assert len(by_rule) == 3
     assert snapshot_key(chosen.policy, chosen) in by_rule  # of a policy without a version
     assert all(snapshot.is_of_this_version(key) for key in by_rule)
