@@ -20,7 +20,7 @@ from bandit_service.core.learner import OF_THE_MACHINE, Lesson
 from bandit_service.core.lessons import parts
 from bandit_service.core.resolve import resolve
 from bandit_service.core.resolved import Resolved
-from bandit_service.core.world import TAKERS, World
+from bandit_service.core.world import TAKE_IN, World
 
 
 def apply(world: World, event: ev.AnyEvent) -> World:
@@ -45,10 +45,9 @@ def _fold(world: World, what: Resolved, lessons: list[Lesson] | None) -> None:
     if event.ts > world.ts:
         world.ts = event.ts
     try:
-        takers = TAKERS[type(event)]
+        take_in = TAKE_IN[type(event)]
         for part in parts(world, what):
-            for feature, take in takers:
-                take(getattr(world, feature), event, part)
+            take_in(world, event, part)
             if lessons is not None and part.lessons and not ev.is_of_route(part.variant):
                 lessons.extend(part.lessons)  # as `Learners` teaches it
     except OF_THE_MACHINE:

@@ -73,7 +73,11 @@ class Learner:
     own: str = ""
     seeded: int = 0
     missed: tuple[int, int] = (0, 0)
+    reads_neighbours: bool = field(init=False, compare=False, repr=False)
     _waiting: list[Rewarded | Compared] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.reads_neighbours = policies.reads_neighbours(self.policy)
 
     def kept(self) -> KeptLearner:
         """What of it is kept: all but the policy, which is made from its name."""

@@ -42,7 +42,7 @@ class Learners(dict[str, Learner]):
         if self.elsewhere:
             return True
         for one in self.values():  # noqa: SIM110 - for every outcome; a generator takes longer
-            if policies.reads_neighbours(one.policy):
+            if one.reads_neighbours:
                 return True
         return False
 

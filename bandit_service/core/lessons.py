@@ -28,9 +28,9 @@ def parts(world: World, what: Resolved) -> Sequence[Resolved] | Iterator[Resolve
     The first expired decision is remembered before the next one is looked up.
     """
     event, subject = what.event, what.subject
-    if isinstance(event, ev.Decided):
+    if type(event) is ev.Decided:
         return (what,)  # it teaches nothing
-    if isinstance(event, ev.Rewarded):
+    if type(event) is ev.Rewarded:
         return (what if subject is None else _rewarded(world, event, what, subject),)
     if isinstance(event, ev.DecisionsExpired):
         return (_expired(world, event, i, what.number) for i in range(len(event.ids)))
@@ -67,26 +67,33 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     What names an arm that never was only counts: the router refuses it, a hand-made log may not.
     """
     pending = what.pending
-    after = {} if pending is None else _signals_with(pending, event)
-    arm = what.arm
+    if pending is None:
+        arm, propensity, after, guessed = event.arm, 1.0, {}, 0.0
+    else:
+        arm, propensity, after = pending.arm, pending.propensity, _signals_with(pending, event)
+        guessed = pending.guessed_usd
     record = world.catalogue.arms.get(arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
     listed, expected, price = _asked_usd(world, subject, record, pending)
     context = _taught(world, subject)
     lesson: Lesson | None
-    if pending is not None and event.correction:
+    if pending is None:
+        cost_usd, latency_s = event.cost_usd, event.latency_s
+    else:
+        cost_usd, latency_s = after.get("cost_usd"), after.get("latency_s")
+    if event.correction and pending is not None:
         lesson = _corrected(world, event, pending, after, context)
     else:
         lesson = policies.Rewarded(
             context,
             arm,
-            1.0 if pending is None else pending.propensity,
+            propensity,
             price,
             expected,
             event.quality,
-            event.cost_usd if pending is None else after.get("cost_usd"),
-            event.latency_s if pending is None else after.get("latency_s"),
+            cost_usd,
+            latency_s,
             event.reward,
         )
     return Resolved(  # of all its fields: to replace some in it takes twice as long
@@ -102,7 +109,7 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
         after,
         True,
         listed,
-        0.0 if pending is None else pending.guessed_usd,
+        guessed,
         () if lesson is None else (lesson,),
         _NOBODYS if lesson is None else _own(world, what, lesson),
     )
@@ -115,7 +122,7 @@ def _asked_usd(
 
     As the decision has it, unless another arm than the decision's answered.
     """
-    if isinstance(subject, ev.Decided) and (pending is None or pending.redirected is None):
+    if (pending is None or pending.redirected is None) and isinstance(subject, ev.Decided):
         return subject.list_cost_usd, subject.expected_cost_usd, subject.price
     price = relative_price(record.spec, world.catalogue.dearest_price())
     tokens = subject.tokens

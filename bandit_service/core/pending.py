@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import msgspec
 
@@ -14,8 +15,9 @@ from bandit_service.core import events as ev
 from bandit_service.core.decisions import Decisions
 from bandit_service.core.feature import takes
 from bandit_service.core.learner import Correction
-from bandit_service.core.resolved import Pending, Resolved
+from bandit_service.core.resolved import NOTHING, Pending, Resolved
 
+V = TypeVar("V")
 SIGNALS = ("quality", "cost_usd", "latency_s", "reward")
 
 PAID = {"cost_usd": "with_cost_usd", "latency_s": "with_latency_s"}
@@ -96,7 +98,7 @@ class PendingDecisions:
 
     def _note_key(self, pending: Pending | None, event: ev.Rewarded | ev.Compared) -> None:
         if pending is not None:
-            pending.keys[event.idempotency_key] = event.digest
+            pending.keys = _noted(pending.keys, event.idempotency_key, event.digest)
             return
         self.keys[event.idempotency_key] = event.digest
         while len(self.keys) > REMEMBERED_KEYS:
@@ -159,4 +161,12 @@ def _note_pair(pending: Pending, event: ev.Compared) -> None:
     if arm in (event.winner, event.loser):
         other = event.loser if event.winner == arm else event.winner
         result = 0.5 if event.tie else float(event.winner == arm)
-        pending.compared[other] = result, event.provisional
+        pending.compared = _noted(pending.compared, other, (result, event.provisional))
+
+
+def _noted(before: dict[str, V], key: str, value: V) -> dict[str, V]:
+    """The dict with this, or one of its own where there was nothing."""
+    if before is NOTHING:
+        return {key: value}
+    before[key] = value
+    return before

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from policies import ArmId, Comparison, Outcome
+from policies import ArmId, Comparison, Outcome, Rewarded
 
 KEY = 16
 """Bytes of a key."""
@@ -188,16 +188,19 @@ class Items(Mapping[int, Item]):
         self._note(id, item.row, item.key)
 
     def add_first(
-        self, id: int, row: int, key: bytes, one: Outcome, owner: str, origin: Origin
+        self, id: int, row: int, key: bytes, one: Outcome | Rewarded, owner: str, origin: Origin
     ) -> None:
-        """The same of an item with this outcome alone."""
+        """The same of an item with this outcome alone, or with that of this lesson."""
         if row >= len(self._arms):
             self._reserve(row + 1)
-        if _is_plain(one):
+        reward = one.reward
+        assert reward is not None
+        if _is_plain(one.quality, reward):
             self._keys[KEY * row : KEY * (row + 1)] = key
-            self._write_plain(row, one, owner, origin)
+            self._write_plain(row, one.arm, one.quality, reward, owner, origin)
         else:
-            self._write(Item(row, key, (one,), (), (owner,), (), (origin,), ()))
+            outcome = Outcome(one.arm, one.quality, reward)
+            self._write(Item(row, key, (outcome,), (), (owner,), (), (origin,), ()))
         self._note(id, row, key)
 
     def put_back(self, ids: list[int], kept: list[KeptItem]) -> None:
@@ -214,7 +217,7 @@ class Items(Mapping[int, Item]):
         self._keys[: KEY * n] = b"".join([one[0] for one in kept])
         for row, (key, outcomes, comparisons, owners, by, origins, within) in enumerate(kept):
             if _fits(outcomes, comparisons):
-                self._write_plain(row, outcomes[0], owners[0], origins[0])
+                self._write_outcome(row, outcomes[0], owners[0], origins[0])
             else:
                 self._beside[row] = Item(
                     row, key, outcomes, comparisons, owners, by, origins, within
@@ -282,15 +285,20 @@ class Items(Mapping[int, Item]):
             self._reserve(row + 1)
         self._keys[KEY * row : KEY * (row + 1)] = item.key
         if _fits(item.outcomes, item.comparisons):
-            self._write_plain(row, item.outcomes[0], item.owners[0], item.origins[0])
+            self._write_outcome(row, item.outcomes[0], item.owners[0], item.origins[0])
         else:
             self._clear(row)
             self._beside[row] = item
 
-    def _write_plain(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
-        self._arms[row] = self._code(one.arm)
-        self._qualities[row] = _UNKNOWN if one.quality is None else one.quality
-        self._rewards[row], self._owners[row] = one.reward, owner
+    def _write_outcome(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
+        self._write_plain(row, one.arm, one.quality, one.reward, owner, origin)
+
+    def _write_plain(
+        self, row: int, arm: ArmId, quality: float | None, reward: float, owner: str, origin: Origin
+    ) -> None:
+        self._arms[row] = self._code(arm)
+        self._qualities[row] = _UNKNOWN if quality is None else quality
+        self._rewards[row], self._owners[row] = reward, owner
         self._numbers[row], self._variants[row] = origin[0], self._code(origin[1])
 
     def _code(self, name: str) -> int:
@@ -397,11 +405,12 @@ class Items(Mapping[int, Item]):
 
 def _fits(outcomes: tuple[Outcome, ...], comparisons: tuple[Comparison, ...]) -> bool:
     """Whether an item lies in the columns: it has one outcome alone."""
-    return len(outcomes) == 1 and not comparisons and _is_plain(outcomes[0])
+    if len(outcomes) != 1 or comparisons:
+        return False
+    return _is_plain(outcomes[0].quality, outcomes[0].reward)
 
 
-def _is_plain(one: Outcome) -> bool:
-    """Whether the columns hold all of it, bit for bit."""
-    quality = one.quality
+def _is_plain(quality: float | None, reward: float) -> bool:
+    """Whether the columns hold all of an outcome, bit for bit."""
     known = quality is None or (type(quality) is float and quality == quality)
-    return known and type(one.reward) is float
+    return known and type(reward) is float

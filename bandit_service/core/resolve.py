@@ -10,9 +10,9 @@ from bandit_service.core.world import World
 def resolve(world: World, event: ev.AnyEvent) -> Resolved:
     """The event with what the world knows of it. It is total, like `apply`: it only looks up."""
     number = world.events + 1
+    if type(event) is ev.Decided:
+        return Resolved(event, number, Pending(event), event)
     match event:
-        case ev.Decided():
-            return Resolved(event, number, Pending(event), event)
         case ev.Rewarded() | ev.Compared():
             pending = _pending(world, event)
             if pending is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -19,6 +19,20 @@ from bandit_service.core.learner import Learner, Lesson
 from policies import ArmId
 
 Subject: TypeAlias = ev.Decided | ev.Subject
+
+
+class _Nothing(dict[Any, Any]):
+    """An empty dict that many share, and that stays empty: four for each decision took as long as
+    the rest of it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise TypeError("this dict is shared: replace it instead of writing into it")
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dataclass takes it as a default
+        return id(self)
+
+
+NOTHING = _Nothing()
 
 
 @dataclass(slots=True)
@@ -39,12 +53,12 @@ class Pending:
     """
 
     decided: ev.Decided
-    signals: dict[str, float] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-    learned: dict[str, float] = field(default_factory=dict)
+    signals: dict[str, float] = NOTHING
+    keys: dict[str, str] = NOTHING
+    learned: dict[str, float] = NOTHING
     provisional: bool = False
     guessed_usd: float = 0.0
-    compared: dict[str, tuple[float, bool]] = field(default_factory=dict)
+    compared: dict[str, tuple[float, bool]] = NOTHING
     redirected: ArmId | None = None
     deployment: str = field(default="", metadata=codec.IF_ANY)
     taught: int = field(default=0, metadata=codec.IF_ANY)
@@ -116,17 +130,17 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     number: int
     pending: Pending | None = None
     subject: Subject | None = None
-    before: Mapping[str, float] = {}
+    before: Mapping[str, float] = NOTHING
     settled: float | None = None
     revoked: bool = False
     part: int = 0
     ts: float = 0.0
-    after: dict[str, float] = {}
+    after: dict[str, float] = NOTHING
     known: bool = False
     listed_usd: float = 0.0
     guessed_usd: float = 0.0
     lessons: tuple[Lesson, ...] = ()
-    own: Mapping[str, Lesson] = {}
+    own: Mapping[str, Lesson] = NOTHING
     joining: Learner | None = None
 
     @property
@@ -160,7 +174,7 @@ class Resolved(msgspec.Struct, frozen=True, gc=False):
     def replaced(self) -> Mapping[str, float]:
         """The signals whose place those of a correction take, none for another event."""
         corrects = isinstance(self.event, ev.Rewarded) and self.event.correction
-        return self.before if corrects and self.pending is not None else {}
+        return self.before if corrects and self.pending is not None else NOTHING
 
     @property
     def prior(self) -> bool:

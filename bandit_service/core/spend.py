@@ -14,7 +14,7 @@ bound.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -96,11 +96,12 @@ class Spend:
             return
         before = what.replaced.get("cost_usd", 0.0) if event.correction else 0.0
         usd = event.cost_usd - before - what.guessed_usd
-        decided = what.decided
-        if decided is not None:
-            self.add(decided.ts, usd, payer_of(decided))
+        pending = what.pending
+        if pending is None:
+            self._book(event.ts, usd, _accounts_of(what.tenant, "", "", ""))
         else:
-            self.add(event.ts, usd, Payer(what.tenant))
+            by = pending.decided
+            self._book(by.ts, usd, _accounts_of(by.tenant, by.caller, by.route, ""))
 
     @takes(ev.Spent)
     def _spent(self, event: ev.Spent, what: Resolved) -> None:
@@ -114,7 +115,11 @@ class Spend:
 
     def add(self, ts: float, usd: float, payer: Payer, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""
-        named, hour = _accounts_of(payer, judge), _hour(ts)
+        self._book(ts, usd, _accounts_of(*payer, judge))
+
+    def _book(self, ts: float, usd: float, named: Sequence[str]) -> None:
+        """The same on these accounts."""
+        hour = _hour(ts)
         if hour != self._hour:
             self._hour, self._kept = hour, tuple(self._accounts(hour))
         for accounts in self._kept:
@@ -168,10 +173,10 @@ def payer_of(decided: ev.Decided) -> Payer:
 
 def accounts_of(payer: Payer, judge: str = "") -> list[str]:
     """The accounts that a decision's cost, or that of judging it, is booked on."""
-    return list(_accounts_of(payer, judge))
+    return list(_accounts_of(*payer, judge))
 
 
 @lru_cache(maxsize=256)
-def _accounts_of(payer: Payer, judge: str) -> tuple[str, ...]:
-    named = (*payer._asdict().items(), ("judge", judge))
-    return ("service", *(f"{kind}:{name}" for kind, name in named if name))
+def _accounts_of(tenant: str, key: str, route: str, judge: str) -> tuple[str, ...]:
+    named = {"tenant": tenant, "key": key, "route": route, "judge": judge}
+    return ("service", *(f"{kind}:{name}" for kind, name in named.items() if name))

@@ -286,7 +286,6 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
         for at, body in events_from(source):
             mark = snapshot.mark_of(body)
             world = apply(world, event_of(at, body)) if body else skip(world)
-            world.history.take_changes()
     begun = time.perf_counter()
     learner = memoryview(b"")
     if task.begin != "newest":

@@ -240,12 +240,12 @@ def _folded(
                 erased += not body
                 if offset > start.after:
                     unknown += not body
-                    world = _applied(world, int(offset), body)
-                    world.history.take_changes()
+                    world = _applied(world, offset, body)
                 if progress is not None and (offset % 500 == 0 or offset == total):
                     progress(int(offset), int(total))
     except OF_THE_MACHINE as error:  # from the last lessons, which are learned after their events
         raise _not_applied(f"the events up to offset {offset}", error) from None
+    world.history.take_changes()  # the index is made of all vectors
     world.learners.serving_key = policy_key(start.policy.name, start.policy.parameters)
     return replace(start, world=world, erased=erased, unknown=unknown)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -76,7 +77,11 @@ class Calibration:
         propensities: (n, K). drawn: (n,) positions in `arms`. A running sum adds one after the
         other, as `add` does; numpy's own sum would not.
         """
-        p = np.array(propensities)
+        # of one shape, as `Calibrating` has checked; numpy takes thrice as long to find that out
+        flat = np.fromiter(
+            chain.from_iterable(propensities), np.float64, len(propensities) * len(arms)
+        )
+        p = flat.reshape(len(propensities), len(arms))
         by_chance = p.min() > 0.0 and p.max() < 1.0  # neither with a NaN
         if len(p) == 1 or not by_chance or len(set(arms)) < len(arms):
             for row, at in zip(propensities, drawn, strict=True):

@@ -62,7 +62,6 @@ def fold(path: Path, name: str = "", events: int | None = None) -> World | None:
             event = ev.decode(body)
             if world is not None:
                 apply(world, event)
-                world.history.take_changes()
             if offset == events:
                 break
     log.close()

@@ -135,3 +135,11 @@ def test_a_bound_that_became_much_lower_drops_a_part_in_each_event() -> None:
     assert [pending.bound() for _ in range(4)] == [True, True, False, False]
     assert sizes == [1000, 1000, 400]
     assert next(iter(there)) == "d2400"
+
+
+def test_what_pending_decisions_share_stays_empty() -> None:
+    one = Pending(_pending("x").decided)
+    with pytest.raises(TypeError, match="shared"):
+        one.learned["reward"] = 1.0
+    assert Pending(_pending("y").decided).learned == {}
+    assert codec.load(codec.dump(one), Pending) == one

@@ -18,7 +18,8 @@ from bandit_service.core.feature import TEACHING
 from bandit_service.core.learner import Correction, Fading, Recompared
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.resolve import resolve
-from bandit_service.core.world import TAKERS, World, new_world
+from bandit_service.core.resolved import Resolved
+from bandit_service.core.world import TAKE_IN, TAKERS, World, new_world, taking_in
 from policies import ArmId
 
 A, B = ArmId("a"), ArmId("b")
@@ -180,16 +181,39 @@ def test_every_event_changes_some_feature(at: int) -> None:
 
 def test_the_order_of_the_features_does_not_matter() -> None:
     world, other = _world(), _world()
-    backwards = {kind: taken[::-1] for kind, taken in TAKERS.items()}
+    backwards = {kind: taking_in(taken[::-1]) for kind, taken in TAKERS.items()}
     for event in EVENTS:
         apply(world, event)
-        with patch.dict(TAKERS, backwards):
+        with patch.dict(TAKE_IN, backwards):
             apply(other, event)
         assert other.digest() == world.digest(), ev.kind(event)
 
 
 def test_every_kind_of_event_is_taken_in() -> None:
-    assert set(TAKERS) == set(typing.get_args(ev.AnyEvent))
+    assert set(TAKE_IN) == set(typing.get_args(ev.AnyEvent))
+
+
+@pytest.mark.parametrize("kind", TAKERS, ids=lambda kind: ev.tag(kind))
+def test_each_feature_is_let_to_take_an_event_in_once_and_in_order(kind: type[ev.AnyEvent]) -> None:
+    called, event, what = list[str](), object(), object()
+
+    class Feature:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getattr__(self, method: str) -> typing.Any:
+            def take(*given: object) -> None:
+                assert given == (event, what)
+                called.append(f"{self.name}.{method}")
+
+            return take
+
+    class Features:
+        def __getattr__(self, name: str) -> Feature:
+            return Feature(name)
+
+    TAKE_IN[kind](typing.cast(World, Features()), event, typing.cast(Resolved, what))
+    assert called == [f"{feature}.{take.__name__}" for feature, take in TAKERS[kind]]
 
 
 def test_what_is_said_to_teach_is_all_that_teaches() -> None:
