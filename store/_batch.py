@@ -59,12 +59,11 @@ def pack(first: int, before: int, records: Sequence[Record]) -> Packed:
     seed = crc = _seed(first, ts, n, before)
     parts, marks, eids, owners = list[bytes](), list[int](), list[bytes](), set[str]()
     seals, end, head = dict[int, int](), 0, _HEAD.pack
-    for each in records:
-        eid, kind, body = each.eid.encode(), each.kind.encode(), each.body
-        owner = each.owner.encode() if each.owner else b""
+    for eid_text, kind_text, made, body, owner_text in records:
+        eid, kind, owner = eid_text.encode(), kind_text.encode(), owner_text.encode()
         if owner:
-            owners.add(each.owner)
-        begun = head(each.ts, len(eid), len(kind), len(owner), len(body)) + eid + kind + owner
+            owners.add(owner_text)
+        begun = head(made, len(eid), len(kind), len(owner), len(body)) + eid + kind + owner
         crc = crc32(body, crc32(begun, crc))
         start = end + len(begun)
         end = start + len(body)

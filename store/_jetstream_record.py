@@ -117,11 +117,11 @@ class Message:
     def with_body(self, body: bytes) -> Message:
         """Raise Corrupt if it is another body."""
         _check(int(self.offset), body, self.crc)
-        return replace(self, record=replace(self.record, body=body), held=b"")
+        return replace(self, record=self.record._replace(body=body), held=b"")
 
     def without_body(self) -> Message:
         """What stays of an erased record."""
-        return replace(self, record=replace(self.record, body=b""), held=b"")
+        return replace(self, record=self.record._replace(body=b""), held=b"")
 
     def told(self) -> list[Any]:
         """The same for JSON."""

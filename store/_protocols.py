@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NewType, Protocol, TypeGuard
+from typing import NamedTuple, NewType, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ START = Offset(0)
 Vector = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One entry of the log: a unique id, its kind, the time it was made (UTC seconds), bytes.
 
     owner: whose data it is, so that it can be erased; empty if it is nobody's.

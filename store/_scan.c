@@ -23,6 +23,7 @@
 #define LANES 16
 #define TILE 8
 #define CHUNK 48 /* blocks that are read from the cache for every query, once they are there */
+#define AHEAD 1 /* how many candidates before its turn a row is fetched */
 #define INLINE static inline __attribute__((always_inline))
 /* What float32 may round off, of a product and of its bound, relative to the lengths. */
 #define SLACK 4e-6f
@@ -58,7 +59,8 @@ typedef struct {
 typedef struct {
     const float *vector;
     const int8_t *copy;
-    float scale, length, error, least; /* least: what the k-th nearest has at the very least */
+    float scale, error, reach; /* reach: the lengths of the copy and of its error */
+    float least;               /* what the k-th nearest has at the very least */
     int32_t sum;
     int64_t lowers, count, room;
     float *lower; /* a heap of the k best lower bounds, the worst at its root */
@@ -103,9 +105,17 @@ INLINE float product(const float *x, const float *y, int64_t dim, float *sums) {
     if (dim == 1) return x[0] * y[0];
     for (int64_t i = 0; i < dim - half; i++) sums[i] = x[i] * y[i] + x[i + half] * y[i + half];
     for (int64_t i = dim - half; i < half; i++) sums[i] = x[i] * y[i];
-    for (half /= 2; half > 0; half /= 2)
-        for (int64_t i = 0; i < half; i++) sums[i] += sums[i + half];
-    return sums[0];
+    for (; half > LANES; half /= 2)
+        for (int64_t i = 0; i < half / 2; i++) sums[i] += sums[i + half / 2];
+    if (half < LANES) {
+        for (half /= 2; half > 0; half /= 2)
+            for (int64_t i = 0; i < half; i++) sums[i] += sums[i + half];
+        return sums[0];
+    }
+    float eight[8], four[4]; /* the last sums do not wait for memory */
+    for (int i = 0; i < 8; i++) eight[i] = sums[i] + sums[i + 8];
+    for (int i = 0; i < 4; i++) four[i] = eight[i] + eight[i + 4];
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 static float clipped(float value) {
@@ -182,23 +192,26 @@ static int note(Query *query, int32_t slot, float upper, float lower, int64_t k)
     return 0;
 }
 
-/* What the sums of one block say of one query. */
-INLINE int weigh(const Table *table, Query *query, int64_t block, const int32_t *sums, int64_t k) {
+/* What the sums of one block say of each of n queries. */
+INLINE int weigh(const Table *table, Query *const *queries, int n, int64_t block,
+                 int32_t (*sums)[LANES], int64_t k) {
     const float *scale = table->scale + block * LANES, *length = table->length + block * LANES;
     const float *error = table->error + block * LANES;
-    float about[LANES], off[LANES];
-    int any = 0;
-    for (int i = 0; i < LANES; i++) {
-        about[i] = scale[i] * query->scale * (float)(sums[i] - 128 * query->sum);
-        off[i] = error[i] * (query->length + query->error) + length[i] * query->error;
-        any |= about[i] + off[i] >= query->least;
-    }
-    if (!any) return 0;
-    for (int i = 0; i < LANES; i++) {
-        float upper = about[i] + off[i];
-        if (upper >= query->least &&
-            note(query, (int32_t)(block * LANES + i), upper, about[i] - off[i], k))
-            return -1;
+    for (int q = 0; q < n; q++) {
+        Query *query = queries[q];
+        float about[LANES], off[LANES];
+        int any = 0;
+        for (int i = 0; i < LANES; i++) {
+            about[i] = scale[i] * query->scale * (float)(sums[q][i] - 128 * query->sum);
+            off[i] = error[i] * query->reach + length[i] * query->error;
+            any |= about[i] + off[i] >= query->least;
+        }
+        for (int i = 0; any && i < LANES; i++) {
+            float upper = about[i] + off[i];
+            if (upper >= query->least &&
+                note(query, (int32_t)(block * LANES + i), upper, about[i] - off[i], k))
+                return -1;
+        }
     }
     return 0;
 }
@@ -256,8 +269,10 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     __m512i s0, s1, s2, s3, s4, s5, s6, s7;
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _mm512_setzero_si512();
 #define FROM(AT) _mm512_loadu_si512(block + 4 * LANES * (AT))
-#define ADD(SUM, SOME, COPY, AT)                                                                  \
-    SUM = _mm512_dpbusd_epi32(SUM, SOME, _mm512_set1_epi32(((const Word *)(COPY))[AT]))
+#define ADD(SUM, SOME, COPY, AT) /* by its name: compilers load the copy apart, and move the sums */ \
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0"                                                        \
+            : "+v"(SUM)                                                                           \
+            : "v"(SOME), "m"(((const Word *)(COPY))[AT]))
     for (int64_t at = 0; n == 1 && at < width / 4; at += 4) {
         for (int i = 0; ahead && i < 4; i++)
             __builtin_prefetch(ahead + 4 * LANES * (at + i));
@@ -307,30 +322,41 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     _mm512_storeu_si512(sums[7], s7);
 }
 
-/* As `weigh`, in the same order of the same operations. */
-VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, const int32_t *sums,
-                           int64_t k) {
-    __m512 scale = _mm512_loadu_ps(table->scale + block * LANES);
-    __m512 length = _mm512_loadu_ps(table->length + block * LANES);
-    __m512 error = _mm512_loadu_ps(table->error + block * LANES);
-    __m512i above = _mm512_set1_epi32(128 * query->sum);
-    __m512 sum = _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(sums), above));
-    __m512 about = _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(query->scale)), sum);
-    __m512 off = _mm512_add_ps(
-        _mm512_mul_ps(error, _mm512_set1_ps(query->length + query->error)),
-        _mm512_mul_ps(length, _mm512_set1_ps(query->error)));
-    __m512 upper = _mm512_add_ps(about, off), least = _mm512_set1_ps(query->least);
-    unsigned any = _mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ);
-    if (!any) return 0;
-    float uppers[LANES], lowers[LANES];
-    _mm512_storeu_ps(uppers, upper);
-    _mm512_storeu_ps(lowers, _mm512_sub_ps(about, off));
-    for (; any; any &= any - 1) {
-        int i = __builtin_ctz(any);
-        if (uppers[i] >= query->least &&
-            note(query, (int32_t)(block * LANES + i), uppers[i], lowers[i], k))
-            return -1;
+/* As `weigh`. What few blocks have is looked at apart, so that no query waits for another's. */
+VNNI INLINE int weigh_vnni(const Table *table, Query *const *queries, int n, int64_t block,
+                           int32_t (*sums)[LANES], int64_t k) {
+    const __m512 scale = _mm512_loadu_ps(table->scale + block * LANES);
+    const __m512 length = _mm512_loadu_ps(table->length + block * LANES);
+    const __m512 error = _mm512_loadu_ps(table->error + block * LANES);
+    uint16_t near[TILE];
+    unsigned any = 0;
+#define ABOUT(Q)                                                                                  \
+    _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(queries[Q]->scale)),                         \
+                  _mm512_cvtepi32_ps(_mm512_sub_epi32(                                            \
+                      _mm512_loadu_si512(sums[Q]), _mm512_set1_epi32(128 * queries[Q]->sum))))
+#define OFF(Q)                                                                                    \
+    _mm512_add_ps(_mm512_mul_ps(error, _mm512_set1_ps(queries[Q]->reach)),                         \
+                  _mm512_mul_ps(length, _mm512_set1_ps(queries[Q]->error)))
+    for (int q = 0; q < n; q++) {
+        near[q] = _mm512_cmp_ps_mask(_mm512_add_ps(ABOUT(q), OFF(q)),
+                                     _mm512_set1_ps(queries[q]->least), _CMP_GE_OQ);
+        any |= near[q];
     }
+    if (!any) return 0;
+    for (int q = 0; q < n; q++) {
+        if (!near[q]) continue;
+        float uppers[LANES], lowers[LANES];
+        _mm512_storeu_ps(uppers, _mm512_add_ps(ABOUT(q), OFF(q)));
+        _mm512_storeu_ps(lowers, _mm512_sub_ps(ABOUT(q), OFF(q)));
+        for (unsigned left = near[q]; left; left &= left - 1) {
+            int i = __builtin_ctz(left);
+            if (uppers[i] >= queries[q]->least &&
+                note(queries[q], (int32_t)(block * LANES + i), uppers[i], lowers[i], k))
+                return -1;
+        }
+    }
+#undef ABOUT
+#undef OFF
     return 0;
 }
 #endif
@@ -338,6 +364,8 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, cons
 /* One cell against some queries: a tile of 8, 4 or 2 of them, or one, for each block while it is in
  * the cache. What comes after a block is fetched meanwhile where it does not lie behind it: what does, the
  * processor guesses, and fetches sooner. */
+#define LOOK(DOTS, WEIGH, N)                                                                      \
+    (DOTS(from, ahead, copies, width, N, sums), WEIGH(table, queries + q, N, block, sums, k))
 #define SCAN(NAME, TARGET, DOTS, WEIGH)                                                           \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
                                   int32_t cell, int32_t then, int64_t k) {                        \
@@ -354,16 +382,11 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, cons
                     int32_t next = table->next[block], after = next >= 0 ? next : then;           \
                     int jumps = after >= 0 && after != block + 1;                                 \
                     const uint8_t *ahead = jumps ? table->blocks + after * size : NULL;           \
-                    if (tile == 1)                                                                \
-                        DOTS(from, ahead, copies, width, 1, sums);                                \
-                    else if (tile == 2)                                                           \
-                        DOTS(from, ahead, copies, width, 2, sums);                                \
-                    else if (tile == 4)                                                           \
-                        DOTS(from, ahead, copies, width, 4, sums);                                \
-                    else                                                                          \
-                        DOTS(from, ahead, copies, width, TILE, sums);                             \
-                    for (int64_t i = 0; i < tile; i++)                                            \
-                        if (WEIGH(table, queries[q + i], block, sums[i], k)) return -1;           \
+                    int failed = tile == 1   ? LOOK(DOTS, WEIGH, 1)                               \
+                                 : tile == 2 ? LOOK(DOTS, WEIGH, 2)                               \
+                                 : tile == 4 ? LOOK(DOTS, WEIGH, 4)                               \
+                                             : LOOK(DOTS, WEIGH, TILE);                           \
+                    if (failed) return -1;                                                        \
                     block = next;                                                                 \
                 }                                                                                 \
             }                                                                                     \
@@ -378,8 +401,8 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *query, int64_t block, cons
             if (n == k && one->upper < best[0].similarity) break;                                 \
             int64_t at = table->rows[one->slot];                                                  \
             if (at >= table->height) continue; /* whoever has the rows is ahead of us */          \
-            if (i + 2 < query->count && table->rows[one[2].slot] < table->height) {               \
-                const float *next = table->matrix + table->rows[one[2].slot] * dim;               \
+            if (i + AHEAD < query->count && table->rows[one[AHEAD].slot] < table->height) {       \
+                const float *next = table->matrix + table->rows[one[AHEAD].slot] * dim;           \
                 for (int64_t j = 0; j < dim; j += 16) __builtin_prefetch(next + j);               \
             }                                                                                     \
             const float *row = table->matrix + at * dim;                                          \
@@ -448,6 +471,14 @@ static int cell_first(const void *one, const void *other) {
 
 /* Wider registers give the same bits: every sum has LANES parts, whatever adds them up. */
 #define PUT(NAME, TARGET)                                                                         \
+    TARGET static void ask_##NAME(const Table *table, const float *vector, int8_t *copy,          \
+                                  Query *query) {                                                 \
+        float length;                                                                             \
+        quantise(vector, table->dim, copy, &query->scale, &length, &query->error);                \
+        query->reach = length + query->error;                                                     \
+        for (int64_t j = 0; j < table->dim; j++) query->sum += copy[j];                           \
+    }                                                                                             \
+                                                                                                  \
     TARGET static void put_##NAME(const Table *table, const int32_t *slots, int64_t n,            \
                                   int8_t *copy) {                                                 \
         for (int64_t i = 0; i < n; i++) {                                                         \
@@ -485,6 +516,22 @@ int scan_put(const Table *table, int level, const int32_t *slots, int64_t n) {
     return 0;
 }
 
+/* The copy of a query, and what bounds its products. */
+static void ask(const Table *table, int level, const float *vector, int8_t *copy, Query *query) {
+#ifdef X86
+    if (level == 2) {
+        ask_vnni(table, vector, copy, query);
+        return;
+    }
+    if (level == 1) {
+        ask_avx2(table, vector, copy, query);
+        return;
+    }
+#endif
+    (void)level;
+    ask_plain(table, vector, copy, query);
+}
+
 /* The k nearest to each of n queries, nearest first, of two equally near the larger id first.
  *
  * cells: which of them are looked at, from starts[i] to starts[i + 1] for query i; all of them for
@@ -509,8 +556,7 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
         int8_t *copy = copies + i * width;
         query->vector = vectors + i * table->dim;
         query->copy = copy;
-        quantise(query->vector, table->dim, copy, &query->scale, &query->length, &query->error);
-        for (int64_t j = 0; j < table->dim; j++) query->sum += copy[j];
+        ask(table, level, query->vector, copy, query);
         query->least = -INFINITY;
         query->lower = lower + i * k;
         query->room = 4 * k > 256 ? 4 * k : 256;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -59,7 +58,7 @@ class MemoryLog:
         erased = 0
         for i, record in enumerate(self._records[: max(0, upto - self._base)]):
             if record.owner == owner and record.body:
-                self._records[i] = dataclasses.replace(record, body=b"")
+                self._records[i] = record._replace(body=b"")
                 erased += 1
         return erased
 

@@ -21,7 +21,6 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ class SqliteLog:
                 if damage or not rows:
                     raise Corrupt(seq, damage or "it is missing")
                 found = {each.seq: each.record for each in _batch.records(rows[0])}
-            yield seq, replace(found[seq], body=body)
+            yield seq, found[seq]._replace(body=body)
 
     def _crc_after(self, seq: int) -> Any:
         """What a row that begins after `seq` covers; None if none begins there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 
 from store import EventLog, Offset, Record
@@ -20,7 +18,7 @@ def records(first: int, last: int) -> list[Record]:
 
 
 def owned(i: int, owner: str, size: int = 20) -> Record:
-    return dataclasses.replace(record(i, size), owner=owner)
+    return record(i, size)._replace(owner=owner)
 
 
 def contents(log: EventLog, after: int = 0) -> list[tuple[int, bytes]]:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import psutil
 
+from bandit_service import clock
 from bandit_service.core import events as ev
 from loadtest.bench.world import specs, vectors
 from store import Record
@@ -65,9 +66,8 @@ def learned_log(path: Path, past: int, arms: Sequence[ev.ArmSpec] = ()) -> None:
                 reward=quality - 0.01,
             )
         )
-    records = [
-        Record(f"e-{i}", ev.kind(one), one.ts, ev.encode(one)) for i, one in enumerate(events)
-    ]
+    ids = clock.Ids()  # as the service makes them: all later ones are greater
+    records = [Record(ids.new(one.ts), ev.kind(one), one.ts, ev.encode(one)) for one in events]
     for start in range(0, len(records), 1000):
         log.append(records[start : start + 1000])
     log.close()
