@@ -290,10 +290,12 @@ class FastPath:
         try:
             try:
                 caller = self._admitted(client)
-                tenant, here, homes = caller.tenant or head.tenant, self._app, self._homes
-                find = partial(homes.of_tenant, tenant, here, long=True)
-                home = await homes.found(find, long=True)
-                client.asked = home[ROUTER]
+                home, homes = self._app, self._homes
+                if homes.map is not None:
+                    tenant = caller.tenant or head.tenant
+                    find = partial(homes.of_tenant, tenant, home, long=True)
+                    home = await homes.found(find, long=True)
+                    client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)
