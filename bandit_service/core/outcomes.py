@@ -80,8 +80,9 @@ class Signals:
 
     def said(self) -> dict[str, float]:
         """The signals that were sent, by name; the user's own metrics among them."""
-        values = ((name, getattr(self, name)) for name in SIGNALS)
-        return {name: value for name, value in values if value is not None} | dict(self.metrics)
+        said = {name: each for name in SIGNALS if (each := getattr(self, name)) is not None}
+        said.update(self.metrics)
+        return said
 
 
 RANGES = {
