@@ -254,7 +254,7 @@ class Gateway:
             selection.decided,
             request.size,
             selection.max_usd,
-            duel=request.may_duel and self.duels.drawn(selection.decided.id),
+            duel=self.duels.drawn(selection.decided.id) and request.may_duel,
             before=[each for each, _ in refused],
             vendor=selection.vendor,
             upstreams=selection.upstreams,

@@ -384,7 +384,7 @@ class _Client:
 
     __slots__ = (
         *("_connection", "_entrance", "_fast", "_unsent"),
-        *("admitted", "asked", "begun", "head", "id"),
+        *("admitted", "asked", "begun", "head", "headers", "id"),
     )
 
     def __init__(
@@ -396,10 +396,7 @@ class _Client:
         self.asked: Router | None = None
         self.admitted = self.begun = False
         self.id = head.id or new_id()
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.head.headers
+        self.headers: Mapping[str, str] = head.headers
 
     @property
     def gone(self) -> bool:
