@@ -63,7 +63,9 @@ class Health:
 
     def begun(self, id: str) -> None:
         """A call begins."""
-        arm = self._arms.setdefault(id, _Arm())
+        arm = self._arms.get(id)
+        if arm is None:
+            arm = self._arms[id] = _Arm()
         arm.running += 1
         arm.probing = arm.opened > 0
 
