@@ -169,6 +169,8 @@ class Gateway:
 
     def _turn(self, asked: Asked, routing: RoutingRequest, caller: str) -> Turn | None:
         """The request as implicit signals see it."""
+        if not self._implicit.looks:
+            return None
         query, now = routing.decide, self._resources.router.writer.now()
         whose = Whose(routing.named, query.session, query.unit)
         return self._implicit.turn(asked.body.get("messages"), (caller, query.tenant), whose, now)

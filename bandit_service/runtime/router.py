@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -253,7 +252,7 @@ class Router:
             )
         arm = wire.required(request, "arm")
         subject = await self.queries.subject(request)
-        report = replace(
+        report = msgspec.structs.replace(
             report, idempotency_key=outcomes.namespaced_key(request.tenant, report.idempotency_key)
         )
         return await self._learn(
