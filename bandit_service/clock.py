@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import struct
 import time
 import uuid
 
 _BITS_48, _BITS_50, _BITS_62 = 2**48 - 1, 2**50 - 1, 2**62 - 1
 _AT_ONCE = 64
-"""For so many ids the operating system is asked for chance at once."""
+"""For so many ids chance is taken from the operating system, and written out, at once."""
 
 
 def now() -> float:
@@ -28,26 +29,41 @@ class Ids:
         """code: in the place of 12 of the 62 random bits, see `core/pools.py`."""
         self._code = code
         self._last = (int(after * 1000), 0xFFF if after else 0)
-        self._chance = self._left = 0
+        self._begins = _beginning(self._last[0])
+        self._ends: list[str] = []
 
     def new(self, ts: float) -> str:
         """A fresh id at `ts` UTC seconds."""
-        millisecond, count = self._last
-        if int(ts * 1000) > millisecond:
-            millisecond, count = int(ts * 1000), 0
+        last, count = self._last
+        millisecond = int(ts * 1000)
+        if millisecond > last:
+            count = 0
         else:
-            count += 1
+            millisecond, count = last, count + 1
             if count > 0xFFF:
-                millisecond, count = millisecond + 1, 0
+                millisecond, count = last + 1, 0
+        if millisecond != last:
+            self._begins = _beginning(millisecond)
         self._last = (millisecond, count)
-        if not self._left:
-            self._chance, self._left = secrets.randbits(_AT_ONCE * 62), _AT_ONCE
-        chance = 0b10 << 62 | self._chance & _BITS_62
-        if self._code is not None:
-            chance = 0b10 << 62 | self._code << 50 | chance & _BITS_50
-        self._chance, self._left = self._chance >> 62, self._left - 1
-        time, low = millisecond & _BITS_48, chance & _BITS_48
-        return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{count:03x}-{chance >> 48:04x}-{low:012x}"
+        if not self._ends:
+            self._ends = self._more_ends()
+        return f"{self._begins}{count:03x}-{self._ends.pop()}"
+
+    def _more_ends(self) -> list[str]:
+        """The random ends of ids, many at once."""
+        ends = []
+        for chance in struct.unpack(f"{_AT_ONCE}Q", secrets.token_bytes(8 * _AT_ONCE)):
+            end = 0b10 << 62 | chance & _BITS_62
+            if self._code is not None:
+                end = 0b10 << 62 | self._code << 50 | chance & _BITS_50
+            ends.append(f"{end >> 48:04x}-{end & _BITS_48:012x}")
+        return ends
+
+
+def _beginning(millisecond: int) -> str:
+    """The beginning of all ids of one millisecond."""
+    time = millisecond & _BITS_48
+    return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7"
 
 
 def time_of(id: str) -> float | None:

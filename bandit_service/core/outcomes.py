@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 import msgspec
@@ -68,20 +68,20 @@ def rule_of(world: World, route: str, rule: RewardRule) -> RewardRule:
     return replace(rule, latency_weight=spec.latency_weight)
 
 
-@dataclass(frozen=True, slots=True)
-class Signals:
+class Signals(msgspec.Struct, frozen=True):
     """What a client says about one answer. None is "not said"; at least one must be said."""
 
     quality: float | None = None
     cost_usd: float | None = None
     latency_s: float | None = None
     reward: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = {}
 
     def said(self) -> dict[str, float]:
         """The signals that were sent, by name; the user's own metrics among them."""
-        values = ((name, getattr(self, name)) for name in SIGNALS)
-        return {name: value for name, value in values if value is not None} | dict(self.metrics)
+        said = {name: each for name in SIGNALS if (each := getattr(self, name)) is not None}
+        said.update(self.metrics)
+        return said
 
 
 RANGES = {
@@ -122,8 +122,7 @@ def is_metric_name(name: str) -> bool:
     return name.isidentifier() and len(name) <= LONGEST_METRIC and name not in SIGNALS
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True, gc=False):
     """The service's observations of an answer, in addition to signals: as of `events.Rewarded`."""
 
     prompt_tokens: int = 0
@@ -132,8 +131,7 @@ class Served:
     deployment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(msgspec.Struct, frozen=True):
     """A reward as it was sent, and the digest by which a resend is recognised.
 
     provisional: it is a judge's, which the user's own takes the place of.
@@ -141,7 +139,7 @@ class Reported:
 
     signals: Signals
     idempotency_key: str = ""
-    digest: str = field(default="")
+    digest: str = ""
     correction: bool = False
     provisional: bool = False
     served: Served = Served()

@@ -7,6 +7,8 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from bandit_service.gateway.providers import plain_id
 from bandit_service.settings.upstreams import UpstreamSpec
 
@@ -18,23 +20,52 @@ remembered at once as this goes into `conversations.MAX_CALLS`.
 _MAX_ID = 256
 
 
-def open_calls(body: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The ids of the tool calls whose results the model waits for; None if it waits for none. A
-    call in the old form, without ids, has none.
+class Ties(msgspec.Struct, frozen=True):
+    """What the messages of a chat completion say of who answered before.
+
+    calls: the ids of the tool calls whose results the model waits for; None if it waits for none. A
+    call in the old form, without ids, has none. begins: no model has answered yet. signed: there is
+    thinking that only the provider that signed it can read, in OpenAI's dialect. thought: there is
+    a model's thinking of an earlier turn, as plain text.
+    """
+
+    calls: tuple[str, ...] | None = None
+    begins: bool = True
+    signed: bool = False
+    thought: bool = False
+
+
+def ties_of(body: Mapping[str, Any]) -> Ties:
+    """The ties of a chat completion.
 
     >>> call = {"role": "assistant", "tool_calls": [{"id": "1"}]}
     >>> asked, gave = {"role": "user", "content": "?"}, {"role": "tool", "content": "!"}
-    >>> open_calls({"messages": [asked, call, gave]})
+    >>> ties_of({"messages": [asked, call, gave]}).calls
     ('1',)
     >>> said = {"role": "assistant", "content": "."}
-    >>> open_calls({"messages": [asked, call, gave, said, asked]}) is None
+    >>> ties_of({"messages": [asked, call, gave, said, asked]}).calls is None
     True
     """
-    for each in reversed([*_objects(body.get("messages"))]):
+    messages = body.get("messages")
+    newest: Mapping[str, Any] | None = None
+    signed = thought = False
+    for each in messages if isinstance(messages, list) else ():
+        if not isinstance(each, dict):
+            continue
         if each.get("role") == "assistant":
-            waits = each.get("tool_calls") or each.get("function_call")
-            return tuple(_call_ids(each)) if waits else None
-    return None
+            newest = each
+        if details := each.get("reasoning_details"):
+            signed = signed or any(map(_is_signature, _objects(details)))
+        if each.get("reasoning_content"):
+            thought = True
+    if newest is None:
+        return Ties(None, True, signed, thought)
+    waits = newest.get("tool_calls") or newest.get("function_call")
+    return Ties(tuple(_call_ids(newest)) if waits else None, False, signed, thought)
+
+
+def _is_signature(detail: Mapping[str, Any]) -> bool:
+    return bool(detail.get("signature")) or detail.get("type") == "reasoning.encrypted"
 
 
 def calls_in(choices: object, said: str) -> Iterator[str]:
@@ -60,15 +91,10 @@ def hashed(conversation: str, ids: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def begins(body: Mapping[str, Any]) -> bool:
-    """Whether no model has answered yet."""
-    return not any(each.get("role") == "assistant" for each in _objects(body.get("messages")))
-
-
-def is_signed(kind: str, own: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+def is_signed(kind: str, own: Mapping[str, Any], ties: Ties) -> bool:
     """Whether a request holds thinking that only the provider that signed it can read.
 
-    kind, own: the client's dialect, and what it said there. body: as a chat completion.
+    kind, own: the client's dialect, and what it said there. ties: of the same in OpenAI's.
     """
     if kind == "anthropic":
         return any(
@@ -83,20 +109,11 @@ def is_signed(kind: str, own: Mapping[str, Any], body: Mapping[str, Any]) -> boo
             each.get("type") == "reasoning" and bool(each.get("encrypted_content"))
             for each in _objects(own.get("input"))
         )
-    return any(
-        bool(each.get("signature")) or each.get("type") == "reasoning.encrypted"
-        for turn in _objects(body.get("messages"))
-        for each in _objects(turn.get("reasoning_details"))
-    )
-
-
-def has_reasoning(body: Mapping[str, Any]) -> bool:
-    """Whether a chat completion holds a model's thinking of an earlier turn, as plain text."""
-    return any(each.get("reasoning_content") for each in _objects(body.get("messages")))
+    return ties.signed
 
 
 def without_reasoning(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without it."""
+    """A chat completion without a model's thinking of earlier turns, as plain text."""
     messages = [
         {name: value for name, value in each.items() if name != "reasoning_content"}
         for each in _objects(body.get("messages"))

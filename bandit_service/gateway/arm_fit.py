@@ -33,6 +33,10 @@ class ArmFit(msgspec.Struct, frozen=True):
     efforts: Mapping[ArmId, str] = {}
 
 
+_FITS = ArmFit()
+"""Every arm."""
+
+
 def pinned(headers: Mapping[str, str]) -> bool:
     """Whether the client's own parameters must be sent unchanged. Raises Refused."""
     said = headers.get(PIN, "off").strip().lower()
@@ -63,7 +67,7 @@ def fit_of(
     """
     fitting = _Fitting(asked, pins)
     if kinds is not None and fitting.asks_nothing and not any(map(asked.unsaid, kinds)):
-        return ArmFit()
+        return _FITS
     unsuited: dict[str, Refused] = {}
     efforts: dict[ArmId, str] = {}
     for id, spec in specs.items():
@@ -85,13 +89,10 @@ class _Fitting:
         self._pins = pins
         self._said = asked.own or asked.body
         self.own: Asks = provider_of(asked.kind).asks(self._said)
+        self.asks_nothing = not (pins or self.own.effort)
+        """The request sets nothing that an arm may set."""
         self._refusals: dict[str, Refused | None] = {}
         self._bodies: dict[str, tuple[str, Mapping[str, Any]]] = {}
-
-    @property
-    def asks_nothing(self) -> bool:
-        """Whether the request sets nothing that an arm may set."""
-        return not (self._pins or self.own.effort)
 
     def effort(self, spec: ArmSpec, upstream: Upstream) -> str:
         """How much reasoning the arm's provider would be asked for.

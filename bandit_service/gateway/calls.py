@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, cast
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
@@ -136,7 +135,12 @@ class Deadline(BaseTimerContext):
 
 
 class Receiver(ResponseHandler):
-    """aiohttp's, which goes on to read after every piece that is taken, paused or not."""
+    """aiohttp's, which goes on to read after every piece that is taken, paused or not.
+
+    served: it had a call before.
+    """
+
+    served = False
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Called whenever little is left to take."""
@@ -155,7 +159,7 @@ class Connector(aiohttp.TCPConnector):
 class Answer:
     """An answer whose head has come; its connection goes back to the pool at its end."""
 
-    __slots__ = ("_connection", "_deadline", "content", "headers", "status")
+    __slots__ = ("_connection", "_deadline", "_released", "content", "headers", "status")
 
     def __init__(
         self,
@@ -167,6 +171,7 @@ class Answer:
     ) -> None:
         self.status, self.headers, self.content = status, headers, content
         self._connection, self._deadline = connection, deadline
+        self._released = False
         content.on_eof(self.release)
 
     def close(self) -> None:
@@ -178,8 +183,10 @@ class Answer:
 
     def release(self) -> None:
         """Give the connection back, for another call."""
-        self._deadline.close()
-        self._connection.release()
+        if not self._released:
+            self._released = True
+            self._deadline.close()
+            self._connection.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,10 @@ class Head:
 
 
 class Calls:
-    """Calls on the connections of a session. max_header_bytes: of a line of an answer's head."""
+    """Calls on the connections of a session, which a `Connector` makes.
+
+    max_header_bytes: of a line of an answer's head.
+    """
 
     def __init__(self, session: aiohttp.ClientSession, max_header_bytes: int) -> None:
         assert session.connector is not None
@@ -206,7 +216,6 @@ class Calls:
         self._max_header_bytes = max_header_bytes
         self._loop = asyncio.get_running_loop()
         self._heads: dict[tuple[object, ...], Head | None] = {}
-        self._used: WeakSet[ResponseHandler] = WeakSet()
 
     def head(self, spec: UpstreamSpec, url: str, headers: Mapping[str, str]) -> Head | None:
         """The head of requests with these headers; None if the session must make it."""
@@ -281,8 +290,8 @@ class Calls:
     ) -> Answer:
         protocol = connection.protocol
         assert protocol is not None
-        sent.reused = protocol in self._used
-        self._used.add(protocol)
+        if isinstance(protocol, Receiver):
+            sent.reused, protocol.served = protocol.served, True
         most = self._max_header_bytes
         protocol.set_response_params(
             timer=deadline, read_until_eof=True, max_line_size=most, max_field_size=most

@@ -34,6 +34,8 @@ class Duels:
 
     def drawn(self, decision_id: str) -> bool:
         """Whether this answer is challenged: by a draw that depends on nothing else."""
+        if not self.settings.share:
+            return False
         seed = self._router.rules.explore.seed
         return chance.uniform(seed, f"{decision_id} challenged") < self.settings.share
 

@@ -267,9 +267,14 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> AbstractAsyncContextManager[tuple[Response, CallSpan]]:
         """Send the body to the arm's upstream, in a span. Raises Failed or Rejected."""
-        if tracing.current() is None:
-            return _Sent(self._begun(path, body, headers))
-        return self._spanned(path, body, headers)
+        if tracing.current() is not None:
+            return self._spanned(path, body, headers)
+        spec, named = self.spec, self._named(body)
+        return _Sent(
+            self.upstreams.begin(
+                spec.upstream, path, named, headers, self.allowance, spec.request, self.size.parts
+            )
+        )
 
     @asynccontextmanager
     async def _spanned(
@@ -295,15 +300,6 @@ class Exchange:
             answer = await self._read(response, path)
             span.answered(answer)
         return answer
-
-    async def _begun(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> Response:
-        """The answer's head, within no span; it is to be ended."""
-        spec, named = self.spec, self._named(body)
-        return await self.upstreams.begin(
-            spec.upstream, path, named, headers, self.allowance, spec.request, self.size.parts
-        )
 
     def _named(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The body with the name that the model has at its upstream."""

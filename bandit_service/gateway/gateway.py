@@ -28,14 +28,7 @@ from bandit_service.core.errors import (
 )
 from bandit_service.core.outcomes import Signals
 from bandit_service.gateway import counting, streaming
-from bandit_service.gateway.affinity import (
-    begins,
-    has_reasoning,
-    hashed,
-    is_signed,
-    open_calls,
-    vendor_of,
-)
+from bandit_service.gateway.affinity import hashed, is_signed, ties_of, vendor_of
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.arm_fit import pinned
 from bandit_service.gateway.client import Client, Reply
@@ -52,7 +45,7 @@ from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, S
 from bandit_service.gateway.request_size import size_of
 from bandit_service.gateway.resources import Resources
 from bandit_service.gateway.routed_exchange import RoutedExchange
-from bandit_service.gateway.selection import ArmSelector
+from bandit_service.gateway.selection import ArmSelector, Selection
 from bandit_service.gateway.sessions import session_of, wanted
 from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
@@ -129,13 +122,14 @@ class Gateway:
         """
         request = await apart(asked.parts, lambda: self._read(client, asked, routing, caller))
         with client.waiting():
+            answering = self._tried if request.turn is None else self._signalled
             if not asked.body.get("stream"):
-                return await self._answer(request, None)
+                return await answering(request, None)
             front, keep_alive_s = asked.front, self._resources.settings.keep_alive_s
             stream = EventStream(client, keep_alive_s, front.KEEP_ALIVE)
             with stream:
                 try:
-                    return await self._answer(request, stream)
+                    return await answering(request, stream)
                 except ServiceError as error:
                     if not stream.started:
                         raise
@@ -153,7 +147,8 @@ class Gateway:
     ) -> ChatRequest:
         """The request with what its messages say, all of which are looked at."""
         conversation = self._conversation(client, asked, routing, caller)
-        calls = open_calls(asked.body) if conversation else None
+        ties = ties_of(asked.body)
+        calls = ties.calls if conversation else None
         return ChatRequest(
             asked,
             size_of(asked.body, asked.own, asked.lost is not None, asked.parts),
@@ -165,15 +160,17 @@ class Gateway:
             forwarded(client.headers, asked.front.OWN_HEADERS),
             calls is not None,
             hashed(conversation, calls) if calls else (),
-            bool(conversation) and is_signed(asked.kind, asked.own, asked.body),
-            bool(conversation) and has_reasoning(asked.body),
-            not routing.named and begins(asked.body),
+            bool(conversation) and is_signed(asked.kind, asked.own, ties),
+            bool(conversation) and ties.thought,
+            not routing.named and ties.begins,
             pinned(client.headers),
             self._turn(asked, routing, caller),
         )
 
     def _turn(self, asked: Asked, routing: RoutingRequest, caller: str) -> Turn | None:
         """The request as implicit signals see it."""
+        if not self._implicit.looks:
+            return None
         query, now = routing.decide, self._resources.router.writer.now()
         whose = Whose(routing.named, query.session, query.unit)
         return self._implicit.turn(asked.body.get("messages"), (caller, query.tenant), whose, now)
@@ -194,10 +191,10 @@ class Gateway:
             tenant=routing.decide.tenant,
         )
 
-    async def _answer(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
+    async def _signalled(self, request: ChatRequest, stream: EventStream | None) -> Reply | None:
+        """The answer of a request that may say something about an earlier answer."""
         turn = request.turn
-        if turn is None:
-            return await self._tried(request, stream)
+        assert turn is not None
         if (said := self._implicit.said(turn)) is not None:
             await self._imply(*said)
         with self._implicit.under_way(turn):
@@ -219,11 +216,12 @@ class Gateway:
         last: tuple[RoutedExchange, Failed] | None = None
         while True:
             try:
-                exchange = await self._selected(request, tried, refused)
+                selection = await self._selector.select(request, tried, refused=bool(refused))
             except (Refused, Unavailable, Busy) as error:
                 if not tried or (isinstance(error, BudgetExhausted) and not refused):
                     raise
                 return await self._unanswered(request.asked, refused, last, stream)
+            exchange = self._exchange(request, selection, refused)
             try:
                 return await self._attempt(request, exchange, stream)
             except Rejected as rejected:
@@ -250,19 +248,15 @@ class Gateway:
         unsuited = sum(rejected.unsuited for _, rejected in refused)
         return attempts == 1 or tried - unsuited >= attempts
 
-    async def _selected(
-        self,
-        request: ChatRequest,
-        tried: list[str],
-        refused: Refusals,
+    def _exchange(
+        self, request: ChatRequest, selection: Selection, refused: Refusals
     ) -> RoutedExchange:
-        selection = await self._selector.select(request, tried, refused=bool(refused))
         return RoutedExchange(
             self._resources,
             selection.decided,
             request.size,
             selection.max_usd,
-            duel=request.may_duel and self.duels.drawn(selection.decided.id),
+            duel=self.duels.drawn(selection.decided.id) and request.may_duel,
             before=[each for each, _ in refused],
             vendor=selection.vendor,
             upstreams=selection.upstreams,

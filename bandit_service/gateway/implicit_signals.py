@@ -55,6 +55,11 @@ class ImplicitSignals:
         self._window_s = window_s
         self._talks: OrderedDict[str, Turn] = OrderedDict()
 
+    @property
+    def looks(self) -> bool:
+        """Whether any signal is looked for."""
+        return bool(self._wanted)
+
     def turn(self, messages: object, by: Sequence[str], whose: Whose, at: float) -> Turn | None:
         """The request as a turn; None if no signal is looked for, or if its conversation is
         unknown.

@@ -20,6 +20,8 @@ _LONG = 4
 _FAR, _SMALL_USD = 1000.0, 1.0
 """A provider's bill is believed up to this multiple of the list prices, and up to this many USD."""
 _BILLS = frozenset({"cost", "totalcost", "costusd", "totalcostusd"})
+_COUNTS = frozenset({"prompt_tokens", "completion_tokens", "total_tokens"})
+"""A usage of these alone, as most are, has no bill."""
 
 
 def cost_usd(usage: object, spec: ArmSpec) -> float | None:
@@ -141,7 +143,7 @@ def _bill(usage: object) -> float | None:
     """The cost that the provider reports. If it called another one with the client's own key, that
     one's bill is added.
     """
-    if not isinstance(usage, dict):
+    if not isinstance(usage, dict) or usage.keys() <= _COUNTS:
         return None
     bill = _largest(usage)
     details = usage.get("cost_details")

@@ -203,7 +203,7 @@ def of_chat(
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused("messages: must be a list with at least one message", param="messages")
-    if not all(isinstance(each, dict) for each in messages):
+    if not {*map(type, messages)} <= {dict}:
         raise Refused("messages: every message must be an object", param="messages")
     try:
         text = text_of_messages(messages)
@@ -324,8 +324,10 @@ def _arms(text: str) -> list[str]:
 
 def _tags(text: str, body: Mapping[str, Any]) -> list[str]:
     """The tags of the header or the model's name, and those of `metadata.tags`."""
-    found = tags_of(listed(text), "x-tags")
     metadata = body.get("metadata")
+    if not text and metadata is None:  # as nearly always
+        return []
+    found = tags_of(listed(text), "x-tags")
     more = metadata.get("tags") if isinstance(metadata, dict) else None
     if isinstance(more, str):
         more = listed(more)
@@ -364,12 +366,13 @@ def _requires(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> list[s
     form = body.get("response_format")
     if isinstance(form, dict) and form.get("type") in ("json_object", "json_schema"):
         needs.append("json")
-    parts = (
-        part
-        for each in messages
-        if isinstance(each.get("content"), list)
-        for part in each["content"]
-    )
-    if any(isinstance(part, dict) and part.get("type") == "image_url" for part in parts):
+    if any(map(_has_image, messages)):
         needs.append("vision")
     return needs
+
+
+def _has_image(message: Mapping[str, Any]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") == "image_url" for part in content
+    )

@@ -151,20 +151,19 @@ class _Limits:
             if key in _DECLARATIONS or key in _NO_LIMITS:
                 continue
             name = plain(key)
-            thinks = "think" in name or "reason" in name
             if isinstance(value, dict):
                 if depth:
-                    self.look(value, within or thinks, depth - 1)
+                    self.look(value, within or _thinks(name), depth - 1)
+            elif isinstance(value, bool) or not (_limits(name) or name in _ANSWERS):
+                continue
             elif count := _count(value):
-                self._note(name, count, within, thinks, depth == _DEPTH)
+                self._note(name, count, within, _thinks(name), depth == _DEPTH)
             elif "min" not in name and _limits(name):
                 self.boundless |= (_given(value) or 0) < 0
 
     def _note(self, name: str, count: int, within: bool, thinks: bool, top: bool) -> None:
         if name in _ANSWERS:
             self.answers = max(self.answers, count)
-        elif not _limits(name):
-            return
         elif within:
             self.thinking = max(self.thinking, count)
         elif thinks:
@@ -173,6 +172,11 @@ class _Limits:
             self.limit = max(self.limit, count)
         else:
             self.other_limit = max(self.other_limit, count)
+
+
+def _thinks(name: str) -> bool:
+    """Whether a field of this name is about thinking."""
+    return "think" in name or "reason" in name
 
 
 def _limits(name: str) -> bool:

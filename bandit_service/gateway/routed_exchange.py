@@ -209,7 +209,7 @@ class RoutedExchange(Exchange):
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
         self._served = Served(deployment=self.deployment)
         if self.decided.conversation:
-            calls = hashed(self.decided.conversation, self.calls[:MAX_CALLS])
+            calls = hashed(self.decided.conversation, self.calls[:MAX_CALLS]) if self.calls else ()
             prompt = prompt_of(counts, self.size.prompt)
             self._served = Served(*prompt, calls, self.deployment)
         resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))

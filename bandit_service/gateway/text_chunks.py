@@ -121,7 +121,8 @@ class Renamed:
             texts[-1] = texts[-1][: -len(after)]
             if _is_plain(b" ".join(texts)):
                 return texts
-        for i, text in enumerate(texts):
+        begins = len(texts) - 1 if _is_plain(b" ".join(texts[:-1])) else 0
+        for i, text in enumerate(texts[begins:], begins):
             if not _is_plain(text) or (i == len(texts) - 1 and not whole):
                 last, there, _ = text.partition(after + b"\n")
                 return [*texts[:i], last] if there and _is_plain(last) else texts[:i]

@@ -39,7 +39,7 @@ from bandit_service.gateway import provider_errors, translation
 from bandit_service.gateway.affinity import vendor_of
 from bandit_service.gateway.allowance import Allowance
 from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
-from bandit_service.gateway.calls import Calls, Connector, Response, Sent
+from bandit_service.gateway.calls import Calls, Connector, Head, Response, Sent
 from bandit_service.gateway.descriptors import is_lacking, socket_factory
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
 from bandit_service.gateway.large_requests import apart
@@ -229,20 +229,33 @@ class Upstreams:
         allowance: Allowance,
     ) -> Response:
         """The answer's head; the call is repeated as often as is allowed and safe."""
-        again = upstream.spec.resend
+        spec, head = upstream.spec, self._head(upstream, request, data, extra)
+        again = spec.resend
         while True:
-            sent = Sent()
+            sent, left_s = Sent(), allowance.left_s
             try:
-                return await self._sent(upstream, request, data, extra, sent, allowance.left_s)
+                if head is not None:
+                    return await self._calls.post(head, extra, data, spec, sent, left_s)
+                return await self._by_session(upstream, request, data, extra, sent, left_s)
             except aiohttp.ClientConnectionError as error:
                 if again <= 0 or not _unanswered(error, sent):
                     raise
             again -= 1
-            spec = upstream.spec
             self._sent_again(spec.id)
             await asyncio.sleep(spec.resend_after_s * (0.5 + secrets.randbits(16) / 65536))
 
-    async def _sent(
+    def _head(
+        self, upstream: Upstream, request: HttpRequest, data: bytes, extra: Mapping[str, str]
+    ) -> Head | None:
+        """The head of a call that needs nothing of the session; None if it does."""
+        if upstream.proxy is not None or len(data) >= _LARGE:
+            return None
+        head = self._calls.head(upstream.spec, request.url, request.headers)
+        if head is None or (extra and any(name.lower() in head.names for name in extra)):
+            return None
+        return head
+
+    async def _by_session(
         self,
         upstream: Upstream,
         request: HttpRequest,
@@ -252,10 +265,6 @@ class Upstreams:
         left_s: float,
     ) -> Response:
         spec, proxy, url = upstream.spec, upstream.proxy, request.url
-        if proxy is None and len(data) < _LARGE:
-            head = self._calls.head(spec, url, request.headers)
-            if head and not (extra and any(name.lower() in head.names for name in extra)):
-                return await self._calls.post(head, extra, data, spec, sent, left_s)
         headers, tunnel = _headers(request.headers, extra), url.startswith("https:")
         if proxy and not tunnel:  # in this case the proxy reads the call itself
             headers |= proxy.headers()

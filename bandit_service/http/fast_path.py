@@ -290,10 +290,12 @@ class FastPath:
         try:
             try:
                 caller = self._admitted(client)
-                tenant, here, homes = caller.tenant or head.tenant, self._app, self._homes
-                find = partial(homes.of_tenant, tenant, here, long=True)
-                home = await homes.found(find, long=True)
-                client.asked = home[ROUTER]
+                home, homes = self._app, self._homes
+                if homes.map is not None:
+                    tenant = caller.tenant or head.tenant
+                    find = partial(homes.of_tenant, tenant, home, long=True)
+                    home = await homes.found(find, long=True)
+                    client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)
@@ -382,7 +384,7 @@ class _Client:
 
     __slots__ = (
         *("_connection", "_entrance", "_fast", "_unsent"),
-        *("admitted", "asked", "begun", "head", "id"),
+        *("admitted", "asked", "begun", "head", "headers", "id"),
     )
 
     def __init__(
@@ -394,10 +396,7 @@ class _Client:
         self.asked: Router | None = None
         self.admitted = self.begun = False
         self.id = head.id or new_id()
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.head.headers
+        self.headers: Mapping[str, str] = head.headers
 
     @property
     def gone(self) -> bool:

@@ -226,18 +226,32 @@ def _message_model(id: str, arm: ArmSpec | None) -> MessageModel:
 
 async def _object(came: Came) -> tuple[dict[str, Any], int]:
     """The body, and its parts."""
-    raw = came.raw
-    parts, most = wire.parts_of(raw), came.app[SETTINGS].gateway.max_body_parts
-    body = await apart(parts, lambda: wire.decode_passed(raw, parts, most))
-    if not isinstance(body, dict):
-        raise Refused(f"the body must be an object, got {type(body).__name__}")
-    return body, parts
+    parts, most = _parts(came)
+    return await apart(parts, lambda: _decoded(came.raw, parts, most)), parts
 
 
 async def _body(came: Came) -> tuple[dict[str, Any], int]:
-    body, parts = await _object(came)
-    await apart(parts, lambda: fields.check(body))
-    return body, parts
+    """The same in OpenAI's dialect."""
+    parts, most = _parts(came)
+
+    def read() -> dict[str, Any]:
+        body = _decoded(came.raw, parts, most)
+        fields.check(body)
+        return body
+
+    return await apart(parts, read), parts
+
+
+def _parts(came: Came) -> tuple[int, int]:
+    """The parts of the body, and how many it may have."""
+    return wire.parts_of(came.raw), came.app[SETTINGS].gateway.max_body_parts
+
+
+def _decoded(raw: bytes, parts: int, most: int) -> dict[str, Any]:
+    body = wire.decode_passed(raw, parts, most)
+    if not isinstance(body, dict):
+        raise Refused(f"the body must be an object, got {type(body).__name__}")
+    return body
 
 
 async def _other(came: Came, kind: str) -> Reply | None:
@@ -267,10 +281,11 @@ async def _answer(
     """at: answers it in another pool, which has routes of its own."""
     routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
     homes = came.app[HOMES]
-    find = partial(homes.of_tenant, routing.decide.tenant, came.app, long=True)
-    home = await homes.found(find, long=True)
-    if home is not came.app:
-        return await at(msgspec.structs.replace(came, app=home))
+    if homes.map is not None:
+        find = partial(homes.of_tenant, routing.decide.tenant, came.app, long=True)
+        home = await homes.found(find, long=True)
+        if home is not came.app:
+            return await at(msgspec.structs.replace(came, app=home))
     return await came.gateway.answer(came.client, asked, routing, came.caller.key)
 
 

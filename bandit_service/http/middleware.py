@@ -277,7 +277,7 @@ def authorization(headers: Mapping[str, str]) -> str:
 async def name_response(request: web.Request, response: web.StreamResponse) -> None:
     """Every answer has its request id, also the switch to a WebSocket, and the applied offset."""
     # requests that aiohttp itself refuses, such as a malformed header, never reach `frame`
-    id = request.get(REQUEST_ID) or clock.Ids().new(clock.now())
+    id = request.get(REQUEST_ID) or new_id()
     response.headers["x-request-id"] = id
     if speaks_anthropic(request):  # whose clients look for it under this name
         response.headers["request-id"] = id

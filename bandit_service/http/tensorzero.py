@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service import clock, wire
+from bandit_service import wire
 from bandit_service.core.errors import NotThere, Refused, Unknown
 from bandit_service.core.metric_spec import NamedMetric
 from bandit_service.core.sessions import group_of
 from bandit_service.core.world import World
 from bandit_service.http.auth import Caller
-from bandit_service.http.middleware import CALLER, body_of, reply
+from bandit_service.http.middleware import CALLER, body_of, new_id, reply
 from bandit_service.http.outcomes import learning_of
 from bandit_service.http.responses.outcomes import FeedbackTaken
 from bandit_service.parsing.suggestions import did_you_mean
@@ -41,7 +41,7 @@ async def feedback(request: web.Request) -> web.Response:
         _find(router, reward, caller)
     else:
         await learning_of(request).take(reward)
-    return reply(FeedbackTaken(feedback_id=clock.Ids().new(clock.now())))
+    return reply(FeedbackTaken(feedback_id=new_id()))
 
 
 def _checked(world: World, asked: wire.Feedback) -> float:

@@ -70,10 +70,9 @@ class ActivityFeed:
 
     def _step(self, ring: Ring, ts: float) -> Step:
         """The step of this time; the one before it is closed with the means as they are now."""
-        before = ring.newest
-        if before is not None and ts < ring.ends:  # as nearly always
-            return before
-        step = ring.at(ts)
+        if ts < ring.ends:  # as nearly always
+            return ring.at(ts)
+        before, step = ring.newest, ring.at(ts)
         if before is not None and before is not step:
             before.mean, before.best = self.learning.means()
         return step

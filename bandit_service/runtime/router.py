@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -71,6 +70,8 @@ class Router:
         self.rules = rules
         self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
+        self.world = writer.world
+        """Everything known now."""
         self._deciding = Deciding(writer, index, telemetry, rules)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
@@ -91,11 +92,6 @@ class Router:
         self.catalogue = CatalogueChanges(writer, rules)
         self.texts: Texts | None = None
         self.topics: Topics | None = None
-
-    @property
-    def world(self) -> World:
-        """Everything known now."""
-        return self.writer.world
 
     @property
     def texts_waiting(self) -> int:
@@ -256,7 +252,7 @@ class Router:
             )
         arm = wire.required(request, "arm")
         subject = await self.queries.subject(request)
-        report = replace(
+        report = msgspec.structs.replace(
             report, idempotency_key=outcomes.namespaced_key(request.tenant, report.idempotency_key)
         )
         return await self._learn(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Set
 
 from bandit_service.core import events as ev
@@ -21,8 +22,8 @@ class Estimates:
         self._metrics = made
         self._bounded = bounded
         self._probabilities = Probabilities()
-        self._arms: dict[str, Moments] = {}
-        self._policies: dict[str, Moments] = {}
+        self._arms: dict[str, Moments] = defaultdict(Moments)
+        self._policies: dict[str, Moments] = defaultdict(Moments)
 
     def decided(self, event: ev.Decided) -> None:
         """One decision in which chance had a say."""
@@ -33,9 +34,9 @@ class Estimates:
 
         "" for an outcome without a decision.
         """
-        self._arms.setdefault(arm, Moments()).add(reward)
+        self._arms[arm].add(reward)
         if policy:
-            self._policies.setdefault(policy, Moments()).add(reward)
+            self._policies[policy].add(reward)
 
     def look(self, arms: Set[str]) -> None:
         """Set the gauges; of the arms only these have bounds."""

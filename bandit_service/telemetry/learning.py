@@ -6,7 +6,7 @@ the process and decides nothing.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -42,8 +42,8 @@ class ArmSeen:
         self.signals[name].add(value)
         begins = int(ts) // _HALF_MINUTE * _HALF_MINUTE
         if not self.lately or self.lately[-1][0] < begins:
-            self.lately.append((begins, {}))
-        self.lately[-1][1].setdefault(name, Moments()).add(value)
+            self.lately.append((begins, defaultdict(Moments)))
+        self.lately[-1][1][name].add(value)
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ class Learning:
 
     def __init__(self) -> None:
         self.arms: dict[ArmId, ArmSeen] = {}
-        self.money: dict[ArmId, Money] = {}
+        self.money: dict[ArmId, Money] = defaultdict(Money)
         self.routes: dict[str, RouteSeen] = {}
         self.health = LearningHealth()
 
@@ -178,7 +178,7 @@ class Learning:
             self.health.paid(pending.decided.expected_cost_usd, event.cost_usd)
             if would_cost is not None:
                 baseline, usd = would_cost
-                money = self.money.setdefault(baseline, Money())
+                money = self.money[baseline]
                 money.spent_usd += event.cost_usd
                 money.would_cost_usd += usd
                 money.saved.add(usd - event.cost_usd)

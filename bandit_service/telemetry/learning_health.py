@@ -7,9 +7,10 @@ outcome that is `span` outcomes old weighs 1/e of the newest.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from policies import ArmId, elo_match
 
@@ -58,6 +59,11 @@ class Mean:
         return self.weight * self.weight / self.squares if self.squares > 0.0 else 0.0
 
 
+def means_by_key() -> defaultdict[Any, Mean]:
+    """Means, each of which begins with its first value."""
+    return defaultdict(Mean)
+
+
 @dataclass(slots=True)
 class Memory:
     """Weights that grow by 1 + 1/span with every outcome, so that older ones count less."""
@@ -81,12 +87,12 @@ class Calibration:
     expected (Naeini et al., AAAI 2015). A bin's sum is its weight times the distance of the means.
     """
 
-    gaps: dict[int, Mean] = field(default_factory=dict)
+    gaps: dict[int, Mean] = field(default_factory=means_by_key)
     reported: Mean = field(default_factory=Mean)
 
     def add(self, bin: int, expected: float, reported: float, weight: float) -> None:  # noqa: A002
         """One outcome."""
-        self.gaps.setdefault(bin, Mean()).add(expected - reported, weight)
+        self.gaps[bin].add(expected - reported, weight)
         self.reported.add(reported, weight)
 
     def means(self) -> Iterator[Mean]:
@@ -119,11 +125,11 @@ class LearningHealth:
     short: float = _SHORT
     window: int = _WINDOW
     rewards: Mean = field(default_factory=Mean)
-    by_arm: dict[str, Mean] = field(default_factory=dict)
+    by_arm: dict[str, Mean] = field(default_factory=means_by_key)
     """The observed mean reward of the decisions for an arm."""
-    lately: dict[str, Mean] = field(default_factory=dict)
+    lately: dict[str, Mean] = field(default_factory=means_by_key)
     """The same with the span `short`."""
-    corrected: dict[str, Mean] = field(default_factory=dict)
+    corrected: dict[str, Mean] = field(default_factory=means_by_key)
     """`by_arm` weighted by 1 / propensity: the mean if every query had gone there."""
     quality_error: Mean = field(default_factory=Mean)
     quality_bias: Mean = field(default_factory=Mean)
@@ -163,10 +169,10 @@ class LearningHealth:
         """The scalar reward of one decision, and its quality next to the expected one."""
         now = self._slow.tick(self._means)
         self.rewards.add(reward, now)
-        self.by_arm.setdefault(arm, Mean()).add(reward, now)
+        self.by_arm[arm].add(reward, now)
         soon = self._fast.tick(self.lately.values)
-        self.lately.setdefault(arm, Mean()).add(reward, soon)
-        self.corrected.setdefault(arm, Mean()).add(reward, now / propensity)
+        self.lately[arm].add(reward, soon)
+        self.corrected[arm].add(reward, now / propensity)
         if quality is not None and expected_quality is not None:
             self.quality_error.add(abs(quality - expected_quality), now)
             self.quality_bias.add(expected_quality - quality, now)

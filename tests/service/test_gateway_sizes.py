@@ -129,7 +129,7 @@ _WORK = (
     "bandit_service.http.gateway.of_chat",
     "bandit_service.http.gateway.of_completion",
     "bandit_service.gateway.gateway.size_of",
-    "bandit_service.gateway.gateway.has_reasoning",
+    "bandit_service.gateway.gateway.ties_of",
     "bandit_service.gateway.embedding.size_of",
     "bandit_service.gateway.counting.size_of",
     "bandit_service.gateway.upstreams.fit_of",

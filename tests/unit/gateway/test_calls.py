@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.calls import Calls, Deadline, Sent
+from bandit_service.gateway.calls import Calls, Connector, Deadline, Sent
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.settings import GatewaySettings
@@ -54,12 +54,12 @@ async def test_it_is_the_request_that_a_session_sends() -> None:
     spec = UpstreamSpec(id="p", base_url="http://x/v1", query={"api-version": "2"})
     headers = {"Content-Type": "application/json", "Authorization": "Bearer k"}
     more = {"traceparent": "00-1"}
-    async with _a_provider(seen) as url, aiohttp.ClientSession() as session:
+    async with _a_provider(seen) as url, aiohttp.ClientSession(connector=Connector()) as session:
         calls = Calls(session, 8190)
         head = calls.head(spec, url, headers)
         assert head is not None
         jar = aiohttp.CookieJar(unsafe=True)
-        async with aiohttp.ClientSession(cookie_jar=jar) as other:
+        async with aiohttp.ClientSession(connector=Connector(), cookie_jar=jar) as other:
             for sender in (session, other):
                 sent = Sent()
                 for again in (False, True):
@@ -81,7 +81,10 @@ async def test_a_cookie_goes_back_to_who_gave_it() -> None:
     seen: list[bytes] = []
     spec = UpstreamSpec(id="p", base_url="http://x/v1")
     jar = aiohttp.CookieJar(unsafe=True)
-    async with _a_provider(seen) as url, aiohttp.ClientSession(cookie_jar=jar) as session:
+    async with (
+        _a_provider(seen) as url,
+        aiohttp.ClientSession(connector=Connector(), cookie_jar=jar) as session,
+    ):
         calls = Calls(session, 8190)
         head = calls.head(spec, url, {})
         assert head is not None
@@ -93,7 +96,7 @@ async def test_a_cookie_goes_back_to_who_gave_it() -> None:
 
 @pytest.mark.parametrize("name", ["X-Trace", "Authorization"])
 async def test_a_line_break_in_a_header_is_refused(name: str) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(connector=Connector()) as session:
         calls, spec = Calls(session, 8190), UpstreamSpec(id="p", base_url="http://x/v1")
         with pytest.raises(ValueError, match="line break"):
             calls.head(spec, "http://127.0.0.1:1/v1", {name: "a\r\nHost: elsewhere"})
@@ -101,7 +104,7 @@ async def test_a_line_break_in_a_header_is_refused(name: str) -> None:
 
 async def test_a_header_that_cannot_be_said_costs_no_connection() -> None:
     seen: list[bytes] = []
-    async with _a_provider(seen) as url, aiohttp.ClientSession() as session:
+    async with _a_provider(seen) as url, aiohttp.ClientSession(connector=Connector()) as session:
         calls, spec = Calls(session, 8190), UpstreamSpec(id="p", base_url="http://x/v1")
         head = calls.head(spec, url, {})
         assert head is not None
@@ -114,7 +117,7 @@ async def test_a_header_that_cannot_be_said_costs_no_connection() -> None:
 
 
 async def test_what_says_how_it_is_sent_is_left_to_the_session() -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(connector=Connector()) as session:
         calls, spec = Calls(session, 8190), UpstreamSpec(id="p", base_url="http://x/v1")
         for url, headers in (
             ("http://user:word@127.0.0.1:1/v1", {}),
