@@ -86,24 +86,28 @@ class RidgeStack(Products):
 
     # --- what is estimated ---
 
-    def estimate(self, arms: Sequence[ArmId], x: Floats, ridge: float) -> tuple[Floats, Floats]:
-        """Mean xᵀθ and standard deviation √(xᵀ(A+λI)⁻¹x) for each arm, (K,) and (K,).
+    def estimate(self, arms: Sequence[ArmId], xs: Floats, ridge: float) -> tuple[Floats, Floats]:
+        """Means xᵀθ and standard deviations √(xᵀ(A+λI)⁻¹x) of (B, d) x for each arm, (B, K) each.
 
-        An arm never seen has mean 0 and deviation ‖x‖/√λ. O(K·d²).
+        An arm never seen has mean 0 and deviation ‖x‖/√λ. O(B·K·d²). Each x gets the same bits as
+        alone.
         """
-        means = np.zeros(len(arms))
-        variances = np.full(len(arms), float(x @ x) / ridge)
+        means = np.zeros((len(xs), len(arms)))
+        variances = np.empty(means.shape)
+        for variance, x in zip(variances, xs, strict=True):
+            variance[:] = float(x @ x) / ridge
         rows = [self.rows.get(arm, -1) for arm in arms]
         seen = [i for i, row in enumerate(rows) if row >= 0]
         if not seen:
             return means, np.sqrt(variances)
-        if x.size != self.A.shape[1]:
-            raise ValueError(f"embedding: must have {self.A.shape[1]} features, got {x.size}")
+        if xs.shape[1] != self.A.shape[1]:
+            raise ValueError(f"embedding: must have {self.A.shape[1]} features, got {xs.shape[1]}")
         narrow, theta = self._solved(ridge)
-        # Over all rows, also those not asked for, which is faster than picking some first.
-        all_variances = narrow.of(x.astype(np.float32)).astype(np.float64)
         chosen = [rows[i] for i in seen]
-        means[seen], variances[seen] = (theta @ x)[chosen], all_variances[chosen]
+        # Over all rows, also those not asked for, which is faster than picking some first.
+        forms = narrow.of(xs.astype(np.float32))
+        for mean, variance, x, form in zip(means, variances, xs, forms, strict=True):
+            mean[seen], variance[seen] = (theta @ x)[chosen], form[chosen]
         return means, np.sqrt(np.maximum(variances, 0.0))
 
     def counts(self, arms: Sequence[ArmId]) -> Floats:

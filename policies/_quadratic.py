@@ -3,6 +3,10 @@
 M is kept as panels of some hundred rows, each from its diagonal on, with what lies right of the
 diagonal's block doubled: what lies left of it is the same and is never read. In float32, so that
 a product reads a third of what the matrices take in float64.
+
+Many x take turns at a part of a panel, which is then still in the processor's cache: so 50 matrices
+of 385 rows, 18 MB, are read from memory once for all. Each x is multiplied by itself, so that its
+form is the same bits as alone.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from policies._types import Floats
 
 Narrow = NDArray[np.float32]
 _ROWS = 96
+_BYTES = 8 << 20
+"""The size of a part at most: some processor caches hold it beside other things."""
 
 
 class Quadratic:
@@ -26,6 +32,7 @@ class Quadratic:
         bounds = np.linspace(0, d, max(1, round(d / _ROWS)) + 1).astype(int).tolist()
         self._bounds = list(pairwise(bounds))
         self._panels = [self._panel(matrices, lo, hi) for lo, hi in self._bounds]
+        self._parts = [_parts(len(panel), panel.nbytes) for panel in self._panels]
 
     def replace(self, k: int, matrix: Floats) -> None:
         """Another k-th matrix, (d, d)."""
@@ -33,13 +40,16 @@ class Quadratic:
             panel[k] = matrix[lo:hi, lo:]
             panel[k, :, hi - lo :] *= 2.0
 
-    def of(self, x: Narrow) -> Narrow:
-        """(K,) the form of x, (d,)."""
-        total = np.zeros(len(self._panels[0]), np.float32)
-        for (lo, hi), panel in zip(self._bounds, self._panels, strict=True):
-            k, rows, width = panel.shape
-            product = (panel.reshape(k * rows, width) @ x[lo:]).reshape(k, rows)
-            total += product @ x[lo:hi]
+    def of(self, xs: Narrow) -> Narrow:
+        """(B, K) the forms of (B, d) x."""
+        total = np.zeros((len(xs), len(self._panels[0])), np.float32)
+        every = [*zip(xs, total, strict=True)]
+        for (lo, hi), panel, parts in zip(self._bounds, self._panels, self._parts, strict=True):
+            _, rows, width = panel.shape
+            for part in parts:
+                flat = panel[part].reshape(-1, width)
+                for x, form in every:
+                    form[part] += (flat @ x[lo:]).reshape(-1, rows) @ x[lo:hi]
         return total
 
     @staticmethod
@@ -47,3 +57,9 @@ class Quadratic:
         panel = matrices[:, lo:hi, lo:].astype(np.float32)
         panel[:, :, hi - lo :] *= 2.0
         return panel
+
+
+def _parts(k: int, size: int) -> list[slice]:
+    """k matrices of `size` bytes, cut into parts."""
+    many = min(k, -(-size // _BYTES))
+    return [slice(k * i // many, k * (i + 1) // many) for i in range(many)]

@@ -17,6 +17,9 @@ from bandit_service.embedding.backends import Backend, Matrix
 from bandit_service.embedding.surface import surface
 from policies import Vector
 
+Batch = dict[bytes, str]
+"""Texts by their keys."""
+
 
 class Overloaded(Exception):
     """More texts are waiting to be embedded than are allowed."""
@@ -36,6 +39,9 @@ class EmbeddingStage:
     While the model runs, new texts gather for the next batch, shortest first, at most `batch_size`
     at once. A single text never waits, unless `wait_s` is set. The same text in flight twice is
     embedded once; the cache is keyed by a hash, never by the text.
+
+    Callbacks of the loop hand batches over and take them back: after the model the caches are cold,
+    and a task and the executor's futures in between take longer than what they do.
     """
 
     def __init__(
@@ -55,11 +61,12 @@ class EmbeddingStage:
         self._cache_size, self._queue_limit = cache_size, queue_limit
         self._on_batch, self._on_cache = on_batch, on_cache
         self._cache: OrderedDict[bytes, Embedded] = OrderedDict()
-        self._waiting: dict[bytes, str] = {}
-        self._in_flight: dict[bytes, asyncio.Future[Embedded]] = {}
-        self._callers: dict[bytes, int] = {}
+        self._waiting: Batch = {}
+        self._callers: dict[bytes, list[asyncio.Future[Embedded]]] = {}
+        """Who waits for each text, whether it waits too or is with the model."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embed")
-        self._runner: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._closed = False
 
     @property
@@ -85,31 +92,29 @@ class EmbeddingStage:
             self._on_cache("miss" if cached is None else "hit")
         return cached
 
-    async def embed_new(self, key: bytes, text: str) -> Embedded:
-        """Of a text that is not in the cache; raises as `embed` does."""
-        future = self._in_flight.get(key)
-        if future is None:
+    async def embed_new(self, key: bytes, text: str, timeout_s: float | None = None) -> Embedded:
+        """Of a text that is not in the cache; raises as `embed` does, and TimeoutError."""
+        loop = asyncio.get_running_loop()
+        callers = self._callers.get(key)
+        if callers is None:
             if self._closed or len(self._waiting) >= self._queue_limit:
                 raise Overloaded(f"{len(self._waiting)} texts are waiting to be embedded")
-            future = asyncio.get_running_loop().create_future()
-            self._in_flight[key] = future
+            callers = self._callers[key] = []
             self._waiting[key] = text
-            if self._runner is None:
-                self._runner = asyncio.create_task(self._run(), name="embed")
-        self._callers[key] = self._callers.get(key, 0) + 1
+            if self._idle.is_set():
+                self._idle.clear()
+                loop.call_soon(self._next)  # with the other texts of this turn
+        future: asyncio.Future[Embedded] = loop.create_future()
+        callers.append(future)
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _too_late, future)
         try:
-            # shielded, so that one caller's leaving does not take the text from the others
-            return await asyncio.shield(future)
+            return await future
         finally:
-            self._leave(key)
-
-    def _leave(self, key: bytes) -> None:
-        """One caller fewer; a text that nobody waits for any more is not embedded."""
-        self._callers[key] -= 1
-        if not self._callers[key]:
-            del self._callers[key]
-            if self._waiting.pop(key, None) is not None:
-                self._in_flight.pop(key).cancel()
+            if timer is not None:
+                timer.cancel()
+            callers.remove(future)
+            if not callers and self._callers.get(key) is callers and key in self._waiting:
+                del self._waiting[key], self._callers[key]  # nobody waits for it any more
 
     def clear(self) -> None:
         """Forget every embedding kept by its text's hash."""
@@ -118,79 +123,96 @@ class EmbeddingStage:
     async def close(self) -> None:
         """Answer pending texts, then stop the thread."""
         self._closed = True
-        if self._runner is not None:
-            await self._runner
+        await self._idle.wait()
         self._thread.shutdown()
 
-    async def _run(self) -> None:
-        """Batches until nothing waits; the next text starts it again, also if this one fails."""
-        try:
-            await self._run_batches()
-        except BaseException as error:
-            failed = error if isinstance(error, Exception) else RuntimeError("the stage was ended")
-            for future in self._in_flight.values():
-                self._fail(future, failed)
-            self._in_flight.clear()
-            self._waiting.clear()
-            raise
-        finally:
-            self._runner = None
+    def _next(self) -> None:
+        """Begin with what waits, now or when more may have come."""
+        if self._wait_s and 0 < len(self._waiting) < self._batch_size:
+            asyncio.get_running_loop().call_later(self._wait_s, self._hand_over)
+        else:
+            self._hand_over()
 
-    async def _run_batches(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            if self._wait_s and len(self._waiting) < self._batch_size:
-                await asyncio.sleep(self._wait_s)
-            batch = self._take()
-            if not batch:  # the caller has left
-                continue
-            begun = time.perf_counter()
+    def _hand_over(self) -> None:
+        """Give the next batch to the thread; `_take_back` gets what it answers."""
+        batch = self._take()
+        if not batch:  # the callers have left, or all is done
+            self._idle.set()
+            return
+        surfaces: list[bytes] = []
+        loop, begun = asyncio.get_running_loop(), time.perf_counter()
+
+        def run() -> None:
+            answer: list[Vector] | Exception
             try:
-                encoded = loop.run_in_executor(
-                    self._thread, self._backend.encode, list(batch.values())
-                )
-                surfaces = [surface(text) for text in batch.values()]  # while the model runs
-                vectors = await encoded
-                if vectors.shape != (len(batch), self.dim):
-                    raise ValueError(
-                        f"backend {self._backend.name} answered {len(batch)} texts with an array "
-                        f"of shape {vectors.shape}, not {(len(batch), self.dim)}"
-                    )
-                if self._on_batch is not None:
-                    self._on_batch(len(batch), time.perf_counter() - begun)
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this batch
-                for key in batch:
-                    self._fail(self._in_flight.pop(key), error)
-                continue
-            for key, vector, of_surface in zip(batch, vectors, surfaces, strict=True):
-                kept = self._keep(key, vector, of_surface)
-                future = self._in_flight.pop(key)
-                if not future.done():
-                    future.set_result(kept)
+                answer = self._encoded(list(batch.values()))
+            except BaseException as error:  # noqa: BLE001 - it belongs to this batch's callers
+                answer = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(self._take_back, batch, surfaces, answer, begun)
 
-    def _take(self) -> dict[bytes, str]:
+        try:
+            self._thread.submit(run)
+        except RuntimeError as error:  # the system has no thread for it
+            self._take_back(batch, surfaces, error, begun)
+            return
+        surfaces += [surface(text) for text in batch.values()]  # while the thread wakes
+
+    def _encoded(self, texts: list[str]) -> list[Vector]:
+        """On the thread: the embedding of each. Raises what the backend does."""
+        answer = self._backend.encode(texts)
+        if answer.shape != (len(texts), self.dim):
+            raise ValueError(
+                f"backend {self._backend.name} answered {len(texts)} texts with an array of shape "
+                f"{answer.shape}, not {(len(texts), self.dim)}"
+            )
+        vectors = [row.copy() for row in answer]  # a view would keep its whole batch in memory
+        for vector in vectors:
+            vector.flags.writeable = False
+        return vectors
+
+    def _take_back(
+        self, batch: Batch, surfaces: list[bytes], answer: list[Vector] | Exception, begun: float
+    ) -> None:
+        """Tell the callers of a batch, and begin the next one."""
+        try:
+            if isinstance(answer, Exception):
+                raise answer
+            if self._on_batch is not None:
+                self._on_batch(len(batch), time.perf_counter() - begun)
+            for key, vector, of_surface in zip(batch, answer, surfaces, strict=True):
+                self._tell(key, Embedded(vector, of_surface))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for this batch
+            for key in batch:
+                for future in self._callers.pop(key, ()):
+                    _fail(future, error)
+        self._next()
+
+    def _tell(self, key: bytes, embedded: Embedded) -> None:
+        if self._cache_size:
+            self._cache[key] = embedded
+            while len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        for future in self._callers.pop(key, ()):
+            if not future.done():
+                future.set_result(embedded)
+
+    def _take(self) -> Batch:
         """The next batch: what waits longest, in order of length so that like goes with like."""
         first = list(self._waiting.items())[: self._batch_size]
         for key, _ in first:
             del self._waiting[key]
         return dict(sorted(first, key=lambda item: len(item[1])))
 
-    def _keep(self, key: bytes, row: Vector, of_surface: bytes) -> Embedded:
-        vector = row.copy()  # a view would keep its whole batch in memory
-        vector.flags.writeable = False
-        embedded = Embedded(vector, of_surface)
-        if self._cache_size:
-            self._cache[key] = embedded
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return embedded
 
-    @staticmethod
-    def _fail(future: asyncio.Future[Embedded], error: Exception) -> None:
-        if not future.done():
-            future.set_exception(error)
-            with suppress(Exception):
-                future.exception()  # waiting callers get the error; without any it is not a warning
+def _fail(future: asyncio.Future[Embedded], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # its caller gets the error; where that one has left it is no warning
+
+
+def _too_late(future: asyncio.Future[Embedded]) -> None:
+    _fail(future, TimeoutError())
 
 
 def key_of(text: str) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -27,12 +26,15 @@ from policies import ArmId, Vector
 
 
 class Features(msgspec.Struct, frozen=True, gc=False):
-    """The features of a query; fallback: why its text could not be embedded."""
+    """The features of a query; fallback: why its text could not be embedded. awaited: the model
+    ran for it, and so everything that could be decided together with it is there.
+    """
 
     embedding: Vector
     tokens: int = 0
     surface: bytes = b""
     fallback: str = ""
+    awaited: bool = False
 
 
 class Queries:
@@ -161,10 +163,9 @@ class Queries:
         begun = time.perf_counter()
         try:
             key = key_of_text(text)
-            embedded = self._embedder.kept(key)
+            kept = embedded = self._embedder.kept(key)
             if embedded is None:
-                async with asyncio.timeout(self._rules.embed_timeout_s):
-                    embedded = await self._embedder.embed_new(key, text)
+                embedded = await self._embedder.embed_new(key, text, self._rules.embed_timeout_s)
         except Overloaded as error:
             self._telemetry.shed("queue")
             raise Busy(f"the embedding queue is full: {error}") from None
@@ -175,7 +176,7 @@ class Queries:
         self._telemetry.stage("embed", ended - begun)
         if (span := tracing.current()) is not None:
             span.stage("embed", begun, ended)
-        return Features(embedded.vector, tokens, embedded.surface)
+        return Features(embedded.vector, tokens, embedded.surface, awaited=kept is None)
 
     async def subject(self, request: wire.RewardRequest | wire.CompareRequest) -> ev.Subject:
         """The query that an outcome without a decision is about. Raises Unavailable if its text

@@ -171,7 +171,7 @@ class Router:
                 query.effort_asked, query.efforts = sent.effort_asked, sent.efforts
             query.duel_of, query.masked = duel_of, masked or {}
             query.outside = query.outside if outside is None else outside
-            event = await self._deciding.decide(query, look, patient=True)
+            event = await self._deciding.decide(query, look, patient=not features.awaited)
         finally:
             self._in_flight -= 1
         self.pending.bound()

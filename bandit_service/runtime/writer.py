@@ -310,7 +310,7 @@ class Writer:
         self._telemetry.appended(len(batch), appended_s)
         decisions = sum(isinstance(event, ev.Decided) for _, event, _ in batch)
         self._telemetry.stage("record", appended_s / len(batch), decisions)
-        self._telemetry.applied(time.perf_counter() - begun, self.log.last)
+        self._telemetry.applied(time.perf_counter() - begun)
 
     def _append(self, records: Sequence[Record]) -> None:
         if self._backlog.full is not None and self._backlog:

@@ -16,12 +16,16 @@ from prometheus_client.samples import Exemplar
 from bandit_service import clock
 
 
-def observe_same(histogram: Histogram, value: float, times: int) -> None:
-    """`observe` this many times."""
-    if times:
-        of: Any = histogram
-        of._sum.inc(value * times)
-        of._buckets[bisect_left(of._upper_bounds, value)].inc(times)
+def observe_times(histogram: Histogram, told: Sequence[tuple[float, int]]) -> None:
+    """`observe` each value as many times as it is told."""
+    of: Any = histogram
+    counts: dict[int, int] = {}
+    for value, times in told:
+        at = bisect_left(of._upper_bounds, value)
+        counts[at] = counts.get(at, 0) + times
+    of._sum.inc(sum(value * times for value, times in told))
+    for at, count in counts.items():
+        of._buckets[at].inc(count)
 
 
 def sum_many(summary: Summary, values: Sequence[float]) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
 
 from bandit_service import clock
@@ -13,7 +18,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World
-from bandit_service.telemetry.batches import observe_many, observe_same, sum_many
+from bandit_service.telemetry.batches import observe_many, observe_times, sum_many
 from bandit_service.telemetry.experiment_metrics import ExperimentMetrics
 from bandit_service.telemetry.learning_metrics import LearningMetrics
 from bandit_service.telemetry.metrics import (
@@ -28,7 +33,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call] # as many series agai
 
 STAGES = ("embed", "recall", "propose", "draw", "record", "total")
 AT_ONCE = 256
-"""Decisions, requests, rewards or answers of arms that are counted together."""
+"""Decisions, requests, rewards, answers of arms or times that are counted together."""
 TIMED = ("/v1/decide", "/v1/rewards", "/v1/comparisons", "/v1/chat/completions")
 """Endpoints with a latency of their own; the rest counts as "other"."""
 _OF_EXPERIMENTS = (ev.ExperimentChanged, ev.ExperimentDeleted, ev.RulesChanged, ev.RouteChanged)
@@ -56,6 +61,7 @@ class Telemetry:
         self.looks: list[Callable[[], None]] = []
         self.took_s: deque[float] = deque(maxlen=1000)
         self._uncounted: list[tuple[ev.Decided, float]] = []
+        self._times: list[tuple[Histogram, float, int]] = []
         self._requests: list[tuple[str, int, float | None]] = []
         self._rewards: list[tuple[str, str, float | None]] = []
         self._answers: list[tuple[str, float, float, int | None]] = []
@@ -139,7 +145,21 @@ class Telemetry:
 
     def stage(self, name: str, seconds: float, decisions: int = 1) -> None:
         """One stage of this many decisions, with the time of each."""
-        observe_same(self._stages[name], seconds, decisions)
+        self._observe(self._stages[name], seconds, decisions)
+
+    def _observe(self, histogram: Histogram, value: float, times: int = 1) -> None:
+        """`observe` this many times, together with others, and before a scrape."""
+        self._times.append((histogram, value, times))
+        if len(self._times) >= AT_ONCE:
+            self._count_times()
+
+    def _count_times(self) -> None:
+        told, self._times = self._times, []
+        of: dict[Histogram, list[tuple[float, int]]] = {}
+        for histogram, value, times in told:
+            of.setdefault(histogram, []).append((value, times))
+        for histogram, some in of.items():
+            observe_times(histogram, some)
 
     def decided(self, event: ev.Decided, seconds: float) -> None:
         """One decision, and how long it took. It is counted with others, and before a scrape."""
@@ -150,6 +170,7 @@ class Telemetry:
 
     def count(self) -> None:
         """Count what was told of, which is done for many at once, and before a scrape."""
+        self._count_times()
         self._count_requests()
         self._count_rewards()
         self._count_answers()
@@ -190,8 +211,8 @@ class Telemetry:
 
     def embedded(self, size: int, seconds: float) -> None:
         """One call of the embedding model."""
-        self.metrics.embedding_batch.observe(size)
-        self.metrics.embedding_model.observe(seconds)
+        self._observe(self.metrics.embedding_batch, size)
+        self._observe(self.metrics.embedding_model, seconds)
 
     def cached(self, result: str) -> None:
         """One look-up in the embedding cache: hit or miss. It is counted before a scrape."""
@@ -233,13 +254,12 @@ class Telemetry:
 
     def appended(self, events: int, seconds: float) -> None:
         """One append: what it took to hand these events to the kernel."""
-        self.metrics.log_batch.observe(events)
-        self.metrics.log_append.observe(seconds)
+        self._observe(self.metrics.log_batch, events)
+        self._observe(self.metrics.log_append, seconds)
 
-    def applied(self, seconds: float, offset: int) -> None:
+    def applied(self, seconds: float) -> None:
         """One batch appended and applied."""
-        self.metrics.learn.observe(seconds)
-        self.metrics.log_offset.set(offset)
+        self._observe(self.metrics.learn, seconds)
 
     def snapshot(
         self, offset: int, size: int = 0, seconds: float = 0.0, made: float | None = None

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bandit_service.core import events as ev
 from bandit_service.telemetry import telemetry
-from bandit_service.telemetry.batches import observe_many, observe_same
+from bandit_service.telemetry.batches import observe_many, observe_times
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
@@ -28,18 +28,18 @@ def test_a_batch_of_observations_is_each_of_them() -> None:
     one, its = _histogram()
     for value in values:
         one.observe(value)
-    for _ in range(3):
-        one.observe(0.7)
+    for value in (0.7, 0.7, 0.7, 2.0):
+        one.observe(value)
     other, others = _histogram()
     observe_many(other, values)
-    observe_same(other, 0.7, 3)
-    observe_same(other, 0.7, 0)
+    observe_times(other, [(0.7, 2), (0.7, 0), (2.0, 1), (0.7, 1)])
+    observe_times(other, [])
     observe_many(other, [])
     expected, found = _samples(its), _samples(others)
     total = ("h_sum", "")
     assert abs(expected.pop(total) - found.pop(total)) < 1e-9
     assert expected == found
-    assert found["h_count", ""] == 508.0
+    assert found["h_count", ""] == 509.0
 
 
 def test_the_slowest_of_each_bucket_is_its_exemplar() -> None:
@@ -79,8 +79,19 @@ def test_a_scrape_has_every_decision_however_few_wait_to_be_counted() -> None:
     n = telemetry.AT_ONCE + 7
     for i in range(n):
         told.decided(_decided(i), 0.002)
+    told.stage("recall", 0.001, 3)
+    told.stage("recall", 0.002)
+    told.appended(4, 0.001)
+    told.applied(0.002)
+    told.embedded(2, 0.004)
     expected = {
         ("bandit_decision_stage_seconds_count", "total"): n,
+        ("bandit_decision_stage_seconds_count", "recall"): 4,
+        ("bandit_log_batch_events_sum",): 4,
+        ("bandit_log_append_seconds_count",): 1,
+        ("bandit_learn_seconds_count",): 1,
+        ("bandit_embedding_batch_texts_sum",): 2,
+        ("bandit_embedding_model_seconds_count",): 1,
         ("bandit_decision_propensity_count",): n,
         ("bandit_fallbacks_total", "propose"): len(range(0, n, 5)),
         ("bandit_decisions_total", "fallback", "uniform"): len(range(0, n, 5)),

@@ -423,7 +423,7 @@ class SharedWriter(Writer):
         self._checking.check_outdated()
         self._reached.to(self._applied)
         self._metrics.lag.observe(max(0.0, clock.now() - came[-1][1].ts))
-        self._telemetry.applied(time.perf_counter() - begun, self.log.last)
+        self._telemetry.applied(time.perf_counter() - begun)
 
     def _own_event(self, eid: str) -> ev.AnyEvent | None:
         own = self._under_way.get(eid)

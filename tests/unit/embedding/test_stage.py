@@ -9,7 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bandit_service.embedding import EmbeddingStage, Overloaded, check_embedding, text_of_messages
+from bandit_service.embedding import (
+    EmbeddingStage,
+    Overloaded,
+    check_embedding,
+    key_of,
+    text_of_messages,
+)
 from bandit_service.embedding.backends import Matrix
 from policies import Vector
 
@@ -154,6 +160,41 @@ async def test_too_many_waiting_are_refused() -> None:
         await stage.embed_one("c")
     backend.gate.set()
     await asyncio.gather(first, *waiting)
+    await stage.close()
+
+
+async def test_who_waits_too_long_is_told_so_and_the_others_wait_on() -> None:
+    backend = Gated()
+    stage = EmbeddingStage(backend)
+    first = await _first_under_way(stage, backend)
+    stays = asyncio.create_task(stage.embed_one("shared"))
+    with pytest.raises(TimeoutError):
+        await stage.embed_new(key_of("shared"), "shared", timeout_s=0.0)
+    with pytest.raises(TimeoutError):
+        await stage.embed_new(key_of("alone"), "alone", timeout_s=0.0)
+    backend.gate.set()
+    assert (await stays)[0] == 6
+    await first
+    assert backend.calls == [["first"], ["shared"]]
+    await stage.close()
+
+
+async def test_without_a_thread_its_callers_are_told_and_the_stage_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    backend = Gated()
+    backend.gate.set()
+    stage = EmbeddingStage(backend, batch_size=1)
+    with monkeypatch.context() as system:
+        system.setattr(threading.Thread, "start", none_left)
+        for answer in await asyncio.gather(
+            stage.embed_one("a"), stage.embed_one("b"), return_exceptions=True
+        ):
+            assert str(answer) == "can't start new thread"
+    assert (await stage.embed_one("fine"))[0] == 4
     await stage.close()
 
 

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from policies import ArmId, Arms, Context, Rewarded
+from policies import ArmId, Arms, Context, Rewarded, _quadratic
 from policies._directions import along, directions
 from policies._quadratic import Quadratic
 from policies.metallm import MetaLLM
@@ -79,7 +79,20 @@ def test_a_form_is_that_of_the_whole_matrix(d: int) -> None:
     matrices += matrices.transpose(0, 2, 1)
     form, x = Quadratic(matrices), rng.normal(size=d).astype(np.float32)
     whole = np.einsum("i,kij,j->k", x, matrices, x)
-    np.testing.assert_allclose(form.of(x), whole, rtol=1e-4, atol=1e-4 * d)
+    np.testing.assert_allclose(form.of(x[None])[0], whole, rtol=1e-4, atol=1e-4 * d)
     form.replace(1, 2.0 * matrices[1])
     whole[1] *= 2.0
-    np.testing.assert_allclose(form.of(x), whole, rtol=1e-4, atol=1e-4 * d)
+    np.testing.assert_allclose(form.of(x[None])[0], whole, rtol=1e-4, atol=1e-4 * d)
+
+
+@pytest.mark.parametrize("most", [1, 20_000, 60_000, 8 << 20])
+def test_forms_of_many_are_each_alone(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """However many of the matrices are read at once."""
+    monkeypatch.setattr(_quadratic, "_BYTES", most)
+    rng = np.random.default_rng(3)
+    matrices = rng.normal(size=(7, 200, 200))
+    matrices += matrices.transpose(0, 2, 1)
+    form, xs = Quadratic(matrices), rng.normal(size=(5, 200)).astype(np.float32)
+    whole = np.einsum("bi,kij,bj->bk", xs, matrices, xs)
+    np.testing.assert_allclose(form.of(xs), whole, rtol=1e-4, atol=2e-2)
+    assert form.of(xs).tolist() == [form.of(x[None])[0].tolist() for x in xs]

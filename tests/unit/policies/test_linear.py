@@ -29,7 +29,7 @@ def _learned(n: int, *, asked: int, at_once: bool = True) -> RidgeStack:
         one = stack.observed(_x(i), np.cos(0.9 * i), weight=0.5 if i % 7 == 0 else 1.0)
         stack.observe(arm, one, at_once=at_once)
         if asked and i % asked == 0:
-            stack.estimate([A, B], _x(i + 1), RIDGE)
+            stack.estimate([A, B], _x(i + 1)[None], RIDGE)
     return stack
 
 
@@ -46,7 +46,9 @@ def test_the_cache_kept_up_is_the_cache_built_anew(asked: int, at_once: bool) ->
     afresh, which is from the fourth of an arm on, at 12 features."""
     kept, anew = _learned(1000, asked=asked, at_once=at_once), _learned(1000, asked=0)
     for one, other in zip(
-        kept.estimate([A, B, C], _x(9), RIDGE), anew.estimate([A, B, C], _x(9), RIDGE), strict=True
+        kept.estimate([A, B, C], _x(9)[None], RIDGE),
+        anew.estimate([A, B, C], _x(9)[None], RIDGE),
+        strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     assert codec.dump(kept) == codec.dump(anew)
@@ -56,7 +58,7 @@ def test_the_cache_kept_up_is_the_cache_built_anew(asked: int, at_once: bool) ->
 
 def test_estimates_are_those_of_the_normal_equations() -> None:
     stack, x = _learned(80, asked=1), _x(5)
-    means, deviations = stack.estimate([C, A], x, RIDGE)
+    (means,), (deviations,) = stack.estimate([C, A], x[None], RIDGE)
     for at, arm in enumerate((C, A)):
         precision = stack.total(arm) + RIDGE * np.eye(DIM)
         np.testing.assert_allclose(means[at], x @ np.linalg.solve(precision, stack.total_b(arm)))
@@ -73,14 +75,16 @@ def test_a_cache_takes_in_what_fades_and_what_is_corrected(at_once: bool) -> Non
         stack.observe(arm, stack.observed(_x(90), 0.5), at_once=at_once)
     restored = codec.load(codec.dump(stack), RidgeStack)
     for one, other in zip(
-        stack.estimate([A, B, C], x, RIDGE), restored.estimate([A, B, C], x, RIDGE), strict=True
+        stack.estimate([A, B, C], x[None], RIDGE),
+        restored.estimate([A, B, C], x[None], RIDGE),
+        strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_another_ridge_is_not_answered_from_the_cache() -> None:
     stack, x = _learned(40, asked=1), _x(5)
-    (mean,), _ = stack.estimate([A], x, 100.0)
+    ((mean,),), _ = stack.estimate([A], x[None], 100.0)
     theta = np.linalg.solve(stack.total(A) + 100.0 * np.eye(DIM), stack.total_b(A))
     np.testing.assert_allclose(mean, x @ theta)
 
