@@ -19,7 +19,9 @@ BAD_DECIDES: list[tuple[str, Any, int, str, str | None]] = [
     # why, body, status, code, param
     ("not JSON", b"{", 400, "malformed", None),
     ("not UTF-8", b'{"query": "\xff"}', 400, "malformed", None),
-    ("NaN is not JSON", b'{"embedding": [NaN]}', 400, "malformed", None),
+    ("nothing", b"", 400, "malformed", None),
+    ("NaN is not JSON", b'{"embedding": [NaN]}', 400, "malformed", "embedding"),
+    ("a name twice", b'{"query": "a", "query" : "b"}', 400, "invalid_value", "query"),
     ("not an object", [1], 400, "invalid_value", None),
     ("nothing to decide on", {}, 400, "invalid_value", "query"),
     ("two forms at once", {"query": "a", "embedding": [1.0]}, 400, "invalid_value", "query"),
@@ -48,6 +50,8 @@ BAD_REWARDS: list[tuple[str, Any, int, str, str | None]] = [
     ("not JSON", b"[", 400, "malformed", None),
     ("an empty list", [], 400, "invalid_value", None),
     ("too long a list", [{}] * 1001, 413, "too_large", None),
+    ("a name twice", b'{"decision_id": "x", "quality": 0, "quality": 1}', 400, "invalid_value",
+     "quality"),
     ("no signal", {"decision_id": UNKNOWN}, 400, "invalid_value", None),
     ("quality over 1", {"decision_id": UNKNOWN, "quality": 1.1}, 400, "invalid_value", "quality"),
     ("a negative cost", {"decision_id": UNKNOWN, "cost_usd": -1}, 400, "invalid_value", "cost_usd"),
@@ -82,6 +86,8 @@ BAD_COMPARISONS: list[tuple[str, Any, int, str, str | None]] = [
 
 BAD_ARMS: list[tuple[str, Any, int, str, str | None]] = [
     ("no price", {}, 400, "invalid_value", "usd_per_mtok_in"),
+    ("a price twice", b'{"usd_per_mtok_in": 1, "usd_per_mtok_in": 9, "usd_per_mtok_out": 1}', 400,
+     "invalid_value", "usd_per_mtok_in"),
     ("a negative price", {"usd_per_mtok_in": -1, "usd_per_mtok_out": 1}, 400, "invalid_value",
      "usd_per_mtok_in"),
     ("another id", {"id": "b", "usd_per_mtok_in": 1, "usd_per_mtok_out": 1}, 400, "invalid_value",
