@@ -164,6 +164,8 @@ BAD_FRAMES: list[tuple[str, bytes, str, str | None]] = [
     ("not MessagePack", b"\xc1", "malformed", None),
     ("cut off", msgspec.msgpack.encode({"op": "decide", "id": 1})[:-1], "malformed", None),
     ("not a map", msgspec.msgpack.encode([1]), "invalid_value", None),
+    ("a name that is no text", msgspec.msgpack.encode({"op": "decide", "id": 1, 2: "a"}),
+     "invalid_value", None),
     ("no id", msgspec.msgpack.encode({"op": "decide", "query": "a"}), "invalid_value", "id"),
     ("unknown op", msgspec.msgpack.encode({"op": "train", "id": 1}), "invalid_value", "op"),
     ("unknown field", msgspec.msgpack.encode({"op": "decide", "id": 1, "query": "a", "x": 1}),
@@ -190,6 +192,7 @@ async def test_the_stream_survives_each_bad_frame(client: Client) -> None:
             await socket.send_bytes(frame)
             error = msgspec.msgpack.decode(await socket.receive_bytes())["error"]
             assert (error["code"], error["param"]) == (code, param), (why, error)
+            assert "`" not in error["message"], why  # which would be the decoder's own words
         await socket.send_str("{}")
         error = msgspec.msgpack.decode(await socket.receive_bytes())["error"]
         assert "binary" in error["message"]
