@@ -60,6 +60,7 @@ async def put_arm(request: web.Request) -> web.Response:
     configuration = request.app[CONFIGURATION]
     with _refusing():
         spec = settings.arm_spec(body | {"id": id})
+        settings.check_callable(spec)
     router = request.app[ROUTER]
 
     def check(arms: list[ArmSpec]) -> None:

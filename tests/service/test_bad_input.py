@@ -150,6 +150,10 @@ async def test_paths_and_methods_that_are_not_there(client: Client) -> None:
     assert (await client.get("/v1/policies/eagle/state"))[0] == 404
     assert (await client.call("DELETE", "/v1/arms/gpt-9"))[0] == 404
     assert (await client.get("/v1/stream"))[0] == 400
+    prices = {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}
+    status, told = await client.call("PUT", "/v1/arms/auto", prices)
+    assert (status, told["error"]["param"]) == (400, "id")
+    assert (await client.call("DELETE", "/v1/arms/auto"))[0] == 404
 
 
 async def test_every_answer_carries_a_request_id(client: Client) -> None:
