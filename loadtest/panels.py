@@ -152,9 +152,9 @@ LEARNING = Page("Does it learn, and why did an arm lose its traffic?", (
              help="Of all values that the log tells of; docs/rewards.md."),
         _one("Values of named metrics by arm", "short",
              "sum by (metric, arm) (bandit_metric_values)", "{{metric}} {{arm}}"),
-        _one("Where the mean reward surely is, by arm", "short",
+        _one("Mean reward with its 95 % interval, by arm", "short",
              "avg by (arm, bound) (bandit_arm_reward_bound)", "{{arm}} {{bound}}",
-             help="95 % confidence sequence of the mean since the start; it may be looked at at "
+             help="95 % confidence sequence of the mean since the start; you may look at it at "
              "any time. Arms whose intervals do not meet differ."),
         _one("Probability of an arm, by policy", "percentunit",
              "avg by (policy, arm) (bandit_arm_probability)", "{{policy}}: {{arm}}", low=0, high=1,

@@ -269,6 +269,20 @@ _IN_WORDS = {
     "object": "an object",
 }
 """Types by the decoder's names for them."""
+_NAMES = {list: "array", tuple: "array", dict: "object"}
+"""The decoder's names where they are not Python's."""
+
+
+def type_in_words(value: object) -> str:
+    """The type of a decoded value, for a message.
+
+    >>> type_in_words([]), type_in_words(True), type_in_words(None), type_in_words(b"")
+    ('a list', 'true or false', 'null', 'bytes')
+    """
+    if value is None:
+        return "null"
+    name = _NAMES.get(type(value), type(value).__name__)
+    return _IN_WORDS.get(name, name)
 
 
 def in_words(value: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, type_in_words
 
 
 class Kind(NamedTuple):
@@ -99,5 +99,5 @@ def _first_wrong(of: Mapping[str, Any], kinds: Mapping[str, Kind], at: str) -> R
     )
     value, (_, allowed) = of[name], kinds[name]
     shown = NUMBER.right(value) and abs(value) < _MOST
-    got = f"{value:g}" if shown else type(value).__name__
+    got = f"{value:g}" if shown else type_in_words(value)
     return Refused(f"{at}{name}: must be {allowed}, got {got}", param=f"{at}{name}")

@@ -16,7 +16,7 @@ from bandit_service.core import codec
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.deployments import upstreams_of
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, type_in_words
 from bandit_service.core.events import ArmSpec, is_of_route
 from bandit_service.core.experiments.results import calibrated
 from bandit_service.core.learner import beside
@@ -54,12 +54,13 @@ async def put_arm(request: web.Request) -> web.Response:
     id = request.match_info["id"]
     body = wire.decode_request(await body_of(request))
     if not isinstance(body, dict):
-        raise Refused(f"an arm is an object, got {type(body).__name__}")
+        raise Refused(f"an arm is an object, got {type_in_words(body)}")
     if body.get("id") not in (None, id):
         raise Refused(f"id: the path says {id!r}, the body {body['id']!r}", param="id")
     configuration = request.app[CONFIGURATION]
     with _refusing():
         spec = settings.arm_spec(body | {"id": id})
+        settings.check_callable(spec)
     router = request.app[ROUTER]
 
     def check(arms: list[ArmSpec]) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from bandit_service import wire
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, type_in_words
 from bandit_service.core.experiments.conclusions import conclusion
 from bandit_service.core.experiments.public import (
     PublicExperiment,
@@ -198,5 +198,5 @@ async def _body(request: web.Request, wanted: str = "") -> dict[str, Any]:
         raise Refused(f"the body is empty; send {wanted}")
     body = wire.decode_request(raw) if raw.strip() else {}
     if not isinstance(body, dict):
-        raise Refused(f"the body must be an object, got {type(body).__name__}")
+        raise Refused(f"the body must be an object, got {type_in_words(body)}")
     return body

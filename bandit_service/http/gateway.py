@@ -13,7 +13,7 @@ from msgspec import UNSET
 
 from bandit_service import wire
 from bandit_service.core.arm_kinds import not_for_chat
-from bandit_service.core.errors import Refused, Unknown
+from bandit_service.core.errors import Refused, Unknown, type_in_words
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.routes import AUTO
 from bandit_service.core.world import World
@@ -50,6 +50,8 @@ from bandit_service.http.responses.operations import BudgetRow, Budgets
 from bandit_service.http.shutdown import ENDING
 
 GATEWAY = web.AppKey("gateway", Gateway)
+_DIGITS = 12
+"""Decimal places of a sum of USD. Further ones are what adding floats leaves."""
 
 
 class Came(msgspec.Struct, frozen=True, gc=False):
@@ -170,7 +172,7 @@ async def budgets(request: web.Request) -> web.Response:
     world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
     budgets = request.app[GATEWAY].budgets
     rows = budgets.rows(world.spend, now, request[CALLER].tenant)
-    return reply(Budgets(budgets=[BudgetRow(**row) for row in rows]))
+    return reply(Budgets(budgets=[BudgetRow(**row | _rounded(row)) for row in rows]))
 
 
 async def duel(request: web.Request) -> web.Response:
@@ -181,6 +183,11 @@ async def duel(request: web.Request) -> web.Response:
         for each in pair
     ]
     return reply(Duel(decision_id=pair[0].decided.id, answers=answers))
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
+    """The sums of money of a row."""
+    return {name: round(row[name], _DIGITS) for name in ("spent_usd", "held_usd", "leased_usd")}
 
 
 def _models(request: web.Request) -> dict[str, ArmSpec | None]:
@@ -250,7 +257,7 @@ def _parts(came: Came) -> tuple[int, int]:
 def _decoded(raw: bytes, parts: int, most: int) -> dict[str, Any]:
     body = wire.decode_passed(raw, parts, most)
     if not isinstance(body, dict):
-        raise Refused(f"the body must be an object, got {type(body).__name__}")
+        raise Refused(f"the body must be an object, got {type_in_words(body)}")
     return body
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from bandit_service.core.errors import Refused
 from bandit_service.http.middleware import CALLER, reply
 from bandit_service.offline.history.asked import Histories
 
@@ -13,9 +12,5 @@ HISTORIES = web.AppKey("histories", Histories)
 
 async def history(request: web.Request) -> web.Response:
     """GET /v1/history; to a tenant's key that of its tenant."""
-    given, query = {}, request.rel_url.query
-    for name, value in query.items():
-        if name in given:
-            raise Refused(f"{name}: given more than once", param=name)
-        given[name] = value
+    given = dict(request.rel_url.query)
     return reply(await request.app[HISTORIES].ask(given, request[CALLER].tenant))

@@ -492,15 +492,19 @@ def handler_of(row: Route) -> Handler:
     """What answers a row. One that is mistyped would say less than was meant, so it is refused."""
     if not checks_query(row):
         return row.handler
-    known = sorted(each.name for each in row.parameters if each.place == "query")
+    parameters = {each.name: each for each in row.parameters if each.place == "query"}
+    known = sorted(parameters)
     there_are = f"expected one of {', '.join(known)}" if known else "it has none"
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if request.query_string:
-            for name in request.rel_url.query:
-                if name not in known:
+            given = request.rel_url.query
+            for name in given:
+                if name not in parameters:
                     what = f"no such parameter{did_you_mean(name, known)}; {there_are}"
                     raise errors.Refused(f"{name}: {what}", param=name)
+                if len(given.getall(name)) > 1 and parameters[name].schema["type"] != "array":
+                    raise errors.Refused(f"{name}: given twice; give it once", param=name)
         return await row.handler(request)
 
     return handler

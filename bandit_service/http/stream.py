@@ -19,7 +19,15 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from bandit_service import wire
 from bandit_service.core import events as ev
-from bandit_service.core.errors import Busy, Refused, ServiceError, TooLarge, Unavailable, stopped
+from bandit_service.core.errors import (
+    Busy,
+    Refused,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+    stopped,
+    type_in_words,
+)
 from bandit_service.http.decisions import answer_of, decided
 from bandit_service.http.middleware import DRAINING, ROUTER, SETTINGS, TELEMETRY
 from bandit_service.http.outcomes import Learning, learning_of
@@ -231,7 +239,9 @@ class _Connection:
                 )
             body = wire.decode_msgpack(frame)
             if not isinstance(body, dict):
-                raise Refused(f"a message is a map, got {type(body).__name__}")
+                raise Refused(f"a message is a map, got {type_in_words(body)}")
+            if not all(isinstance(name, str) for name in body):
+                raise Refused("the names of a message's fields must be texts")
             id = body.pop("id", None)
             if not isinstance(id, int | str) or isinstance(id, bool):
                 id = None

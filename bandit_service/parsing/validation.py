@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from bandit_service.core.errors import field_of, in_words
+from bandit_service.core.errors import field_of, in_words, type_in_words
 from bandit_service.parsing.suggestions import did_you_mean
 
 Table = TypeVar("Table", bound=msgspec.Struct)
@@ -165,7 +165,7 @@ def every_mistake(
     """
     fields = _fields(kind)
     if not isinstance(item, dict):
-        return None, [f"must be a table, got {type(item).__name__}"]
+        return None, [f"must be a table, got {type_in_words(item)}"]
     item = without_nulls(item, kind)
     others = [str(name) for name in item if name not in fields]  # in MessagePack it may be a number
     mistakes = [f"{name}: {unknown(name, kind)}" for name in others[:_MAX_UNKNOWN]]

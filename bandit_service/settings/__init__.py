@@ -52,6 +52,7 @@ from bandit_service.settings.sections.storage import (
 from bandit_service.settings.tables import (
     BesideSpec,
     arm_spec,
+    check_callable,
     check_served,
 )
 from bandit_service.settings.whole import DEFAULT_ARMS, Settings, digest_of, rules
@@ -86,6 +87,7 @@ __all__ = [
     "arm_and_judge_mistakes",
     "arm_spec",
     "check_arm_among",
+    "check_callable",
     "check_served",
     "cut_off",
     "default_of",

@@ -19,6 +19,7 @@ from bandit_service.core.experiments import checks
 from bandit_service.core.experiments.public import PublicExperiment, respelled, stored
 from bandit_service.core.experiments.spec import Experiment
 from bandit_service.core.fields import check_stated, stated
+from bandit_service.core.routes import AUTO
 from bandit_service.parsing.suggestions import did_you_mean
 from bandit_service.parsing.validation import Mistakes, every_mistake
 from bandit_service.settings.keys import ApiKey, check_key
@@ -94,6 +95,10 @@ def arms_of(items: Any, mistakes: list[str]) -> tuple[ArmSpec, ...]:
         except Mistakes as error:
             mistakes += [f"arms[{i}].{each}" for each in error.each]
             continue
+        try:
+            check_callable(arm)
+        except ValueError as error:
+            mistakes.append(f"arms[{i}].{error}")
         if arm.id in {other.id for other in arms}:
             mistakes.append(f"arms[{i}].id: duplicate id {arm.id!r}")
         arms.append(arm)
@@ -184,6 +189,15 @@ def _check_arm(strict: ArmSpec) -> None:
         raise ValueError(wrong)
     if strict.id in (".", ".."):  # which no client can put into a path
         raise ValueError(f"id: must not be {strict.id!r}")
+
+
+def check_callable(arm: ArmSpec) -> None:
+    """ValueError where no client of the gateway could name the arm as its model."""
+    if "?" in arm.id or arm.id.partition(":")[0] == AUTO:
+        raise ValueError(
+            "id: must not be 'auto', nor begin with 'auto:', nor have a '?' in it: as a model that "
+            f"means any arm, or preferences; got {arm.id!r}"
+        )
 
 
 def check_upstream_of(named: str, upstreams: Collection[str]) -> None:

@@ -6,8 +6,8 @@ import { store } from "./store.js";
 
 const HEADS = ["Route", "Decisions", "Mean reward", "Quality", "USD in 1,000 answers", "Latency"];
 
-function surely({ mean, low, high, n }) {
-  return low === null ? `n = ${count(n)}` : `surely ${number(low)} to ${number(high)}, n = ${count(n)}`;
+function bounded({ mean, low, high, n }) {
+  return low === null ? `n = ${count(n)}` : `95 %: ${number(low)} to ${number(high)}, n = ${count(n)}`;
 }
 
 function row() {
@@ -22,7 +22,7 @@ function row() {
       say(name, of.id);
       say(decisions, count(of.decisions));
       say(reward, number(of.reward.mean));
-      say(bounds, of.reward.n ? surely(of.reward) : "");
+      say(bounds, of.reward.n ? bounded(of.reward) : "");
       say(quality, number(of.quality.mean));
       say(cost, usd(of.cost_usd.mean === null ? null : 1000 * of.cost_usd.mean));
       say(latency, seconds(of.latency_s.mean));

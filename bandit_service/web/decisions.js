@@ -34,7 +34,7 @@ function item(decision) {
       if (name !== shown) about.replaceChildren(...(name === null ? [] : [topicDot(topicOf(now.id)), ` ${name}`]));
       shown = name;
       say(chance, percent(now.propensity));
-      say(reward, now.reward === null ? (now.signals ? "partly" : "no reward yet") : signed(now.reward, 2));
+      say(reward, now.reward === null ? (now.signals ? "no quality yet" : "no reward yet") : signed(now.reward, 2));
       reward.className = now.reward === null ? "muted" : "";
       if (now.id === open) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
@@ -46,7 +46,7 @@ function notes(decision) {
   const words = [];
   if (decision.explored) words.push("explored");
   if (decision.fallback) words.push("fallback");
-  if (decision.excluded) words.push(`${decision.excluded} taken out`);
+  if (decision.excluded) words.push(`${decision.excluded} excluded`);
   if (decision.route) words.push(`route ${decision.route}`);
   if (decision.experiment) words.push(`${decision.experiment}: ${decision.variant}`);
   return words.map((word) => el("span", { class: "badge" }, word));

@@ -46,7 +46,7 @@ function armFields(arm) {
     ...(arm ? [] : [{ name: "id", label: "Name", type: "text", required: true }]),
     price("usd_per_mtok_in", "USD for a million prompt tokens"),
     price("usd_per_mtok_out", "USD for a million answer tokens"),
-    { name: "capabilities", label: "Capabilities, as vision, tools", type: "text", value: (arm?.capabilities ?? []).join(", ") },
+    { name: "capabilities", label: "Capabilities, such as vision, tools", type: "text", value: (arm?.capabilities ?? []).join(", ") },
     { name: "upstream", label: "Upstream, where the service calls it", type: "text", value: arm?.upstream ?? "" },
     { name: "model", label: "Its name there, if it differs", type: "text", value: arm?.model ?? "" },
   ];

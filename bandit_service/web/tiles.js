@@ -15,7 +15,7 @@ function figures(totals) {
     },
     {
       name: "Mean reward, ten minutes", big: number(reward.mean), unit: "", known: reward.n > 0,
-      more: `${reward.low === null ? "" : `surely ${number(reward.low)} to ${number(reward.high)}, `}n = ${count(reward.n)}`,
+      more: `${reward.low === null ? "" : `95 %: ${number(reward.low)} to ${number(reward.high)}, `}n = ${count(reward.n)}`,
     },
     {
       name: "Regret a decision, estimated", big: signed(regret), unit: "", known: regret !== null && totals.rewarded > 0,

@@ -38,7 +38,7 @@ function build() {
   byId("ask").append(el("form", { onsubmit(event) { event.preventDefault(); run(decide); } },
     field("Query", text, "It is embedded and decided on. Its text is not stored."),
     by,
-    el("div", { class: "pair" }, field("At most, USD", cost), field("Capabilities it needs", requires, "as vision, tools")),
+    el("div", { class: "pair" }, field("At most, USD", cost), field("Capabilities it needs", requires, "such as vision, tools")),
     el("div", { class: "row" },
       el("button", { type: "submit" }, "Decide"),
       el("button", { type: "button", class: "quiet", onclick: () => run(explain) }, "Only explain")),

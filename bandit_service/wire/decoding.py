@@ -13,6 +13,7 @@ import numpy as np
 from bandit_service.core.errors import Malformed, Refused, TooLarge
 from bandit_service.parsing.inputs import TOO_LONG, json_of, long_in
 from bandit_service.parsing.validation import bounds_of, first_outside, refused_for, without_nulls
+from bandit_service.wire.malformed import malformed, may_repeat, refuse_repeated
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_DEPTH = 32
@@ -30,10 +31,6 @@ _LONG_BODY, _BLOCK = 10_000, 1 << 17
 _LONG, _DIGITS = b"0" * 19, bytes(0x30 if 0x30 <= i <= 0x39 else 0x20 for i in range(256))
 """A number of so many digits may be beyond 64 bits; with every digit as 0 it is found at once."""
 _BOUND = re.compile(r"^Expected `\w+`(?: \| null)? (?:of length )?[<>]=|of length <=")
-_HALF = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
-    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-)
 
 
 def convert(value: Any, kind: type[R]) -> R:
@@ -75,13 +72,7 @@ def decode_json(body: bytes) -> Any:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        half = _HALF.search(body) if isinstance(error, msgspec.DecodeError) else None
-        if half is not None:
-            raise Malformed(
-                f"the body is not text: {half[0].decode()} (byte {half.start()}) is half a "
-                "character, a surrogate without the other one"
-            ) from None
-        raise Malformed(f"the body is not JSON: {error}") from None
+        raise malformed(body, error) from None
     except RecursionError:
         raise _too_deep() from None
     if _nested(body) > MAX_DEPTH:
@@ -126,8 +117,10 @@ def decode_passed(body: bytes, parts: int, max_parts: int) -> Any:
         raise TooLarge(
             f"{at}the body has more than {max_parts} lists and objects, ten other values counted "
             "as one (gateway.max_body_parts)",
-            param=field,
+            param=field or None,
         )
+    if not body.strip():
+        raise malformed(body, ValueError("empty"))
     try:
         value = json_of(body)
     except ValueError as error:
@@ -155,8 +148,9 @@ def _largest(body: bytes) -> str:
 
 
 def decode_request(body: bytes) -> Any:
-    """JSON of a request, in which no whole number is beyond 64 bits; Refused names it."""
+    """JSON of a request; Refused names a whole number beyond 64 bits, and a name given twice."""
     value = decode_json(body)
+    refuse_repeated(body)
     if _LONG in body.translate(_DIGITS):
         at = long_in(value)
         if at is not None:
@@ -177,7 +171,7 @@ def read(body: bytes, kind: type[R]) -> R:
 def read_at_once(body: bytes, kind: type[R]) -> R | None:
     """The same in one pass; None if something may be wrong."""
     nested = _nested(body) > MAX_DEPTH
-    if nested or _LONG in body.translate(_DIGITS):
+    if nested or _LONG in body.translate(_DIGITS) or may_repeat(body):
         return None
     try:
         request: R = _decoder_of(kind).decode(body)

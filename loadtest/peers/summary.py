@@ -17,7 +17,8 @@ from loadtest.peers.compare import Result, Stream
 
 _NOTE = (
     "Intervals over seeds; `less ours` is paired by seed. Times are medians of the library's calls "
-    "alone, on the machine of the run."
+    "alone, on the machine of the run; `ours / its` compares both times together with those of our "
+    "first row of the same features."
 )
 BEGIN, END = "<!-- tables of a run: begin -->", "<!-- tables of a run: end -->"
 
@@ -27,6 +28,7 @@ class Row:
     """One entrant over its seeds, or a baseline, which has no interval and no times.
 
     versus: the reward less the first row's with the same seed. arms: (K,) share of each arm.
+    ours: what our first policy with these features takes to decide and learn, by what this takes.
     """
 
     label: str
@@ -40,6 +42,7 @@ class Row:
     decide_us: float | None
     learn_us: float | None
     arms: tuple[float, ...]
+    ours: float | None = None
 
 
 def rows(results: Sequence[Result], data: Stream) -> list[Row]:
@@ -49,8 +52,19 @@ def rows(results: Sequence[Result], data: Stream) -> list[Row]:
         by_label.setdefault(result.entrant.label, []).append(result)
     first = {result.seed: result.reward for result in next(iter(by_label.values()), [])}
     found = [_row(label, some, first) for label, some in by_label.items()]
+    ours = {row.features: row for row in reversed(found) if row.package == found[0].package}
+    found = [dataclasses.replace(row, ours=_ratio(ours.get(row.features), row)) for row in found]
     found.sort(key=lambda row: -row.reward.mean)
     return [*found, *_baselines(data)]
+
+
+def _ratio(one: Row | None, other: Row) -> float | None:
+    """The time to decide and learn by one, as a multiple of that by another."""
+    takes = [
+        row.decide_us + row.learn_us if row and row.decide_us and row.learn_us else None
+        for row in (one, other)
+    ]
+    return takes[0] / takes[1] if takes[0] is not None and takes[1] is not None else None
 
 
 def _row(label: str, some: Sequence[Result], first: dict[int, float]) -> Row:
@@ -110,6 +124,7 @@ def table(found: Sequence[Row], title: str) -> Table:
         "USD/1000",
         "decide µs",
         "learn µs",
+        "ours / its",
         "seeds",
     )
     cells = tuple(
@@ -124,6 +139,7 @@ def table(found: Sequence[Row], title: str) -> Table:
             number(row.usd_per_1000),
             number(row.decide_us, 0),
             number(row.learn_us, 0),
+            number(row.ours, 2),
             str(row.reward.n or "–"),
         )
         for row in found

@@ -64,7 +64,9 @@ def test_law(variant: str, law: str) -> None:
             LAWS[law](case)
         except laws.NotApplicable as lacking:
             why = str(lacking)
-        assert bool(why) == reviewed, "not_applicable.toml says otherwise"
+        listed = f'"{case.of}" under {law} in tests/laws/not_applicable.toml'
+        assert not why or reviewed, f"not applicable: {why}; if that is meant, add {listed}"
+        assert why or not reviewed, f"the law holds: remove {listed}"
         if why:
             pytest.skip(f"not applicable: {why}")
         return

@@ -19,7 +19,9 @@ BAD_DECIDES: list[tuple[str, Any, int, str, str | None]] = [
     # why, body, status, code, param
     ("not JSON", b"{", 400, "malformed", None),
     ("not UTF-8", b'{"query": "\xff"}', 400, "malformed", None),
-    ("NaN is not JSON", b'{"embedding": [NaN]}', 400, "malformed", None),
+    ("nothing", b"", 400, "malformed", None),
+    ("NaN is not JSON", b'{"embedding": [NaN]}', 400, "malformed", "embedding"),
+    ("a name twice", b'{"query": "a", "query" : "b"}', 400, "invalid_value", "query"),
     ("not an object", [1], 400, "invalid_value", None),
     ("nothing to decide on", {}, 400, "invalid_value", "query"),
     ("two forms at once", {"query": "a", "embedding": [1.0]}, 400, "invalid_value", "query"),
@@ -48,6 +50,8 @@ BAD_REWARDS: list[tuple[str, Any, int, str, str | None]] = [
     ("not JSON", b"[", 400, "malformed", None),
     ("an empty list", [], 400, "invalid_value", None),
     ("too long a list", [{}] * 1001, 413, "too_large", None),
+    ("a name twice", b'{"decision_id": "x", "quality": 0, "quality": 1}', 400, "invalid_value",
+     "quality"),
     ("no signal", {"decision_id": UNKNOWN}, 400, "invalid_value", None),
     ("quality over 1", {"decision_id": UNKNOWN, "quality": 1.1}, 400, "invalid_value", "quality"),
     ("a negative cost", {"decision_id": UNKNOWN, "cost_usd": -1}, 400, "invalid_value", "cost_usd"),
@@ -82,6 +86,8 @@ BAD_COMPARISONS: list[tuple[str, Any, int, str, str | None]] = [
 
 BAD_ARMS: list[tuple[str, Any, int, str, str | None]] = [
     ("no price", {}, 400, "invalid_value", "usd_per_mtok_in"),
+    ("a price twice", b'{"usd_per_mtok_in": 1, "usd_per_mtok_in": 9, "usd_per_mtok_out": 1}', 400,
+     "invalid_value", "usd_per_mtok_in"),
     ("a negative price", {"usd_per_mtok_in": -1, "usd_per_mtok_out": 1}, 400, "invalid_value",
      "usd_per_mtok_in"),
     ("another id", {"id": "b", "usd_per_mtok_in": 1, "usd_per_mtok_out": 1}, 400, "invalid_value",
@@ -144,6 +150,10 @@ async def test_paths_and_methods_that_are_not_there(client: Client) -> None:
     assert (await client.get("/v1/policies/eagle/state"))[0] == 404
     assert (await client.call("DELETE", "/v1/arms/gpt-9"))[0] == 404
     assert (await client.get("/v1/stream"))[0] == 400
+    prices = {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}
+    status, told = await client.call("PUT", "/v1/arms/auto", prices)
+    assert (status, told["error"]["param"]) == (400, "id")
+    assert (await client.call("DELETE", "/v1/arms/auto"))[0] == 404
 
 
 async def test_every_answer_carries_a_request_id(client: Client) -> None:
@@ -158,6 +168,8 @@ BAD_FRAMES: list[tuple[str, bytes, str, str | None]] = [
     ("not MessagePack", b"\xc1", "malformed", None),
     ("cut off", msgspec.msgpack.encode({"op": "decide", "id": 1})[:-1], "malformed", None),
     ("not a map", msgspec.msgpack.encode([1]), "invalid_value", None),
+    ("a name that is no text", msgspec.msgpack.encode({"op": "decide", "id": 1, 2: "a"}),
+     "invalid_value", None),
     ("no id", msgspec.msgpack.encode({"op": "decide", "query": "a"}), "invalid_value", "id"),
     ("unknown op", msgspec.msgpack.encode({"op": "train", "id": 1}), "invalid_value", "op"),
     ("unknown field", msgspec.msgpack.encode({"op": "decide", "id": 1, "query": "a", "x": 1}),
@@ -184,6 +196,7 @@ async def test_the_stream_survives_each_bad_frame(client: Client) -> None:
             await socket.send_bytes(frame)
             error = msgspec.msgpack.decode(await socket.receive_bytes())["error"]
             assert (error["code"], error["param"]) == (code, param), (why, error)
+            assert "`" not in error["message"], why  # which would be the decoder's own words
         await socket.send_str("{}")
         error = msgspec.msgpack.decode(await socket.receive_bytes())["error"]
         assert "binary" in error["message"]

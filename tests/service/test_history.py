@@ -38,7 +38,7 @@ async def test_a_running_service_tells_it_and_the_command_the_same(
         status, told = await client.get("/v1/history?sinc=1")
         assert (status, told["error"]["param"]) == (400, "sinc")
         status, told = await client.get("/v1/history?by=arm&by=tag")
-        assert (status, told["error"]["message"]) == (400, "by: given more than once")
+        assert (status, told["error"]["message"]) == (400, "by: given twice; give it once")
     # a stopped service's log, as a table
     asked = ["history", "--from-log", str(tmp_path / "var"), "--per", "hour"]
     assert await asyncio.to_thread(cli.main, asked) == 0

@@ -51,6 +51,7 @@ async def test_an_arm_whose_upstream_there_is_not_is_refused(client: Client) -> 
             "deployments[0].wieght: unknown field; did you mean weight?",
         ),
         ("DELETE /v1/units/u?tenat=acme", {}, "tenat: no such parameter; did you mean tenant?"),
+        ("DELETE /v1/units/u?tenant=a&tenant=b", {}, "tenant: given twice"),
         ("GET /v1/decisions?limt=1", {}, "limt: no such parameter; did you mean limit?"),
         ("GET /v1/arms?tag=x", {}, "tag: no such parameter; it has none"),
     ],

@@ -11,6 +11,7 @@ import pytest
 from bandit_service import cli, settings
 from bandit_service.cli.file_modes import open_to_others
 from bandit_service.parsing.validation import Mistakes
+from bandit_service.settings.tables import arms_of
 
 
 def _read(tmp_path: Path, text: str, **environ: str) -> settings.Settings:
@@ -267,6 +268,14 @@ def test_what_an_arm_says_of_itself_has_a_bound(field: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{field}: "):
         settings.arm_spec(arm | {field: value})
     assert settings.arm_spec(arm | {"tags": ["x" * 256] * 64}).tags
+
+
+@pytest.mark.parametrize("id", ["auto", "auto:nested", "auto?max_cost_usd=1", "what?"])
+def test_an_arm_has_a_name_by_which_it_can_be_called(id: str) -> None:
+    """An arm `auto` took the place of the router in `GET /v1/models`."""
+    mistakes: list[str] = []
+    arms_of([{"id": id, "usd_per_mtok_in": 1.0, "usd_per_mtok_out": 1.0}], mistakes)
+    assert [each.partition(": must not be")[0] for each in mistakes] == ["arms[0].id"]
 
 
 _SHARED = {"BANDIT_LOG_ENGINE": "postgres", "BANDIT_LOG_DSN_ENV": "THE_DSN"}

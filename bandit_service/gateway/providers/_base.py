@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import msgspec
 
 from bandit_service.core.arm_request import ArmRequest
-from bandit_service.core.errors import Refused
+from bandit_service.core.errors import Refused, type_in_words
 from bandit_service.gateway.providers._asking import Asks
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 
@@ -159,7 +159,7 @@ def refused(field: str, what: str) -> Refused:
 def typed(value: Any, kind: type, field: str, allowed: str) -> Any:
     """The value, if it is of this kind; otherwise Refused with the field and what is allowed."""
     if not isinstance(value, kind):
-        raise refused(field, f"must be {allowed}, got {type(value).__name__}")
+        raise refused(field, f"must be {allowed}, got {type_in_words(value)}")
     return value
 
 

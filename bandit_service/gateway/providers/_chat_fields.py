@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bandit_service.core.errors import type_in_words
 from bandit_service.gateway.fields import FLAG, OBJECT, TEXT, Kind, check_kinds
 from bandit_service.gateway.providers._base import refused
 
@@ -53,5 +54,5 @@ def _objects(values: object, at: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _check_word(of: Mapping[str, Any], name: str, at: str) -> None:
     value = of.get(name)
     if not isinstance(value, str) or not value:
-        got = "an empty one" if value == "" else type(value).__name__
+        got = "an empty one" if value == "" else type_in_words(value)
         raise refused(f"{at}.{name}", f"must be a text, got {got}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bandit_service.core.errors import type_in_words
 from bandit_service.gateway.fields import FLAG, NUMBER, TEXT
 from bandit_service.gateway.providers._base import Json, objects, refused
 from bandit_service.gateway.providers._chat_fields import check
@@ -76,7 +77,7 @@ def request(path: str, body: Mapping[str, Any]) -> Json:
 def _check_metadata(metadata: object) -> None:
     for name, value in metadata.items() if isinstance(metadata, Mapping) else ():
         if not isinstance(value, str):
-            raise refused(f"metadata.{name}", f"must be a text, got {type(value).__name__}")
+            raise refused(f"metadata.{name}", f"must be a text, got {type_in_words(value)}")
 
 
 def _items(messages: list[Any]) -> Iterator[Json]:

@@ -132,5 +132,5 @@ def test_whatever_a_field_is_the_translation_is_of_the_apis_types_or_refused(kin
 def test_of_several_wrong_fields_the_same_is_named_whatever_their_order() -> None:
     wrong = {"n": 0, "model": "m", "tools": {}, "stream": "yes"}
     for body in (wrong, dict(reversed(wrong.items()))):
-        with pytest.raises(Refused, match=r"^stream: must be true or false, got str$"):
+        with pytest.raises(Refused, match=r"^stream: must be true or false, got a text$"):
             fields.check(body)

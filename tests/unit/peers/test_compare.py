@@ -78,7 +78,8 @@ def test_rows_by_hand() -> None:
     cost = [[0.0, 0.01], [0.0, 0.0]]
     data = compare.Stream(recording([[1.0, 0.5], [0.0, 0.75]], cost), {}, RULE)
     other = replace(ABSENT, says="other")
-    results = [_result(0, 0.2), _result(1, 0.4), _result(0, 0.7, other), _result(1, 0.7, other)]
+    theirs = [replace(_result(seed, 0.7, other), learn_us=110.0) for seed in (0, 1)]
+    results = [_result(0, 0.2), _result(1, 0.4), *theirs]
     first, second, uniform, best, oracle = summary.rows(results, data)
     assert [first.label, second.label] == [other.label, reference().label]
     # t(0.975, 1) = 12.706; sd of 0.2 and 0.4 is 0.1·√2, over √2
@@ -90,8 +91,10 @@ def test_rows_by_hand() -> None:
     assert uniform.reward.mean == pytest.approx((1.0 + 0.4 + 0.0 + 0.75) / 4)
     assert best.label == "(best single: arm1)"
     assert oracle.reward.mean == pytest.approx(0.875)
+    assert [first.ours, second.ours, oracle.ours] == [0.25, 1.0, None]  # 10 + 20 and 10 + 110 us
     text = summary.table([first, uniform], "made").text()
     assert "0.4000  1.2706" in text
+    assert "0.25" in text
     told = summary.as_json([first, uniform], data, results)
     assert told["rows"][1]["reward"]["half"] is None
     assert not math.isnan(told["runs"][0]["reward"])
