@@ -231,6 +231,10 @@ class Unsure(StoreError):
     """It is unknown whether it was done: the engine did not answer."""
 
 
+class Starting(Unsure):
+    """Nothing was done: the engine's server starts up, recovers or shuts down, and says so."""
+
+
 class Fenced(StoreError):
     """This replica was closed, or another one has its role; nothing was written."""
 

@@ -30,6 +30,7 @@ from store._shared import (
     OtherKey,
     Outdated,
     Replica,
+    Starting,
     Tailed,
     Unfit,
     Unsure,
@@ -72,15 +73,15 @@ class PostgresLog:
         self._write_lock, self._read_lock = asyncio.Lock(), asyncio.Lock()
 
     async def connect(self) -> None:
-        """Connect, and make the tables where there are none. Unsure, or Unfit for a database that
-        cannot hold them.
+        """Connect, and make the tables where there are none. Unsure, Starting where a host says
+        that it takes connections later, or Unfit for a database that cannot hold them.
 
         It ends with a flushed commit. So what is read from here on is durable by the rules of the
         database, also where it was restarted while it waited for a standby. A host that cannot do
         it is no place to stay at, and the next one is asked: an old primary whose standby was
         promoted takes connections, and no commit.
         """
-        told, hosts = list[str](), self._hosts
+        told, hosts, kind = list[str](), self._hosts, Unsure
         for i, host in enumerate(hosts):
             self._drop()
             try:
@@ -89,10 +90,11 @@ class PostgresLog:
                 if len(hosts) == 1:
                     raise
                 told.append(f"{host.name}: {error}")
+                kind = Starting if isinstance(error, Starting) else kind
             else:
                 self._hosts = [*hosts[i:], *hosts[:i]]
                 return
-        raise Unsure("; ".join(told))
+        raise kind("; ".join(told))
 
     async def _connect_to(self, host: Host) -> None:
         """Both connections to one host: two may be two databases after a failover."""
@@ -520,7 +522,8 @@ def _ours(error: Exception) -> StoreError:
             return Unsure("it waits for another call, which maybe waits for a standby")
         case state:
             what = f" ({state})" if state else ""
-            return Unsure(f"the database did not do it: {type(error).__name__}: {error}{what}")
+            kind = Starting if state == "57P03" else Unsure
+            return kind(f"the database did not do it: {type(error).__name__}: {error}{what}")
 
 
 def _checked(after: int, rows: Sequence[Any]) -> list[Tailed]:

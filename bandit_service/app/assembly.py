@@ -20,6 +20,7 @@ import store
 from bandit_service import logs
 from bandit_service.app import log_move
 from bandit_service.app.sharing import (
+    STARTS_S,
     begun_from,
     erased_at_start,
     lacks,
@@ -180,7 +181,10 @@ async def running_router(
         snapshots = open_snapshots(settings)
         if shared is not None:
             await log_move.finish(log, snapshots, settings, progress)
-        link = None if shared is None else await open_link(shared, log, settings, progress)
+        link = None
+        if shared is not None:  # other pools are served meanwhile, and this one is tried again
+            wait_s = STARTS_S if beside is None else 0.0
+            link = await open_link(shared, log, settings, progress, wait_s)
         if shared is not None and beside is not None:
             await refuse_twin(shared, beside.replicas, settings)
         if shared is not None:

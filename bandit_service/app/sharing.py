@@ -34,10 +34,23 @@ from bandit_service.runtime.shared.spool import Spool
 from bandit_service.runtime.shared.writer import SharedWriter
 from bandit_service.settings import BadSettings, Settings
 from bandit_service.telemetry.telemetry import Telemetry
-from store import Corrupt, EventLog, Offset, SharedLog, StoreError, Unfit, Unsure, first_of
+from store import (
+    Corrupt,
+    EventLog,
+    Offset,
+    SharedLog,
+    Starting,
+    StoreError,
+    Unfit,
+    Unsure,
+    first_of,
+)
 from store.snapshots import FileSnapshots
 
 _log = logging.getLogger("bandit.replica")
+STARTS_S = 30.0
+"""For how long a start waits for a server that says that it is starting up."""
+_PAUSE_S = 0.5
 
 
 def open_shared(settings: Settings) -> SharedLog | None:
@@ -74,15 +87,22 @@ def open_shared(settings: Settings) -> SharedLog | None:
 
 
 async def open_link(
-    shared: SharedLog, copy: EventLog, settings: Settings, progress: Progress | None
+    shared: SharedLog,
+    copy: EventLog,
+    settings: Settings,
+    progress: Progress | None,
+    wait_s: float = 0.0,
 ) -> Link:
-    """Connect, and bring the copy up to the log; the replica has not joined yet."""
+    """Connect, and bring the copy up to the log; the replica has not joined yet.
+
+    wait_s: for how long a server that says that it is starting up is asked again.
+    """
     chosen = settings.log
     checkpoint = Checkpoint(Path(settings.data_dir) / "replica.json", chosen.name)
     key = replica_key(settings)
     checkpoint.found(copy.last)
     try:
-        await shared.connect()
+        await _connected(shared, wait_s)
         await _made_durable(shared, copy, checkpoint.name, key)
         is_anew = await copied(shared, copy, checkpoint, progress)
     except BaseException:
@@ -100,6 +120,23 @@ async def open_link(
     link.forgotten, link.ordered = since.forgotten, since.upto
     link.begins_ts = _begins_ts(copy) if is_anew else 0.0
     return link
+
+
+async def _connected(shared: SharedLog, wait_s: float) -> None:
+    until, told = time.monotonic() + wait_s, False
+    while True:
+        try:
+            await shared.connect()
+        except Starting as error:
+            if time.monotonic() >= until:
+                raise
+            if not told:
+                extra = {"why": str(error), "seconds": wait_s}
+                _log.warning("the log's server is starting up: it is asked again", extra=extra)
+            told = True
+        else:
+            return
+        await asyncio.sleep(_PAUSE_S)
 
 
 def _begins_ts(copy: EventLog) -> float:

@@ -91,6 +91,8 @@ def _written(value: Any, like: Any) -> Any:
 def _shape(like: Any) -> Any:
     """What msgspec decodes for this type, all of it in one pass: what it knows, as it is."""
     like = _bare(like)
+    if _readable(like):
+        return like
     origin, args = typing.get_origin(like), typing.get_args(like)
     if origin is OrderedDict and _native(like):
         return dict.__class_getitem__(args)
@@ -126,6 +128,8 @@ def _made(value: Any, like: Any, makers: Makers) -> Any:
 def _maker(like: Any) -> _Maker | None:
     """What makes a value of this type of what was decoded for it; None where that is the value."""
     like = _bare(like)
+    if _readable(like):
+        return None
     origin, args = typing.get_origin(like), typing.get_args(like)
     if _native(like) or like is Any:
         return _ordered if origin is OrderedDict else None
@@ -211,6 +215,17 @@ def _native(like: Any) -> bool:
         return False
     kept = _fields(like)
     whole = len(kept) == len(dataclasses.fields(like)) and not _if_any(like)
+    return whole and all(map(_native, kept.values()))
+
+
+@cache
+def _readable(like: Any) -> bool:
+    """Whether msgspec makes a dataclass by itself that it does not write by itself: of some fields
+    that are not always written, and no caches."""
+    if not isinstance(like, type) or not dataclasses.is_dataclass(like) or hasattr(like, "folded"):
+        return False
+    kept = _fields(like)
+    whole = len(kept) == len(dataclasses.fields(like)) and bool(_if_any(like))
     return whole and all(map(_native, kept.values()))
 
 

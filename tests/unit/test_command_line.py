@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -339,3 +340,15 @@ def test_what_only_reads_a_log_makes_none(
     assert "no log at var/" in capsys.readouterr().err
     assert {each: each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()} == before
     assert (tmp_path / "var").exists() == there
+
+
+def test_the_garbage_collector_rests_only_while_a_command_is_imported() -> None:
+    cli_main = importlib.import_module("bandit_service.cli.main")
+    assert gc.isenabled()
+    imported = cli_main._imported("bandit_service.cli.commands.policies")
+    assert imported.__name__ == "bandit_service.cli.commands.policies"
+    assert gc.isenabled()
+    with pytest.raises(ModuleNotFoundError):
+        cli_main._imported("bandit_service.cli.commands.none")
+    assert gc.isenabled()
+    gc.unfreeze()

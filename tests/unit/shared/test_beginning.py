@@ -19,7 +19,7 @@ from bandit_service.runtime.shared.checkpoint import Checkpoint
 from bandit_service.runtime.shared.link import Link, LinkRules
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from policies import ArmId
-from store import Entry, Offset, Record, StoreError, can_trim
+from store import Entry, Offset, Record, Starting, StoreError, Unsure, can_trim
 from store.snapshots import FileSnapshots
 from store.sqlite import SqliteLog
 from tests.unit.shared.memory import Engine, MemoryShared
@@ -199,3 +199,39 @@ def test_replicas_whose_policy_learns_by_another_rule_have_another_key(
     assert len(by_rule) == 3
     assert snapshot_key(chosen.policy, chosen) in by_rule  # of a policy without a version
     assert all(snapshot.is_of_this_version(key) for key in by_rule)
+
+
+class _Restarting(MemoryShared):
+    """A server that takes connections at the third time."""
+
+    asked = 0
+
+    async def connect(self) -> None:
+        self.asked += 1
+        if self.asked < 3:
+            raise Starting("the database system is starting up")
+
+
+async def test_a_server_that_is_starting_up_is_asked_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "_PAUSE_S", 0.0)
+    shared = _Restarting(engine)
+    await sharing._connected(shared, 600.0)
+    assert shared.asked == 3
+    assert [each.message for each in caplog.records if each.name == "bandit.replica"] == [
+        "the log's server is starting up: it is asked again"
+    ]
+
+
+async def test_a_server_that_does_not_get_ready_in_time_ends_the_start(engine: Engine) -> None:
+    shared = _Restarting(engine)
+    with pytest.raises(Starting, match="starting up"):
+        await sharing._connected(shared, 0.0)
+    assert shared.asked == 1
+
+
+async def test_a_server_that_is_away_is_not_asked_again(engine: Engine) -> None:
+    engine.down = True
+    with pytest.raises(Unsure, match="down"):
+        await sharing._connected(MemoryShared(engine), 600.0)

@@ -20,6 +20,7 @@ from store import (
     Offset,
     Outdated,
     Record,
+    Starting,
     Trimmed,
     Unfit,
     Unsure,
@@ -265,8 +266,19 @@ async def test_a_host_that_lets_nobody_in_is_told_and_no_other_is_asked(
 async def test_where_no_host_can_be_reached_each_is_told() -> None:
     async with _host(_STARTING) as one:
         log = PostgresLog(f"postgresql://bandit:x@{one},127.0.0.1:9/postgres", timeout_s=2.0)
-        with pytest.raises(Unsure, match=rf"{one}: .*starting up.*; 127.0.0.1:9: .*Refused"):
+        with pytest.raises(Starting, match=rf"{one}: .*starting up.*; 127.0.0.1:9: .*Refused"):
             await log.connect()
+
+
+async def test_a_host_that_says_that_it_is_starting_is_no_host_that_is_away() -> None:
+    async with _host(_STARTING) as one:
+        log = PostgresLog(f"postgresql://bandit:x@{one}/postgres", timeout_s=2.0)
+        with pytest.raises(Starting, match="starting up"):
+            await log.connect()
+    log = PostgresLog("postgresql://bandit:x@127.0.0.1:9/postgres", timeout_s=2.0)
+    with pytest.raises(Unsure) as away:
+        await log.connect()
+    assert not isinstance(away.value, Starting)
 
 
 def test_each_host_of_an_address_has_an_address_of_its_own() -> None:
