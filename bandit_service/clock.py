@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import struct
 import time
 import uuid
 
 _BITS_48, _BITS_50, _BITS_62 = 2**48 - 1, 2**50 - 1, 2**62 - 1
 _AT_ONCE = 64
+_NUMBERS = struct.Struct(f"<{_AT_ONCE}Q")
 """For so many ids the operating system is asked for chance at once."""
 
 
@@ -28,7 +30,7 @@ class Ids:
         """code: in the place of 12 of the 62 random bits, see `core/pools.py`."""
         self._code = code
         self._last = (int(after * 1000), 0xFFF if after else 0)
-        self._chance = self._left = 0
+        self._chances: list[int] = []
 
     def new(self, ts: float) -> str:
         """A fresh id at `ts` UTC seconds."""
@@ -40,14 +42,14 @@ class Ids:
             if count > 0xFFF:
                 millisecond, count = millisecond + 1, 0
         self._last = (millisecond, count)
-        if not self._left:
-            self._chance, self._left = secrets.randbits(_AT_ONCE * 62), _AT_ONCE
-        chance = 0b10 << 62 | self._chance & _BITS_62
+        if not self._chances:
+            chances = secrets.randbits(8 * _NUMBERS.size).to_bytes(_NUMBERS.size, "little")
+            self._chances += _NUMBERS.unpack(chances)
+        chance = 0b10 << 62 | self._chances.pop() & _BITS_62
         if self._code is not None:
             chance = 0b10 << 62 | self._code << 50 | chance & _BITS_50
-        self._chance, self._left = self._chance >> 62, self._left - 1
-        time, low = millisecond & _BITS_48, chance & _BITS_48
-        return f"{time >> 16:08x}-{time & 0xFFFF:04x}-7{count:03x}-{chance >> 48:04x}-{low:012x}"
+        digits = f"{(millisecond & _BITS_48) << 80 | 0x7000 + count << 64 | chance:032x}"
+        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def time_of(id: str) -> float | None:
