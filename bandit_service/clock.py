@@ -9,6 +9,7 @@ import uuid
 
 _BITS_48, _BITS_50, _BITS_62 = 2**48 - 1, 2**50 - 1, 2**62 - 1
 _AT_ONCE = 64
+_NUMBERS = struct.Struct(f"<{_AT_ONCE}Q")
 """For so many ids chance is taken from the operating system, and written out, at once."""
 
 
@@ -52,7 +53,8 @@ class Ids:
     def _more_ends(self) -> list[str]:
         """The random ends of ids, many at once."""
         ends = []
-        for chance in struct.unpack(f"{_AT_ONCE}Q", secrets.token_bytes(8 * _AT_ONCE)):
+        chances = secrets.randbits(8 * _NUMBERS.size).to_bytes(_NUMBERS.size, "little")
+        for chance in _NUMBERS.unpack(chances):
             end = 0b10 << 62 | chance & _BITS_62
             if self._code is not None:
                 end = 0b10 << 62 | self._code << 50 | chance & _BITS_50

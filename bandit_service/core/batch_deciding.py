@@ -115,6 +115,7 @@ def _in_one(
             worth = some[i].query.willingness_to_pay
             kept, settled = explore.settled(proposals[i], stay, worth)
             scores[i], propensities[i] = kept.scores.tolist(), settled.tolist()
+    costs = {id(one.arms): one.arms.cost_usd.tolist() for one in some}
     return [
         Lot(
             one.query,
@@ -123,7 +124,7 @@ def _in_one(
             packed[i * width : (i + 1) * width],
             propensities[i],
             scores[i],
-            one.arms.cost_usd.tolist(),
+            costs[id(one.arms)],
             None if quality is None else quality[i],
             None if deviation is None else deviation[i],
             one.query.fallback,

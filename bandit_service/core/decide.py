@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 import numpy as np
+from msgspec import structs
 
 from bandit_service.core import chance
 from bandit_service.core import events as ev
@@ -121,6 +122,28 @@ class Lot(msgspec.Struct, gc=False):
     excluded: dict[ArmId, str]
     switch_usd: tuple[float, ...] = ()
     fixed: bool = False
+
+    @property
+    def usual(self) -> bool:
+        """Whether it has no part of an experiment, conversation, duel or route, and nothing else
+        that most decisions have not.
+        """
+        query = self.query
+        return not (
+            self.part
+            or query.turn
+            or self.steps
+            or self.excluded
+            or self.switch_usd
+            or query.duel_of
+            or query.prompt
+            or query.effort_asked
+            or query.efforts
+            or query.route
+            or query.groups
+            or query.request_key
+            or query.request_digest
+        )
 
 
 def weigh(world: World, query: Query, recalled: Recalled, explore: Exploration) -> Weighed:
@@ -349,10 +372,10 @@ def decide(
 
 def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
     """The draw, and its record."""
-    query, pot, part, turn = lot.query, lot.pot, lot.part, lot.query.turn
+    query, pot = lot.query, lot.pot
     at = draw(lot.propensities, chance.uniform(explore.seed, id))
     record, quality, deviation, count = pot.records[at], lot.quality, lot.deviation, pot.count
-    return ev.Decided(
+    event = ev.Decided(
         ts=ts,
         id=id,
         embedding=lot.embedding,
@@ -377,17 +400,26 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         tenant=query.tenant,
         unit=query.unit,
         fallback=lot.fallback,
-        stayed=bool(turn and turn.before == record.spec.id),
         caller=query.caller,
+        split=1.0,
+        surface=query.surface,
+        reason=_reason(lot, record.spec.id),
+        later_turns=0.0,
+        tags=query.tags,
+    )
+    if lot.usual:
+        return event
+    part, turn = lot.part, query.turn
+    return structs.replace(  # most decisions have none of these, and are made in half the time
+        event,
+        stayed=bool(turn and turn.before == record.spec.id),
         duel_of=query.duel_of,
         experiment="" if part is None else part.experiment,
         variant="" if part is None else part.variant,
         split=1.0 if part is None else part.split,
         member="" if part is None else part.member,
         steps=lot.steps,
-        surface=query.surface,
         excluded=lot.excluded,
-        reason=_reason(lot, record.spec.id),
         prompt_tokens=query.prompt,
         conversation="" if turn is None else turn.conversation,
         before=ArmId("") if turn is None else turn.before,
@@ -395,7 +427,6 @@ def drawn(lot: Lot, id: str, ts: float, explore: Exploration) -> ev.Decided:
         warm_tokens=() if turn is None else turn.listed(turn.warm, pot.ids),
         switch_usd=lot.switch_usd,
         later_turns=0.0 if turn is None else turn.later,
-        tags=query.tags,
         effort_asked=query.effort_asked,
         effort=query.efforts.get(record.spec.id, ""),
         route=query.route,

@@ -40,15 +40,16 @@ class ADWIN:
         """One more value; `drift_detected` says whether it gave the alarm."""
         if self.drift_detected:
             self._begin()
-        if self._n:
-            apart = x - self._total / self._n
-            self._squares += self._n * apart * apart / (self._n + 1)
-        self._n += 1
+        n, newest = self._n, self._rows[0]
+        if n:
+            apart = x - self._total / n
+            self._squares += n * apart * apart / (n + 1)
+        self._n = n = n + 1
         self._total += x
-        self._rows[0].append(x)
-        self._merge()
-        due = self._n % _CLOCK == 0 and self._n > _GRACE
-        self.drift_detected = due and self._cut()
+        newest.append(x)
+        if len(newest) > _ROW:
+            self._merge()
+        self.drift_detected = n % _CLOCK == 0 and n > _GRACE and self._cut()
 
     def _merge(self) -> None:
         """Of six sums in a row the two oldest become one of the next row."""
@@ -64,17 +65,26 @@ class ADWIN:
         """Whether the means of the two parts differ at any place between two sums."""
         log = math.log(2 * math.log(self._n) / self.delta)
         variance = self._squares / self._n
+        least = (1.0 - 1e-9) * _bound(4.0 / (self._n - 2 * _SHORTEST + 2), variance, log)
         n0, n1, u0, u1 = 0, self._n, 0.0, self._total
         for i in range(len(self._rows) - 1, -1, -1):
+            size = 2**i
             for total in self._rows[i]:
-                n0, n1, u0, u1 = n0 + 2**i, n1 - 2**i, u0 + total, u1 - total
+                n0, n1, u0, u1 = n0 + size, n1 - size, u0 + total, u1 - total
                 if n0 < _SHORTEST or n1 < _SHORTEST:
                     continue
+                apart = abs(u0 / n0 - u1 / n1)
+                if apart <= least:
+                    continue
                 m = 1.0 / (n0 - _SHORTEST + 1) + 1.0 / (n1 - _SHORTEST + 1)
-                bound = math.sqrt(2 * m * variance * log) + 2 / 3 * log * m
-                if abs(u0 / n0 - u1 / n1) > bound:
+                if apart > _bound(m, variance, log):
                     return True
         return False
+
+
+def _bound(m: float, variance: float, log: float) -> float:
+    """ε of two parts; the least one is that of two halves, where m is least."""
+    return math.sqrt(2 * m * variance * log) + 2 / 3 * log * m
 
 
 class PageHinkley:

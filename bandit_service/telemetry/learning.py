@@ -151,10 +151,11 @@ class Learning:
 
     def decided(self, event: ev.Decided) -> None:
         """One decision."""
-        self.seen(event.arm).decisions += 1
+        arm = event.arms[event.drawn]
+        self.seen(arm).decisions += 1
         self.route(event.route).decisions += 1
         free = not (event.experiment and event.policy == "fixed")
-        self.health.decided(event.arm, event.propensities, free)
+        self.health.decided(arm, event.propensities, free)
 
     def rewarded(
         self, event: ev.Rewarded, what: Resolved, would_cost: tuple[ArmId, float] | None

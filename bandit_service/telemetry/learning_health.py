@@ -136,27 +136,18 @@ class LearningHealth:
     quality: Calibration = field(default_factory=Calibration)
     cost: Calibration = field(default_factory=Calibration)
     elo: dict[ArmId, float] = field(default_factory=dict)
-    _drawn: deque[str] = field(default_factory=deque)
-    _least: deque[float] = field(default_factory=deque)
-    _counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
+        self._drawn: deque[str] = deque(maxlen=self.window)
+        self._least: deque[float] = deque(maxlen=self.window)
         self._slow, self._costs = Memory(self.span), Memory(self.span)
         self._fast = Memory(self.short)
 
     def decided(self, arm: str, propensities: tuple[float, ...], free: bool = True) -> None:
         """One decision. free: whether chance had a say; of a fixed arm propensities say nothing."""
         self._drawn.append(arm)
-        self._counts[arm] += 1
         if free:
             self._least.append(min(propensities))
-            if len(self._least) > self.window:
-                self._least.popleft()
-        if len(self._drawn) > self.window:
-            oldest = self._drawn.popleft()
-            self._counts[oldest] -= 1
-            if not self._counts[oldest]:
-                del self._counts[oldest]
 
     def settled(
         self,
@@ -204,7 +195,7 @@ class LearningHealth:
             return None
         if offered < 2:
             return 1.0
-        shares = (count / total for count in self._counts.values())
+        shares = (count / total for count in Counter(self._drawn).values())
         return max(0.0, -sum(p * math.log(p) for p in shares)) / math.log(offered)
 
     def best(self) -> Mean | None:

@@ -12,7 +12,11 @@ from msgspec.structs import replace
 
 from bandit_service.core import events as ev
 from bandit_service.core.apply import apply
-from bandit_service.core.query import Query
+from bandit_service.core.arm_record import ArmRecord
+from bandit_service.core.decide import Lot, Pot, drawn
+from bandit_service.core.experiments.assignment import Assigned
+from bandit_service.core.exploration import Exploration
+from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import new_world
 from bandit_service.runtime.deciding import Deciding
 from bandit_service.runtime.router_rules import RouterRules
@@ -123,3 +127,36 @@ async def test_what_goes_wrong_with_one_is_told_to_it_alone(wrong: float) -> Non
     alone = await again.decide(_query(0))
     assert (first.scores, first.neighbours) == (alone.scores, alone.neighbours)
     await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "lot", "kept"),
+    [
+        ({"duel_of": "d"}, {}, {"duel_of": "d"}),
+        ({"prompt": 7}, {}, {"prompt_tokens": 7}),
+        ({"effort_asked": "low"}, {}, {"effort_asked": "low"}),
+        ({"efforts": {"a": "low"}}, {}, {"effort": "low"}),
+        ({"route": "r"}, {}, {"route": "r"}),
+        ({"groups": ("g",)}, {}, {"groups": ("g",)}),
+        ({"request_key": "k"}, {}, {"request_key": "k"}),
+        ({"request_digest": "d"}, {}, {"request_digest": "d"}),
+        ({"tags": ("t",), "unit": "u"}, {}, {"tags": ("t",), "unit": "u"}),
+        ({}, {"steps": ("outside",)}, {"steps": ("outside",)}),
+        ({}, {"excluded": {"b": "too dear"}}, {"excluded": {"b": "too dear"}}),
+        ({}, {"switch_usd": (0.5,)}, {"switch_usd": (0.5,)}),
+        (
+            {},
+            {"part": Assigned("e", "v", 0.5, "m")},
+            {"experiment": "e", "variant": "v", "split": 0.5, "member": "m"},
+        ),
+    ],
+)
+def test_the_record_keeps_what_few_decisions_have(
+    query: dict[str, Any], lot: dict[str, Any], kept: dict[str, Any]
+) -> None:
+    spec = ev.ArmSpec(id=ArmId("a"), usd_per_mtok_in=1.0, usd_per_mtok_out=1.0)
+    pot = Pot([ArmRecord(spec, "api")], (spec.id,), [1.0], None, (), "nested", "")
+    plain = Lot(_query(0), Recalled(), pot, b"", [1.0], [0.0], [0.1], None, None, "", None, (), {})
+    usual = drawn(plain, "id", 1.0, Exploration())
+    made = drawn(replace(plain, query=_query(0, **query), **lot), "id", 1.0, Exploration())
+    assert made == replace(usual, **kept) != usual
