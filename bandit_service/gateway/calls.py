@@ -2,8 +2,8 @@
 
 The connector gives the connection, and its parser reads the answer, so that TLS, keep-alive,
 decompression and the bounds of a head are aiohttp's. The head of a request is made once for each
-address and its headers; one timer bounds all waits of a call. What goes through a proxy, and large
-bodies, are the session's.
+address and its headers; one timer bounds the waits of all calls. What goes through a proxy, and
+large bodies, are the session's.
 """
 
 from __future__ import annotations
@@ -68,38 +68,62 @@ class Sent:
     reused: bool = False
 
 
+class Watch:
+    """One timer of the loop for the waits of all calls, which ends those that are due."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waits: set[Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, wait: Deadline) -> None:
+        """Watch it from now on."""
+        self._waits.add(wait)
+        if self._timer is not None:
+            if self._timer.when() <= wait.due:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(wait.due, self._look)
+
+    def end(self, wait: Deadline) -> None:
+        """It is over. The timer stays as it is: others may wait by then."""
+        self._waits.discard(wait)
+
+    def _look(self) -> None:
+        self._timer, now = None, self.loop.time()
+        for each in [each for each in self._waits if each.due <= now]:
+            self.end(each)
+            each.miss()
+        if self._waits:
+            self._timer = self.loop.call_at(min(each.due for each in self._waits), self._look)
+
+
 class Deadline(BaseTimerContext):
     """Bounds each wait within it by `wait_s`, and all of them by `total_s` from now; TimeoutError.
 
-    A whole call uses one timer of the loop, which is set again only if it fired too early.
+    due: when the present wait ends at the latest, by the clock of the loop.
     """
 
-    __slots__ = ("_due", "_ends", "_loop", "_missed", "_task", "_timer", "_was", "wait_s")
+    __slots__ = ("_ends", "_missed", "_task", "_was", "_watch", "due", "wait_s")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wait_s: float, total_s: float) -> None:
+    def __init__(self, watch: Watch, wait_s: float, total_s: float) -> None:
         self.wait_s = wait_s
-        self._loop = loop
-        self._ends = loop.time() + total_s
-        self._due = 0.0
+        self.due = 0.0
+        self._watch = watch
+        self._ends = watch.loop.time() + total_s
         self._missed = False
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._was = 0
 
     def __enter__(self) -> Deadline:
-        now = self._loop.time()
+        now = self._watch.loop.time()
         if now >= self._ends:
             raise TimeoutError
         task = asyncio.current_task()
         assert task is not None
         self._task, self._was = task, task.cancelling()
-        self._due = due = min(self._ends, now + self.wait_s)
-        timer = self._timer
-        if timer is None:
-            self._timer = self._loop.call_at(due, self._look)
-        elif timer.when() > due:
-            timer.cancel()
-            self._timer = self._loop.call_at(due, self._look)
+        self.due = min(self._ends, now + self.wait_s)
+        self._watch.begin(self)
         return self
 
     def __exit__(
@@ -108,6 +132,7 @@ class Deadline(BaseTimerContext):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._watch.end(self)
         task, self._task = self._task, None
         if not self._missed:
             return
@@ -117,21 +142,11 @@ class Deadline(BaseTimerContext):
         if task.uncancel() <= self._was and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
-    def _look(self) -> None:
-        self._timer = None
-        if self._task is None:
-            return
-        if self._loop.time() < self._due:
-            self._timer = self._loop.call_at(self._due, self._look)
-        else:
-            self._missed = True
-            self._task.cancel()
-
-    def close(self) -> None:
-        """The call has ended."""
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer.cancel()
+    def miss(self) -> None:
+        """The wait was due."""
+        assert self._task is not None
+        self._missed = True
+        self._task.cancel()
 
 
 class Receiver(ResponseHandler):
@@ -159,7 +174,7 @@ class Connector(aiohttp.TCPConnector):
 class Answer:
     """An answer whose head has come; its connection goes back to the pool at its end."""
 
-    __slots__ = ("_connection", "_deadline", "_released", "content", "headers", "status")
+    __slots__ = ("_connection", "content", "headers", "status")
 
     def __init__(
         self,
@@ -167,26 +182,20 @@ class Answer:
         headers: CIMultiDictProxy[str],
         content: aiohttp.StreamReader,
         connection: Connection,
-        deadline: Deadline,
     ) -> None:
         self.status, self.headers, self.content = status, headers, content
-        self._connection, self._deadline = connection, deadline
-        self._released = False
+        self._connection = connection
         content.on_eof(self.release)
 
     def close(self) -> None:
         """Close the connection; who waits for a piece is woken."""
-        self._deadline.close()
         if self.content.exception() is None:
             self.content.set_exception(aiohttp.ClientConnectionError("Connection closed"))
         self._connection.close()
 
     def release(self) -> None:
         """Give the connection back, for another call."""
-        if not self._released:
-            self._released = True
-            self._deadline.close()
-            self._connection.release()
+        self._connection.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +224,7 @@ class Calls:
         self._connector = session.connector
         self._max_header_bytes = max_header_bytes
         self._loop = asyncio.get_running_loop()
+        self._watch = Watch(self._loop)
         self._heads: dict[tuple[object, ...], Head | None] = {}
 
     def head(self, spec: UpstreamSpec, url: str, headers: Mapping[str, str]) -> Head | None:
@@ -260,7 +270,7 @@ class Calls:
         come, if that is before the upstream's `total_s`.
         """
         request = self._request(head, more, body)  # what it cannot hold costs no connection
-        deadline = Deadline(self._loop, spec.first_byte_s, min(spec.total_s, left_s))
+        deadline = Deadline(self._watch, spec.first_byte_s, min(spec.total_s, left_s))
         try:
             with deadline:
                 connection = await self._connector.connect(head.request, [], head.timeout)
@@ -270,13 +280,9 @@ class Calls:
                     connection.close()
                     raise
         except OSError as error:
-            deadline.close()
             if isinstance(error, aiohttp.ClientError | TimeoutError):
                 raise
             raise aiohttp.ClientOSError(*error.args) from error
-        except BaseException:
-            deadline.close()
-            raise
         finally:
             deadline.wait_s = spec.idle_s
 
@@ -306,7 +312,7 @@ class Calls:
             status = message.code
         if set_cookies := message.headers.getall("Set-Cookie", ()):
             self._session.cookie_jar.update_cookies_from_headers(set_cookies, head.request.url)
-        return Answer(status, message.headers, content, connection, deadline)
+        return Answer(status, message.headers, content, connection)
 
     def _request(self, head: Head, more: Mapping[str, str], body: bytes) -> bytes:
         lines = [head.text, b"Content-Length: %d" % len(body)]

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.calls import Calls, Connector, Deadline, Sent
+from bandit_service.gateway.calls import Calls, Connector, Deadline, Sent, Watch
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams
 from bandit_service.settings import GatewaySettings
@@ -154,7 +154,8 @@ async def test_a_call_takes_no_longer_than_its_request_may_and_the_error_says_so
 
 async def test_each_wait_has_its_own_time_and_all_of_them_one() -> None:
     loop = asyncio.get_running_loop()
-    deadline = Deadline(loop, wait_s=60.0, total_s=120.0)
+    watch = Watch(loop)
+    deadline = Deadline(watch, wait_s=60.0, total_s=120.0)
     with deadline:
         await asyncio.sleep(0)
     deadline.wait_s = 0.01  # shorter than what the timer was set for
@@ -163,10 +164,28 @@ async def test_each_wait_has_its_own_time_and_all_of_them_one() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
-    deadline.close()
-    ended = Deadline(loop, wait_s=60.0, total_s=0.0)
+    ended = Deadline(watch, wait_s=60.0, total_s=0.0)
     with pytest.raises(TimeoutError), ended:
         await asyncio.sleep(0)
+
+
+async def test_waits_that_one_timer_watches_end_each_at_its_own_time() -> None:
+    loop = asyncio.get_running_loop()
+    watch, ended = Watch(loop), list[str]()
+
+    async def waits(name: str, wait_s: float) -> None:
+        with pytest.raises(TimeoutError), Deadline(watch, wait_s, total_s=60.0):
+            await loop.create_future()
+        ended.append(name)
+
+    async def over(wait_s: float) -> None:
+        with Deadline(watch, wait_s, total_s=60.0):
+            await asyncio.sleep(0)
+
+    each = {"third": 0.03, "first": 0.01, "second": 0.02}
+    await asyncio.gather(*(waits(*one) for one in each.items()), over(0.001), over(60.0))
+    assert ended == ["first", "second", "third"]
+    await waits("later", 0.01)  # the timer had nothing to watch any more
 
 
 async def test_who_else_cancels_is_heard() -> None:
@@ -176,7 +195,7 @@ async def test_who_else_cancels_is_heard() -> None:
         with deadline:
             await loop.create_future()
 
-    task = asyncio.create_task(waits(Deadline(loop, wait_s=60.0, total_s=60.0)))
+    task = asyncio.create_task(waits(Deadline(Watch(loop), wait_s=60.0, total_s=60.0)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
