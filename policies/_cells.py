@@ -28,6 +28,9 @@ EXACT = 2.0**24
 _SUM = TARGET * WEIGHT
 _HEAVY = 1000
 """At this number of queries a cell's centre forgets half of them, so that it can move."""
+_CROWDED = 2**31 // 4096 - 1024
+"""From this number of queries on the sum of a cell could leave its 32 bits within a block: with
+features of 4096 steps, since their squares are EXACT at most."""
 _TWICE = np.float32(2.0)
 _SAME = 0.001 * GRID * GRID
 """Squared distance up to which a query joins a cell even if a new cell is possible."""
@@ -238,9 +241,23 @@ class Cells:
                 self._search[cell], self._norms[cell] = x, np.add.reduce(x * x)
             if not self.groups:
                 self.groups, self._sums = 1, None
+        if self.mass[cell] >= _CROWDED:
+            self._make_room(cell, x)
         self.mass[cell] += 1
         self.sums_x[cell] += x.astype(np.int32)
         return cell
+
+    @property
+    def crowded(self) -> bool:
+        """Whether a cell's sum could leave its 32 bits; then queries are placed one by one."""
+        return self.outcomes >= _CROWDED and bool((self.mass >= _CROWDED).any())
+
+    def _make_room(self, cell: int, x: Vector) -> None:
+        """A cell forgets half of its queries before one that its sum has no room for."""
+        sums = self.sums_x[cell] + x.astype(np.int64)
+        if np.abs(sums).max() > np.iinfo(np.int32).max:
+            self.sums_x[cell] //= 2
+            self.mass[cell] //= 2
 
     def _begin(self, d: int, cells: int, groups: int) -> None:
         empty = np.zeros((cells, self.n.shape[1]))

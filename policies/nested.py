@@ -490,7 +490,7 @@ class Nested:
         It stops before a query that begins a cell, and before an outcome that raises an alarm.
         """
         stop = self._learned(state, features, outcomes)
-        if not stop and _native.native() is None:
+        if not stop and _native.native() is None and not state.crowded:
             stop = self._observe_many_plain(state, on_grid(features), outcomes)
         state.outcomes += stop
         return stop
@@ -519,10 +519,11 @@ class Nested:
     ) -> int:
         """Count those of (B, d) queries by the compiled library; returns of how many.
 
-        It stops before what changes more than counts: a new arm or cell, or an alarm.
+        It stops before what changes more than counts: a new arm or cell, or an alarm. It places
+        none while a cell is crowded.
         """
         library = _native.native()
-        if library is None or not state.used:
+        if library is None or not state.used or state.crowded:
             return 0
         told, columns = array("d"), state.columns
         for i, some in enumerate(outcomes):

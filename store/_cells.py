@@ -7,6 +7,7 @@ the caller.
 from __future__ import annotations
 
 import ctypes
+from array import array
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,7 @@ class Cells:
         self.sizes = np.zeros(cells, np.int64)
         self.matrix: Vector = np.zeros((0, dim), np.float32)
         self._last = np.full(cells, -1, np.int32)
-        self._free: list[list[int]] = [[] for _ in range(cells)]
+        self._free = [array("i") for _ in range(cells)]
         self._slots = Slots()
         self.table = Table()
         self._point()
@@ -92,7 +93,7 @@ class Cells:
         self.next[self._last[some]] = -1
         for cell in np.flatnonzero(counts % LANES).tolist():
             begin, end = int(starts[cell]) * LANES + int(counts[cell]), int(starts[cell + 1])
-            self._free[cell] = list(reversed(range(begin, end * LANES)))
+            self._free[cell] = array("i", reversed(range(begin, end * LANES)))
         self.ids[slots], self.rows[slots], self.error[slots] = ids, rows, 0.0
         self.sizes[:] = counts
         self._slots.put_all(slots, self.ids)

@@ -243,16 +243,16 @@ class HybridIndex:
         placed: those of before, which it continues with where they have most of the ids.
         """
         _check_room(len(ids), self.capacity)
-        cells = self._answering()
-        found = _check_load(ids, vectors, self.dim, len(cells))
-        if self._own is not None:
-            self._own.put_many(found, vectors)
-        if len(found):
-            self._load(found, placed)
+        self._answering()
+        self._load(_check_load(ids, vectors, self.dim, len(self._cells)), vectors, placed)
+        if len(ids):
             give_back()
 
-    def _load(self, found: NDArray[np.int64], placed: Placed | None) -> None:
-        cells = self._cells
+    def _load(self, found: NDArray[np.int64], vectors: Vector, placed: Placed | None) -> None:
+        if self._own is not None:
+            self._own.put_many(found, vectors)
+        if not len(found):
+            return
         rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
         if len(found) >= self.exact_below and not self._failed:
             order = np.argsort(found)

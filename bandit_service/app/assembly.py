@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import policies
 import store
 from bandit_service import logs
@@ -446,14 +444,14 @@ def _index(world: World, settings: Settings, dim: int) -> HybridIndex:
     chosen, built = settings.history, partial(_keep_cells, settings)
     index = HybridIndex(dim, chosen.capacity, chosen.exact_below, rows=world.history, built=built)
     ids, vectors = world.history.vectors()
-    if ids and vectors.shape[1] != dim:
+    if len(ids) and vectors.shape[1] != dim:
         raise WrongDimension(
             f"embedding.model: makes {dim} numbers, but the log in {settings.data_dir!r} holds "
             f"embeddings of {vectors.shape[1]}; configure the model it was made with, or another "
             "data_dir"
         )
-    if ids:
-        index.load(np.array(ids, np.int64), vectors, placed.read(_cells_of(settings)))
+    if len(ids):
+        index.load(ids, vectors, placed.read(_cells_of(settings)))
     _log.info("past queries", extra={"recalled_by": index.kernel, "remembered": len(ids)})
     return index
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 import policies
 from bandit_service.core import events as ev
@@ -285,7 +286,13 @@ class History:
         """All that is no cache."""
         ids, vectors = self.vectors()
         return KeptHistory(
-            self.capacity, self.per_item, self.next_id, self.faded, ids, vectors, self.items.kept()
+            self.capacity,
+            self.per_item,
+            self.next_id,
+            self.faded,
+            ids.tolist(),
+            vectors,
+            self.items.kept(),
         )
 
     @classmethod
@@ -329,15 +336,15 @@ class History:
                 found.append(Neighbour(id, similarity, outcomes, comparisons))
         return tuple(found)
 
-    def vectors(self) -> tuple[list[int], Vector]:
+    def vectors(self) -> tuple[NDArray[np.int64], Vector]:
         """All ids and their vectors (n, d), oldest first: what an index is rebuilt from.
 
         They are not copied where they lie in this order, and are then right until the next change.
         """
         n, rows = len(self.items), self.items.rows()
         if (rows == np.arange(n)).all():
-            return list(self.items), self._vectors[:n]
-        return list(self.items), self._vectors[rows]
+            return self.items.ids(), self._vectors[:n]
+        return self.items.ids(), self._vectors[rows]
 
     def vector(self, id: int) -> Vector:
         """The vector of one item."""

@@ -26,6 +26,8 @@ from policies import ArmId, Comparison, Outcome, Rewarded
 KEY = 16
 """Bytes of a key."""
 Origin: TypeAlias = tuple[int, str]
+Label: TypeAlias = tuple[str, str]
+"""The arm of an outcome, and the variant that it came of."""
 _NOWHERE, _BESIDE = -1, -1
 _LEAST = 16
 _UNKNOWN = float("nan")
@@ -65,18 +67,18 @@ class Items(Mapping[int, Item]):
     """Items by id, oldest first. O(log n) by id, O(1) by key.
 
     `_ids` and `_rows` are in the order of the ids; a row that was removed is _NOWHERE, and what
-    lies before `_start` has left. All other columns are by row; `_arms` is _BESIDE for an item
+    lies before `_start` has left. All other columns are by row; `_labels` is _BESIDE for an item
     that lies in `_beside`.
     """
 
     def __init__(self) -> None:
         self._ids, self._rows, self._start, self._count = array("q"), array("i"), 0, 0
         self._keys, self._table = bytearray(), array("i", [_NOWHERE] * _LEAST)
-        self._arms, self._numbers = array("i"), array("q")
+        self._labels, self._numbers = array("i"), array("q")
         self._qualities, self._rewards = array("d"), array("d")
-        self._owners, self._variants = list[str](), array("i")
+        self._owners = list[str]()
         self._beside: dict[int, Item] = {}
-        self._names, self._codes = list[str](), dict[str, int]()
+        self._names, self._codes = list[Label](), dict[Label, int]()
         self._sought: bytes | None = None
         self._gap = 0
 
@@ -109,6 +111,13 @@ class Items(Mapping[int, Item]):
         there: NDArray[np.intp] = rows[rows != _NOWHERE]
         return there
 
+    def ids(self) -> NDArray[np.int64]:
+        """All ids, oldest first."""
+        rows = np.frombuffer(self._rows, np.int32)[self._start :]
+        ids = np.frombuffer(self._ids, np.int64)[self._start :]
+        there: NDArray[np.int64] = ids[rows != _NOWHERE]
+        return there
+
     def found(self, key: bytes) -> int:
         """The row of the item of this key, less than 0 if there is none.
 
@@ -124,7 +133,7 @@ class Items(Mapping[int, Item]):
             row = self._rows[at]
             if row == _NOWHERE:
                 continue
-            if self._arms[row] == _BESIDE:
+            if self._labels[row] == _BESIDE:
                 item = self._beside[row]
                 mine = owner in item.owners or owner in item.compared_by
             else:
@@ -145,27 +154,28 @@ class Items(Mapping[int, Item]):
         As the items have it, but quicker.
         """
         order, rows, start, end = self._ids, self._rows, self._start, len(self._ids)
-        arms, qualities, rewards, names = self._arms, self._qualities, self._rewards, self._names
+        labels, names = self._labels, self._names
+        qualities, rewards = self._qualities, self._rewards
         found = list[tuple[tuple[Outcome, ...], tuple[Comparison, ...]] | None]()
         for id in ids:
             at = bisect_left(order, id, start)
             row = rows[at] if at < end and order[at] == id else _NOWHERE
             if row == _NOWHERE:
                 found.append(None)
-            elif (code := arms[row]) == _BESIDE:
+            elif (code := labels[row]) == _BESIDE:
                 item = self._beside[row]
                 found.append((item.outcomes, item.comparisons))
             else:
                 quality = qualities[row]
                 known = quality if quality == quality else None
-                found.append(((Outcome(ArmId(names[code]), known, rewards[row]),), ()))
+                found.append(((Outcome(ArmId(names[code][0]), known, rewards[row]),), ()))
         return found
 
     def kept(self) -> list[KeptItem]:
         """All of them without their rows, oldest first."""
         found = list[KeptItem]()
         for row in self.rows().tolist():
-            code = self._arms[row]
+            code = self._labels[row]
             if code == _BESIDE:
                 one = self._beside[row]
                 found.append(
@@ -175,7 +185,7 @@ class Items(Mapping[int, Item]):
                     )
                 )
             else:
-                origin = self._numbers[row], self._names[self._variants[row]]
+                origin = self._numbers[row], self._names[code][1]
                 told, owners = (self._outcome(row, code),), (self._owners[row],)
                 found.append((self._key(row), told, (), owners, (), (origin,), ()))
         return found
@@ -191,7 +201,7 @@ class Items(Mapping[int, Item]):
         self, id: int, row: int, key: bytes, one: Outcome | Rewarded, owner: str, origin: Origin
     ) -> None:
         """The same of an item with this outcome alone, or with that of this lesson."""
-        if row >= len(self._arms):
+        if row >= len(self._labels):
             self._reserve(row + 1)
         reward = one.reward
         assert reward is not None
@@ -248,8 +258,8 @@ class Items(Mapping[int, Item]):
     def nbytes(self) -> int:
         """The bytes of the columns."""
         parts = (
-            *(self._ids, self._rows, self._keys, self._table, self._arms, self._numbers),
-            *(self._qualities, self._rewards, self._owners, self._variants),
+            *(self._ids, self._rows, self._keys, self._table, self._labels, self._numbers),
+            *(self._qualities, self._rewards, self._owners),
         )
         return sum(map(sys.getsizeof, parts))
 
@@ -260,7 +270,7 @@ class Items(Mapping[int, Item]):
         return self._rows[at] if at < len(self._ids) and self._ids[at] == id else _NOWHERE
 
     def _item(self, row: int) -> Item:
-        code = self._arms[row]
+        code = self._labels[row]
         if code == _BESIDE:
             return self._beside[row]
         return Item(
@@ -270,18 +280,18 @@ class Items(Mapping[int, Item]):
             (),
             (self._owners[row],),
             (),
-            ((self._numbers[row], self._names[self._variants[row]]),),
+            ((self._numbers[row], self._names[code][1]),),
             (),
         )
 
     def _outcome(self, row: int, code: int) -> Outcome:
         quality = self._qualities[row]
         known = quality if quality == quality else None
-        return Outcome(ArmId(self._names[code]), known, self._rewards[row])
+        return Outcome(ArmId(self._names[code][0]), known, self._rewards[row])
 
     def _write(self, item: Item) -> None:
         row = item.row
-        if row >= len(self._arms):
+        if row >= len(self._labels):
             self._reserve(row + 1)
         self._keys[KEY * row : KEY * (row + 1)] = item.key
         if _fits(item.outcomes, item.comparisons):
@@ -296,23 +306,22 @@ class Items(Mapping[int, Item]):
     def _write_plain(
         self, row: int, arm: ArmId, quality: float | None, reward: float, owner: str, origin: Origin
     ) -> None:
-        self._arms[row] = self._code(arm)
+        self._labels[row] = self._code((arm, origin[1]))
         self._qualities[row] = _UNKNOWN if quality is None else quality
         self._rewards[row], self._owners[row] = reward, owner
-        self._numbers[row], self._variants[row] = origin[0], self._code(origin[1])
+        self._numbers[row] = origin[0]
 
-    def _code(self, name: str) -> int:
-        """The number of an arm or a variant in the columns."""
-        code = self._codes.get(name)
+    def _code(self, label: Label) -> int:
+        """Its number in the columns."""
+        code = self._codes.get(label)
         if code is None:
-            code = self._codes[name] = len(self._names)
-            self._names.append(name)
+            code = self._codes[label] = len(self._names)
+            self._names.append(label)
         return code
 
     def _reserve(self, rows: int) -> None:
-        more = max(rows, len(self._arms) + len(self._arms) // 8) - len(self._arms)
-        self._arms.extend([_BESIDE] * more)
-        self._variants.frombytes(bytes(4 * more))
+        more = max(rows, len(self._labels) + len(self._labels) // 8) - len(self._labels)
+        self._labels.frombytes(_BESIDE.to_bytes(4, sys.byteorder, signed=True) * more)
         for column in (self._numbers, self._qualities, self._rewards):
             column.frombytes(bytes(8 * more))
         self._owners += [""] * more
@@ -332,9 +341,9 @@ class Items(Mapping[int, Item]):
         self._sought = None
 
     def _clear(self, row: int) -> None:
-        self._arms[row], self._numbers[row] = _BESIDE, 0
+        self._labels[row], self._numbers[row] = _BESIDE, 0
         self._qualities[row] = self._rewards[row] = 0.0
-        self._owners[row], self._variants[row] = "", 0
+        self._owners[row] = ""
         self._beside.pop(row, None)
 
     def _remove(self, at: int, row: int) -> None:

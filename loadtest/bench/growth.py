@@ -263,7 +263,7 @@ def _start(world: World, before: HybridIndex, cell: Cell) -> float:
         restored = snapshot.restore(snapshot.read(kept), {name: policy}, name)
         index = HybridIndex(cell.dim, restored.history.capacity, rows=restored.history)
         ids, stored = restored.history.vectors()
-        index.load(np.array(ids, np.int64), stored, placed)
+        index.load(ids, stored, placed)
     taken = time.process_time() - begun
     index.close()
     return taken

@@ -244,7 +244,7 @@ def _memory_of(n: int) -> tuple[int, int]:
     folded = process.memory_info().rss - before
     index = HybridIndex(DIM, n, rows=history)
     ids, stored = history.vectors()
-    index.load(np.array(ids, np.int64), stored)
+    index.load(ids, stored)
     del ids, stored
     gc.collect()
     whole = process.memory_info().rss - before

@@ -115,7 +115,7 @@ def filled_world(
     index = HybridIndex(dim, world.history.capacity, rows=world.history)
     ids, stored = world.history.vectors()
     world.history.take_changes()
-    index.load(np.array(ids, np.int64), stored)
+    index.load(ids, stored)
     return world, index
 
 

@@ -158,7 +158,7 @@ def test_the_oldest_query_leaves_the_history_and_its_row_is_used_again() -> None
     assert history.take_changes() == ([2, 3], [])  # of 1 the index need not hear
     assert history.neighbours([1, 2, 3], [0.9, 0.8, 0.7])[0].id == 2
     ids, vectors = history.vectors()
-    assert ids == [2, 3]
+    assert ids.tolist() == [2, 3]
     assert vectors.tolist() == [_unit(1).tolist(), _unit(2).tolist()]
 
 

@@ -14,7 +14,17 @@ import numpy as np
 import pytest
 
 from bandit_service.core import codec
-from policies import ArmId, Arms, Compared, Context, Contexts, Floats, Rewarded, _spreads
+from policies import (
+    ArmId,
+    Arms,
+    Compared,
+    Context,
+    Contexts,
+    Floats,
+    Rewarded,
+    _native,
+    _spreads,
+)
 from policies._borrowed import borrowed, of_others
 from policies._cells import Cells, on_grid
 from policies.nested import Nested
@@ -422,3 +432,37 @@ def test_the_state_is_the_same_bits_with_any_kernel_of_the_blas() -> None:
         assert run.returncode == 0, run.stderr
         digests.add(run.stdout.strip())
     assert len(digests) == 1
+
+
+_FULL = 2**31 - 1
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("room", [3, 10**6])
+def test_a_cells_sum_stays_within_its_bits(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool, together: bool, room: int
+) -> None:
+    """After two million queries of one cell between two groupings it forgets half of them; one that
+    still has room keeps them all, to the bit."""
+    if not compiled:
+        monkeypatch.setattr(_native, "native", lambda: None)
+    policy, context = (
+        Nested(cells=2, groups=1, surface=0.0),
+        Context(np.eye(4, dtype=np.float32)[0], 10, 0.1),
+    )
+    state = _after(policy, [_told(context, A, 1.0)])
+    state.outcomes, state.due, state.mass[0] = 2_100_000, 3_000_000, 2_000_000
+    state.sums_x[0, 0] = _FULL - room
+    events = [_told(context, A, 1.0)] * 5
+    if together:
+        state = policy.learn_many(state, events)
+    else:
+        for event in events:
+            state = policy.learn(state, event)
+    if room > 5 * 1024:
+        assert (state.sums_x[0, 0], state.mass[0]) == (_FULL - room + 5 * 1024, 2_000_005)
+    else:
+        assert (state.sums_x[0, 0], state.mass[0]) == ((_FULL - room) // 2 + 5 * 1024, 1_000_005)
+    assert state.sums_x[0, 1:].tolist() == [0, 0, 0]
+    assert state.outcomes == 2_100_005

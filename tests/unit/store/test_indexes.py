@@ -324,7 +324,7 @@ def test_an_index_over_a_history_keeps_no_second_copy() -> None:
         tell()
         told += len(history.items)
     oracle = ExactIndex(384)
-    oracle.load(np.array(history.vectors()[0]), history.vectors()[1])
+    oracle.load(history.vectors()[0], history.vectors()[1])
     assert 200 < len(oracle) == len(index) == len(history.items)
     queries = clustered(50, 13, dim=384)
     for one, other in zip(
@@ -387,12 +387,12 @@ def test_a_start_from_a_snapshot_recalls_as_before_it(n: int) -> None:
     live.wait()
     again = codec.load(codec.dump(history), History)
     started = Narrow(DIM, n, 500, rows=again)
-    started.load(np.array(again.vectors()[0]), again.vectors()[1])
+    started.load(again.vectors()[0], again.vectors()[1])
     assert started.approximate == live.approximate == (n == 700)
     assert len(started) == len(live) == len(history.items)
     if started.approximate:  # at once; where the cells are differs
         oracle = ExactIndex(DIM)
-        oracle.load(np.array(history.vectors()[0]), history.vectors()[1])
+        oracle.load(history.vectors()[0], history.vectors()[1])
         assert recall_at(started, oracle, queries) >= 0.95
         assert recall_at(live, oracle, queries) >= 0.95
     else:
