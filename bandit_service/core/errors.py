@@ -269,7 +269,7 @@ _IN_WORDS = {
     "object": "an object",
 }
 """Types by the decoder's names for them."""
-_NAMES: dict[type[object], str] = {list: "array", tuple: "array", dict: "object"}
+_NAMES: dict[type, str] = {list: "array", tuple: "array", dict: "object"}
 """The decoder's names where they are not Python's."""
 
 

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bandit_service.cli.options import bounded
 from loadtest.bench.alone import bench_linear, bench_policies
 from loadtest.bench.durable import bench_durable
 from loadtest.bench.embeddings import bench_embeddings
@@ -106,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--markdown", type=Path, help="put each table into this document")
     parser.add_argument(
         "--past",
-        type=int,
+        type=bounded(int, 20, 10_000_000),
         action="append",
         help=f"with so many past queries: recall with each given, {', '.join(WITH_PAST)} with the "
         f"last ({PAST:,})",
@@ -119,6 +120,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             asyncio.run(serve_bench(args.serve, together=not args.one_by_one))
         return 0
     if args.past:
+        takes = ("recall", *WITH_PAST)
+        for name in args.only or ():
+            if name not in takes:
+                parser.error(f"--past: {name} has a past of its own; it is for {', '.join(takes)}")
         title, _ = SECTIONS["recall"]
         SECTIONS["recall"] = title, partial(bench_recall, past=args.past)
     results = {}
