@@ -163,7 +163,7 @@ async def test_three_times_too_much_loses_no_outcome_and_refuses_decides_first(
     traffic = Traffic(host, int(port))
     pool = Pool(host, int(port), most=400)
     try:
-        samples = await open_loop(traffic, pool, rate=4000.0, seconds=3.0)
+        samples = await open_loop(traffic, pool, rate=12_000.0, seconds=3.0)
     finally:
         pool.close()
     assert {sample.status for sample in samples} == {200, 429}

@@ -513,7 +513,7 @@ async def test_without_the_snapshots_that_knew_what_was_erased_a_start_says_so(
 # --- names, numbers, files ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id", ["{", "a}b", "{id}", "a/b", "ä {x}", "%7B", "?", "a.b"])
+@pytest.mark.parametrize("id", ["{", "a}b", "{id}", "a/b", "ä {x}", "%7B", "a.b"])
 async def test_an_arm_of_any_allowed_name_has_a_path(client: Client, id: str) -> None:
     """At 5a5a85b one with a brace was a 404."""
     body = {"usd_per_mtok_in": 1.0, "usd_per_mtok_out": 2.0}
