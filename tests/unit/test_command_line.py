@@ -352,3 +352,16 @@ def test_the_garbage_collector_rests_only_while_a_command_is_imported() -> None:
         cli_main._imported("bandit_service.cli.commands.none")
     assert gc.isenabled()
     gc.unfreeze()
+
+
+def test_only_the_first_command_of_a_process_has_its_modules_kept() -> None:
+    cli_main = importlib.import_module("bandit_service.cli.main")
+    gc.unfreeze()
+    cli_main._imported("bandit_service.cli.commands.policies")
+    first = gc.get_freeze_count()
+    later = [[each] for each in range(1_000)]
+    cli_main._imported("bandit_service.cli.commands.policies")
+    assert 0 < gc.get_freeze_count() <= first
+    assert gc.isenabled()
+    assert len(later) == 1_000
+    gc.unfreeze()
