@@ -69,19 +69,17 @@ def _rewarded(world: World, event: ev.Rewarded, what: Resolved, subject: Subject
     pending = what.pending
     if pending is None:
         arm, propensity, after, guessed = event.arm, 1.0, {}, 0.0
+        cost_usd, latency_s = event.cost_usd, event.latency_s
     else:
         arm, propensity, after = pending.arm, pending.propensity, _signals_with(pending, event)
         guessed = pending.guessed_usd
+        cost_usd, latency_s = after.get("cost_usd"), after.get("latency_s")
     record = world.catalogue.arms.get(arm)
     if record is None:
         return msgspec.structs.replace(what, after=after)
     listed, expected, price = _asked_usd(world, subject, record, pending)
     context = _taught(world, subject)
     lesson: Lesson | None
-    if pending is None:
-        cost_usd, latency_s = event.cost_usd, event.latency_s
-    else:
-        cost_usd, latency_s = after.get("cost_usd"), after.get("latency_s")
     if event.correction and pending is not None:
         lesson = _corrected(world, event, pending, after, context)
     else:

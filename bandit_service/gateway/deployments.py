@@ -109,7 +109,7 @@ def available(
 
 def full(spec: ArmSpec, health: Health, among: Container[str] | None = None) -> bool:
     """Whether the arm, or each of its deployments, has as many calls under way as it may."""
-    if spec.max_running and health.full(spec.id, spec.max_running):
+    if health.full(spec.id, spec.max_running):
         return True
     return bool(spec.deployments) and all(
         health.full(each.key, each.max_running) for each in served(spec, health, among)

@@ -37,8 +37,6 @@ class Health:
     max_cool_s: float = 300.0
     upstreams: Container[str] | None = None
     _arms: dict[str, _Arm] = field(default_factory=dict)
-    _ill: set[str] = field(default_factory=set)
-    """Those that failed since they last answered, or are to be left alone for a while."""
 
     def serves(self, upstream: str) -> bool:
         """Whether this upstream is configured."""
@@ -46,15 +44,8 @@ class Health:
 
     def available(self, id: str, now: float) -> bool:
         """Whether the arm is not masked; a masked one may be asked when it is due for a probe."""
-        if id not in self._ill:
-            return True
-        arm = self._arms[id]
-        return arm.until <= now and not (arm.opened and arm.probing)
-
-    @property
-    def well(self) -> bool:
-        """Whether every arm and every deployment is `available`."""
-        return not self._ill
+        arm = self._arms.get(id)
+        return arm is None or (arm.until <= now and not (arm.opened and arm.probing))
 
     def full(self, id: str, max_running: int) -> bool:
         """Whether the arm has `max_running` calls under way; 0 for no limit."""
@@ -63,9 +54,7 @@ class Health:
 
     def begun(self, id: str) -> None:
         """A call begins."""
-        arm = self._arms.get(id)
-        if arm is None:
-            arm = self._arms[id] = _Arm()
+        arm = self._arms.setdefault(id, _Arm())
         arm.running += 1
         arm.probing = arm.opened > 0
 
@@ -93,7 +82,6 @@ class Health:
         arm = self._arms[id]
         arm.running -= 1
         arm.failures, arm.opened, arm.until, arm.probing = 0, 0, 0.0, False
-        self._ill.discard(id)
         arm.refused = -1
 
     def failed(self, id: str, now: float, retry_after_s: float = 0.0) -> None:
@@ -101,7 +89,6 @@ class Health:
         arm = self._arms[id]
         arm.running -= 1
         arm.failures += 1
-        self._ill.add(id)
         arm.probing = False
         if arm.failures >= self.failures or arm.opened:
             pause = min(self.cool_s * 2**arm.opened, self.max_cool_s)

@@ -220,9 +220,7 @@ def _of_choice(choice: dict[str, Any]) -> Error | None:
         if isinstance(holder, dict) and (error := holder.get("error")) and _is_error(error):
             return _of(error)
     reason = choice.get("finish_reason")
-    if not reason or reason == "stop":  # as nearly always
-        return None
-    return _of(reason) if ended_badly(reason) else None
+    return _of(reason) if reason and ended_badly(reason) else None
 
 
 def ended_badly(reason: object) -> bool:

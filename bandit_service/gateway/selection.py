@@ -165,27 +165,22 @@ class ArmSelector:
             fit.efforts,
             routing.named,
         )
-        waiting = ""
-        if budgets.specs:
-            waiting = f"waiting {next(self._numbers)}"
-            budgets.reserve(waiting, most, payer)
+        waiting = f"waiting {next(self._numbers)}"
+        budgets.reserve(waiting, most, payer)
         try:
             decided = await router.decide(
                 query,
                 caller,
                 duel_of,
                 routing.direct,
-                self._masked(routing, specs, tried, offer, arms, fit.unsuited)
-                if len(arms) != len(specs)
-                else None,
+                self._masked(routing, specs, tried, offer, arms, fit.unsuited),
                 bounded=False,
                 sent=sent,
             )
             while most and not await budgets.secured(0.0, payer, decided.ts):
                 """Its window is newer than that of `now`."""
         finally:
-            if waiting:
-                budgets.settle(waiting)
+            budgets.settle(waiting)
         if decided.before:
             resources.telemetry.conversation_went_on(decided.stayed, decided.why)
         return Selection(decided, costs[decided.arm], offer.vendor, upstreams)
@@ -300,13 +295,7 @@ class ArmSelector:
                 return _Offer(free, "tool_loop", barred, vendor)
         ids, among = self._with_room(ids, specs, vendor), self._among(vendor)
         health, now = self._resources.health, time.monotonic()
-        well = health.well
-        answering = [
-            id
-            for id in ids
-            if (well and not specs[id].deployments)
-            or deployments.available(specs[id], health, now, among)
-        ]
+        answering = [id for id in ids if deployments.available(specs[id], health, now, among)]
         return _Offer(answering or ids, reason, barred, vendor)
 
     def _signer(
@@ -349,7 +338,7 @@ class ArmSelector:
         """The upstreams that may be called, None for any: only the vendor that signed thinking can
         read it.
         """
-        return None if vendor is None else self._resources.upstreams.of_vendor(vendor)
+        return self._resources.upstreams.of_vendor(vendor)
 
     def _with_room(
         self,
@@ -359,12 +348,7 @@ class ArmSelector:
     ) -> list[str]:
         """The arms that may be called once more. Raises Busy if there are none."""
         health, among = self._resources.health, self._among(vendor)
-        free = [
-            id
-            for id in ids
-            if not (specs[id].max_running or specs[id].deployments)
-            or not deployments.full(specs[id], health, among)
-        ]
+        free = [id for id in ids if not deployments.full(specs[id], health, among)]
         if not free:
             raise Busy(f"{', '.join(ids)}: concurrency limit reached (max_running)")
         return free
@@ -379,6 +363,8 @@ class ArmSelector:
         unsuited: Mapping[str, Refused],
     ) -> dict[ArmId, str]:
         """Why arms that the request allows and that have an upstream are not among `arms`."""
+        if len(arms) == len(specs):
+            return {}
         named = routing.decide.arms
         reasons: dict[ArmId, str] = {}
         for spec in specs.values():

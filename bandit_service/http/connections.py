@@ -21,8 +21,9 @@ from typing import Any, cast
 import msgspec
 from aiohttp import web
 
-from bandit_service import clock, logs
+from bandit_service import logs
 from bandit_service.core.errors import Busy, Malformed, Refused, ServiceError
+from bandit_service.http.middleware import new_id
 
 _log = logging.getLogger("bandit.connections")
 
@@ -182,7 +183,7 @@ class Connection(web.RequestHandler):
             else _unreadable(self)
         )
         answer = self.render(error)
-        answer.headers["x-request-id"] = clock.Ids().new(clock.now())
+        answer.headers["x-request-id"] = new_id()
         answer.force_close()
         return answer
 

@@ -69,8 +69,7 @@ async def _decide(request: web.Request) -> web.Response:
     asked = wire.read(await body_of(request), wire.DecideRequest)
     asked.tenant = request[CALLER].tenant_for(asked.tenant)
     asked.idempotency_key = asked.idempotency_key or _key_of(request)
-    homes, here = request.app[HOMES], request.app
-    home = await homes.found(lambda: homes.of_tenant(asked.tenant, here))
+    home = await request.app[HOMES].home_of(asked.tenant, request.app)
     body = await decided(home[ROUTER], asked, request[CALLER])
     return reply(body, headers={"x-decision-id": body.decision_id})
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from email.utils import formatdate
-from functools import lru_cache, partial
+from functools import lru_cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -290,12 +290,9 @@ class FastPath:
         try:
             try:
                 caller = self._admitted(client)
-                home, homes = self._app, self._homes
-                if homes.map is not None:
-                    tenant = caller.tenant or head.tenant
-                    find = partial(homes.of_tenant, tenant, home, long=True)
-                    home = await homes.found(find, long=True)
-                    client.asked = home[ROUTER]
+                tenant = caller.tenant or head.tenant
+                home = await self._homes.home_of(tenant, self._app, long=True)
+                client.asked = home[ROUTER]
                 reply = await ANSWERS[head.path](Came(home, caller, client, body))
             except ServiceError as error:
                 reply = self._refused(error, head, id)

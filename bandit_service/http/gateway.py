@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -113,9 +112,7 @@ async def _embeddings(came: Came) -> Reply:
     caller, client = came.caller, came.client
     tenant = caller.tenant_for(header(client.headers, "x-tenant") or "")
     wire.check_names("", tenant)
-    homes = came.app[HOMES]
-    find = partial(homes.of_tenant, tenant, came.app, long=True)
-    home = await homes.found(find, long=True)
+    home = await came.app[HOMES].home_of(tenant, came.app, long=True)
     embedding, model = home[GATEWAY].embedding, model_of(body)
     return await embedding.answer(client, body, model, tenant, caller.key, parts)
 
@@ -287,12 +284,9 @@ async def _answer(
 ) -> Reply | None:
     """at: answers it in another pool, which has routes of its own."""
     routing = routing.of_tenant(came.caller.tenant_for(routing.decide.tenant))
-    homes = came.app[HOMES]
-    if homes.map is not None:
-        find = partial(homes.of_tenant, routing.decide.tenant, came.app, long=True)
-        home = await homes.found(find, long=True)
-        if home is not came.app:
-            return await at(msgspec.structs.replace(came, app=home))
+    home = await came.app[HOMES].home_of(routing.decide.tenant, came.app, long=True)
+    if home is not came.app:
+        return await at(msgspec.structs.replace(came, app=home))
     return await came.gateway.answer(came.client, asked, routing, came.caller.key)
 
 

@@ -145,8 +145,7 @@ async def forget_unit(request: web.Request) -> web.Response:
     """
     tenant, home = request.query.get("tenant", ""), request.app
     if POOL not in request.headers:
-        homes = request.app[HOMES]
-        home = await homes.found(lambda: homes.of_tenant(tenant, request.app))
+        home = await home[HOMES].home_of(tenant, home)
     owner = await home[ROUTER].forget(tenant, request.match_info["unit"])
     try:
         return reply(Erased(erased=await home[KEEPER].erase(owner)))

@@ -146,6 +146,14 @@ class Homes:
             app[ENDING].begun(long=long)
         return app
 
+    async def home_of(
+        self, tenant: str, here: web.Application, *, long: bool = False
+    ) -> web.Application:
+        """The application with the log of a tenant, as `found` finds it."""
+        if self.map is None:  # as nearly always
+            return here
+        return await self.found(partial(self.of_tenant, tenant, here, long=long), long=long)
+
     def of_tenant(
         self, tenant: str, here: web.Application, *, long: bool = False
     ) -> web.Application:

@@ -70,8 +70,6 @@ class Router:
         self.rules = rules
         self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
-        self.world = writer.world
-        """Everything known now."""
         self._deciding = Deciding(writer, index, telemetry, rules)
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard)
@@ -92,6 +90,11 @@ class Router:
         self.catalogue = CatalogueChanges(writer, rules)
         self.texts: Texts | None = None
         self.topics: Topics | None = None
+
+    @property
+    def world(self) -> World:
+        """Everything known now."""
+        return self.writer.world
 
     @property
     def texts_waiting(self) -> int:

@@ -44,6 +44,11 @@ class Row:
     arms: tuple[float, ...]
     ours: float | None = None
 
+    @property
+    def takes_us(self) -> float | None:
+        """The time to decide and learn; None where it is not known."""
+        return self.decide_us + self.learn_us if self.decide_us and self.learn_us else None
+
 
 def rows(results: Sequence[Result], data: Stream) -> list[Row]:
     """Entrants by falling reward, then the baselines; the first row is the first result's."""
@@ -60,11 +65,9 @@ def rows(results: Sequence[Result], data: Stream) -> list[Row]:
 
 def _ratio(one: Row | None, other: Row) -> float | None:
     """The time to decide and learn by one, as a multiple of that by another."""
-    takes = [
-        row.decide_us + row.learn_us if row and row.decide_us and row.learn_us else None
-        for row in (one, other)
-    ]
-    return takes[0] / takes[1] if takes[0] is not None and takes[1] is not None else None
+    if one is None or one.takes_us is None or other.takes_us is None:
+        return None
+    return one.takes_us / other.takes_us
 
 
 def _row(label: str, some: Sequence[Result], first: dict[int, float]) -> Row:
