@@ -138,7 +138,8 @@ class SharedLog(Protocol):
         ...
 
     async def tail(self, after: Offset, most: int) -> list[Tailed]:
-        """The next durable records after an offset, in whole appends.
+        """The next durable records after an offset, in whole appends. There may be more after
+        them, even if they are fewer than `most`; if this is empty, there were none.
 
         Raises Trimmed if some of them were trimmed.
         """

@@ -213,7 +213,7 @@ class SharedSuite:
         one = await joined("one")
         await one.append(entries(1, 2), 0.0)
         await one.append(entries(3, 3), 0.0)
-        chains = [each.chain for each in await one.tail(Offset(0), 512)]
+        chains = [each.chain for each in await all_of(one)]
         assert chains[0] == b""
         assert await one.chain_at(Offset(1)) == await one.chain_at(Offset(9)) == b""
         assert await one.chain_at(Offset(2)) == chains[1] != b""
@@ -238,7 +238,7 @@ class SharedSuite:
             with pytest.raises(Trimmed) as told:
                 await log.tail(Offset(after), 512)
             assert (told.value.after, told.value.first) == (after, 5)
-        kept = await other.tail(Offset(4), 512)
+        kept = await all_of_after(other, 4)
         assert [(int(each.offset), each.record) for each in kept] == [
             (at, record(at)) for at in range(5, 10)
         ]
@@ -258,7 +258,7 @@ class SharedSuite:
         assert await one.append(entries(12, 13, "s1", seen=10), 0.0) == 12
         assert await other.append(entries(14, 14), 0.0) == 13
         third = await joined("third")
-        assert [int(each.offset) for each in await third.tail(Offset(10), 512)] == [11, 12, 13]
+        assert [int(each.offset) for each in await all_of_after(third, 10)] == [11, 12, 13]
 
     async def test_erased_records_keep_what_they_are_found_by(self, joined: Joined) -> None:
         one, other = await joined("one"), await joined("other")
