@@ -136,9 +136,17 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
 async def test_a_policy_that_is_none_changes_nothing(client: Client) -> None:
     status, body = await client.call("PUT", "/v1/policy", {"name": "no such"})
     assert (status, body["error"]["param"]) == (400, "name")
-    asked = {"name": "metallm", "parameters": {"alpha": -1}}
-    status, body = await client.call("PUT", "/v1/policy", asked)
-    assert (status, "alpha" in body["error"]["message"]) == (400, True)
+    for name, value, allowed in (
+        ("alpha", -1, "0"),
+        ("alpha", 1e300, "0"),
+        ("ridge", 1e-300, "1e-12"),
+    ):
+        asked = {"name": "metallm", "parameters": {name: value}}
+        status, body = await client.call("PUT", "/v1/policy", asked)
+        assert (status, body["error"]["message"]) == (
+            400,
+            f"parameters: {name}: must be a number >= {allowed} and <= 1e+12, got {value!r}",
+        )
     _, body = await client.get("/v1/policies")
     assert body["serving"]["name"] == "nested"
     assert "folding" not in body
