@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from bandit_service import logs
 from bandit_service.core import events as ev
@@ -18,11 +18,14 @@ from bandit_service.runtime.supervisor import Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
 
 _log = logging.getLogger("bandit.writer")
+T = TypeVar("T")
 OURS = "internal error; search the log for this request id"
 NOT_APPLIED = "the event is in the log; the service restarts and then applies it"
 
 Heard: TypeAlias = Callable[[Resolved, World], None]
+HeardMany: TypeAlias = Callable[[Sequence[Resolved], World], None]
 Then: TypeAlias = Callable[[], None]
+_Listener: TypeAlias = tuple[Heard, HeardMany | None]
 
 
 class LiveWorld:
@@ -38,18 +41,23 @@ class LiveWorld:
         self._telemetry = telemetry
         self._tasks = tasks
         self._ends = ends
-        self._listeners: list[tuple[Heard, tuple[type[ev.AnyEvent], ...]]] = []
-        self._by_kind: dict[type[ev.AnyEvent], tuple[Heard, ...]] = {}
+        self._listeners: list[tuple[_Listener, tuple[type[ev.AnyEvent], ...]]] = []
+        self._by_kind: dict[type[ev.AnyEvent], tuple[_Listener, ...]] = {}
         self._failing = False
         self._lessons: list[list[Lesson]] = []
         self._seldom = logs.Seldom()
 
-    def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
+    def listen(
+        self, heard: Heard, *kinds: type[ev.AnyEvent], many: HeardMany | None = None
+    ) -> None:
         """Call this listener with every event of these kinds, or of all without any, that is
         applied from now on, in order, with the world after it. A listener changes neither the world
         nor the answer, even if it fails.
+
+        Of decisions that are applied one after another the world is the one after the last. many:
+        called once with all of them, in the place of `heard`.
         """
-        self._listeners.append((heard, kinds))
+        self._listeners.append(((heard, many), kinds))
         self._by_kind.clear()
 
     @contextmanager
@@ -69,40 +77,81 @@ class LiveWorld:
         """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
         was. then: changes unfolded state together with a fully applied event.
         """
+        what, why = self._fold(event)
+        if what is None:
+            return why
+        if then is not None and not why:
+            then()
+        self._tell((what,))
+        return why
+
+    def apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
+        """`apply` for each; listeners hear of decisions that follow one another together."""
+        whys: list[str] = []
+        decisions: list[Resolved] = []
+        for event in events:
+            if decisions and type(event) is not ev.Decided:
+                self._tell(decisions)
+                decisions = []
+            what, why = self._fold(event)
+            if what is None:
+                whys += [why] * (len(events) - len(whys))
+                break
+            whys.append(why)
+            if type(event) is ev.Decided:
+                decisions.append(what)
+            else:
+                self._tell((what,))
+        if decisions:
+            self._tell(decisions)
+        return whys
+
+    def _fold(self, event: ev.AnyEvent) -> tuple[Resolved | None, str]:
+        """The event as it was applied, and why it was not fully applied; None if the world no
+        longer matches the log.
+        """
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
             lessons = fold(self.world, what)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more
             self._ends(type(error).__name__)
-            return NOT_APPLIED
+            return None, NOT_APPLIED
         for taught in self._lessons:
             taught.extend(lessons)
-        if then is not None and self.world.unapplied == unapplied:
-            then()
-        self._tell(what)
         if self.world.unapplied == unapplied:
-            return ""
+            return what, ""
         self._telemetry.metrics.unapplied.set(self.world.unapplied)
         if (more := self._seldom("unapplied")) is not None:
             why = self.world.why_unapplied
             told = {"event": ev.kind(event), "why": why, "more": more or None}
             _log.critical("an event was not applied whole", extra=told)
-        return OURS
+        return what, OURS
 
-    def _tell(self, what: Resolved) -> None:
-        failed, world = False, self.world
-        for heard in self._by_kind.get(type(what.event)) or self._listening(type(what.event)):
-            try:
-                heard(what, world)
-            except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
-                failed = self._failing = True
-                self._tasks.failed("look on", error)
+    def _tell(self, some: Sequence[Resolved]) -> None:
+        """Tell the listeners of one event, or of decisions that followed one another."""
+        failed, kind = False, type(some[0].event)
+        for heard, many in self._by_kind.get(kind) or self._listening(kind):
+            if many is not None and len(some) > 1:
+                failed |= self._fails(many, some)
+            else:
+                for one in some:
+                    failed |= self._fails(heard, one)
         if self._failing and not failed:
             self._failing = False
             self._tasks.well("look on")
 
-    def _listening(self, kind: type[ev.AnyEvent]) -> tuple[Heard, ...]:
+    def _fails(self, look: Callable[[T, World], None], on: T) -> bool:
+        """Let a listener look; whether it failed."""
+        try:
+            look(on, self.world)
+        except Exception as error:  # noqa: BLE001 - it is applied, whoever looks on
+            self._failing = True
+            self._tasks.failed("look on", error)
+            return True
+        return False
+
+    def _listening(self, kind: type[ev.AnyEvent]) -> tuple[_Listener, ...]:
         """Those that are called with an event of this kind, looked up once for each kind."""
         found = tuple(one for one, kinds in self._listeners if not kinds or kind in kinds)
         self._by_kind[kind] = found

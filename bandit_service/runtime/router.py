@@ -72,11 +72,11 @@ class Router:
         self.writer = writer
         self._deciding = Deciding(writer, index, telemetry, rules)
         self._feed = IndexFeed(index, writer.tasks)
-        writer.listen(self._feed.heard)
+        writer.listen(self._feed.heard, many=self._feed.heard)
         writer.listen(self._forgotten, ev.Forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules)
-        writer.listen(self._shadows.heard, ev.Decided)
+        writer.listen(self._shadows.heard, ev.Decided, many=self._shadows.decided)
         self.measuring = Measuring(writer, rules)
         self._crediting = Crediting(writer, rules)
         self._embedder = embedder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -235,6 +235,11 @@ class Telemetry:
                 self.experiments.decided(shadow.experiment, shadow.variant)
         if isinstance(what.event, _OF_EXPERIMENTS):
             self.experiments.admit(world)
+
+    def decisions(self, some: Sequence[Resolved], _: World) -> None:
+        """Decisions that were applied one after another."""
+        events = (what.event for what in some)
+        self.learning.fold.decided([one for one in events if isinstance(one, ev.Decided)])
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""
