@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias, TypeVar
+from itertools import groupby
+from typing import TypeAlias, TypeVar, cast
 
 from bandit_service import logs
 from bandit_service.core import events as ev
-from bandit_service.core.apply import fold
+from bandit_service.core.apply import fold, fold_decisions, foldable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import resolve
 from bandit_service.core.resolved import Resolved
@@ -77,56 +78,48 @@ class LiveWorld:
         """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
         was. then: changes unfolded state together with a fully applied event.
         """
-        what, why = self._fold(event)
-        if what is None:
-            return why
-        if then is not None and not why:
-            then()
-        self._tell((what,))
-        return why
-
-    def apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
-        """`apply` for each; listeners hear of decisions that follow one another together."""
-        whys: list[str] = []
-        decisions: list[Resolved] = []
-        for event in events:
-            if decisions and type(event) is not ev.Decided:
-                self._tell(decisions)
-                decisions = []
-            what, why = self._fold(event)
-            if what is None:
-                whys += [why] * (len(events) - len(whys))
-                break
-            whys.append(why)
-            if type(event) is ev.Decided:
-                decisions.append(what)
-            else:
-                self._tell((what,))
-        if decisions:
-            self._tell(decisions)
-        return whys
-
-    def _fold(self, event: ev.AnyEvent) -> tuple[Resolved | None, str]:
-        """The event as it was applied, and why it was not fully applied; None if the world no
-        longer matches the log.
-        """
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
             lessons = fold(self.world, what)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more
             self._ends(type(error).__name__)
-            return None, NOT_APPLIED
+            return NOT_APPLIED
         for taught in self._lessons:
             taught.extend(lessons)
+        if then is not None and self.world.unapplied == unapplied:
+            then()
+        self._tell((what,))
         if self.world.unapplied == unapplied:
-            return what, ""
+            return ""
         self._telemetry.metrics.unapplied.set(self.world.unapplied)
         if (more := self._seldom("unapplied")) is not None:
             why = self.world.why_unapplied
             told = {"event": ev.kind(event), "why": why, "more": more or None}
             _log.critical("an event was not applied whole", extra=told)
-        return what, OURS
+        return OURS
+
+    def apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
+        """`apply` for each; decisions that follow one another are folded, and told, together."""
+        whys: list[str] = []
+        for kind, run in groupby(events, type):
+            some = list(run)
+            decisions = cast(Sequence[ev.Decided], some) if kind is ev.Decided else ()
+            together = len(decisions) > 1 and foldable(decisions)
+            for why in self._apply_decisions(decisions) if together else map(self.apply, some):
+                whys.append(why)
+                if why == NOT_APPLIED:
+                    return whys + [why] * (len(events) - len(whys))
+        return whys
+
+    def _apply_decisions(self, decisions: Sequence[ev.Decided]) -> list[str]:
+        try:
+            some = fold_decisions(self.world, decisions)
+        except Exception as error:  # noqa: BLE001 - the world is not the log's any more
+            self._ends(type(error).__name__)
+            return [NOT_APPLIED] * len(decisions)
+        self._tell(some)
+        return [""] * len(some)
 
     def _tell(self, some: Sequence[Resolved]) -> None:
         """Tell the listeners of one event, or of decisions that followed one another."""

@@ -178,7 +178,8 @@ class Router:
         finally:
             self._in_flight -= 1
         self.pending.bound()
-        self._tell(event, begun)
+        logs.decision_id.set(event.id)
+        self._tell([(event, time.perf_counter() - begun)])
         if self.texts is not None and sent is None:  # the gateway notes it with the answer
             text, _ = wire.text_and_size(request, None)
             if text is not None:
@@ -208,15 +209,15 @@ class Router:
         """Count the results of `done`, each with the time of its request."""
         self._in_flight -= len(made)
         self.pending.bound()
-        for event, begun in made:
-            if not isinstance(event, Exception):
-                self._tell(event, begun)
+        now = time.perf_counter()
+        self._tell([(one, now - begun) for one, begun in made if not isinstance(one, Exception)])
 
-    def _tell(self, event: ev.Decided, begun: float) -> None:
-        logs.decision_id.set(event.id)
-        self._telemetry.decided(event, time.perf_counter() - begun)
-        if event.fallback:
-            _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
+    def _tell(self, made: Sequence[tuple[ev.Decided, float]]) -> None:
+        """Count decisions, each with the seconds that it took."""
+        self._telemetry.decided(made)
+        for event, _ in made:
+            if event.fallback:
+                _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
 
     async def explain(
         self, request: wire.ExplainRequest, tenant: str | None = None

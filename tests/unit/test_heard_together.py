@@ -1,4 +1,4 @@
-"""Listeners that hear of decisions together know what they know one by one."""
+"""A world and its listeners that take decisions together know what they know one by one."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from bandit_service.observe.feed import ActivityFeeds
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, LiveWorld
 from bandit_service.runtime.supervisor import Supervisor
+from bandit_service.statistics.calibration import Calibrating
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
@@ -70,12 +71,16 @@ def _decided(i: int, arm: int, similarity: float | None, tenant: str) -> ev.Deci
         embedding=np.eye(4, dtype=np.float32)[0].tobytes(),
         tokens=1,
         willingness_to_pay=0.1,
-        arms=(A, B),
-        propensities=(0.75, 0.25) if i % 2 else (0.5, 0.5),
+        arms=(A,) if i % 13 == 0 else (B, A) if i % 8 == 0 else (A, B),
+        propensities=(1.0,) if i % 13 == 0 else (0.75, 0.25) if i % 2 else (0.5, 0.5),
         scores=(0.0, 0.0),
-        drawn=arm,
+        drawn=0 if i % 13 == 0 else arm,
         policy="fixed" if i % 5 == 0 else "uniform",
         experiment="e" if i % 5 == 0 else "",
+        fallback="embed: TimeoutError" if i % 11 == 0 else "",
+        request_key="k" if i % 4 == 0 else "",
+        groups=("g",) if i % 6 == 0 else (),
+        unit="u" if i % 6 == 0 else "",
         route="r" if i % 7 == 0 else "",
         key="k",
         list_cost_usd=0.01,
@@ -91,7 +96,8 @@ _decisions = st.tuples(
     st.integers(0, 1), st.sampled_from([None, 0.2, 0.7, 0.9]), st.sampled_from(TENANTS)
 )
 _rewards = st.floats(-1.0, 1.0).map(lambda value: (value,))
-_parts = st.lists(st.lists(_decisions | _rewards, max_size=12), max_size=10)
+_alarms = st.tuples(st.sampled_from(["", "a"]), st.integers(1, 4))
+_parts = st.lists(st.lists(_decisions | _decisions | _rewards | _alarms, max_size=12), max_size=10)
 
 
 def _events(parts: Sequence[Sequence[tuple[Any, ...]]], warm: int) -> list[list[ev.AnyEvent]]:
@@ -103,6 +109,12 @@ def _events(parts: Sequence[Sequence[tuple[Any, ...]]], warm: int) -> list[list[
             if len(one) == 3:
                 events.append(_decided(number, *one))
                 number += 1
+            elif len(one) == 2:
+                alarm = ev.DriftDetected(
+                    ts=number / 3, arm=ArmId(one[0]), detector="adwin", direction="up",
+                    before=0.1, after=0.4, explore=0.1, decisions=one[1],
+                )  # fmt: skip
+                events.append(alarm)
             elif number:
                 id = f"{number - 1:04}"
                 events.append(ev.Rewarded(ts=number / 3, decision_id=id, reward=one[0]))
@@ -161,13 +173,13 @@ def test_what_a_bug_stops_is_told_of_that_event_alone() -> None:
 
 
 def test_after_an_error_of_the_machine_nothing_more_is_applied(monkeypatch: Any) -> None:
-    one = _Live()
+    one, reward = _Live(), ev.Rewarded(ts=1.0, decision_id="0000", reward=0.5)
     events = [_decided(i, 0, None, "") for i in range(3)]
 
     def full(*_: object) -> None:
-        if one.live.world.events == 4:
-            raise MemoryError
+        raise MemoryError
 
-    monkeypatch.setattr(type(one.live.world.calibrations), "_decided", full)
-    assert one.live.apply_many(events) == ["", NOT_APPLIED, NOT_APPLIED]
+    monkeypatch.setattr(Calibrating, "add_many", full)
+    whys = one.live.apply_many([events[0], reward, *events[1:], reward])
+    assert whys == ["", "", NOT_APPLIED, NOT_APPLIED, NOT_APPLIED]
     assert (one.broken, list(one.feeds.all.recent)) == (["MemoryError"], ["0000"])
