@@ -94,8 +94,9 @@ class Deciding:
         recalled_at = time.perf_counter()
         weighed = self._weigh_each(asked, near)
         proposed_at = time.perf_counter()
+        ts, seen = self._writer.now(), self._writer.seen
         made: list[ev.AnyEvent | Exception] = [
-            lot if isinstance(lot, Exception) else self._drawn(lot) for lot in weighed
+            lot if isinstance(lot, Exception) else self._drawn(lot, ts, seen) for lot in weighed
         ]
         drawn_at = time.perf_counter()
         decisions = 0
@@ -139,11 +140,9 @@ class Deciding:
                     lots.append(error)
         return lots
 
-    def _drawn(self, lot: Lot) -> ev.Decided | Exception:
+    def _drawn(self, lot: Lot, ts: float, seen: int) -> ev.Decided | Exception:
         try:
-            ts = self._writer.now()
             event = drawn(lot, self._writer.new_id(ts), ts, self._rules.explore)
-            seen = self._writer.seen
             return replace(event, seen=seen) if seen else event
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             return error

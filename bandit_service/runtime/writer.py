@@ -28,6 +28,7 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
+from bandit_service.core.resolved import owner_of_subject
 from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Backlog, Booked
 from bandit_service.runtime.command_batches import Among, Command, Prepare, Q, Ready, Turn
@@ -375,8 +376,10 @@ class Writer:
         self._backlog.emptied(self.log.last)
 
     def _record(self, event: ev.AnyEvent) -> Record:
-        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
         body = ev.encode(event, self._coding)
+        if isinstance(event, ev.Decided):
+            return Record(event.id, ev.kind(event), event.ts, body, owner_of_subject(event))
+        eid = self._ids.new(event.ts)
         return Record(eid, ev.kind(event), event.ts, body, owner_of(self.world, event))
 
     @property

@@ -120,9 +120,9 @@ class Telemetry:
         for name, all_s in took.items():
             observe_many(self._durations[name], all_s)
 
-    def told(self, code: int) -> None:
-        """One answer by this status, of the API or of a message of a stream."""
-        self.codes.append((clock.now(), code))
+    def told(self, code: int, answers: int = 1) -> None:
+        """Answers by this status, of the API or of messages of a stream."""
+        self.codes.extend([(clock.now(), code)] * answers)
 
     def rejected(self, error: ServiceError) -> None:
         """One request, or one item of a list or stream, that got an error."""
