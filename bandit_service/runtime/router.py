@@ -40,7 +40,7 @@ from bandit_service.runtime.idempotency import Repeats, digest_of, key_of
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.named_metrics import Measuring, check_feedback, check_names
 from bandit_service.runtime.pending_decisions import PendingDecisions
-from bandit_service.runtime.queries import Queries
+from bandit_service.runtime.queries import Came, Queries
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.session_rewards import Crediting
 from bandit_service.runtime.shadows import Shadows
@@ -70,7 +70,9 @@ class Router:
         self.rules = rules
         self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
-        self._deciding = Deciding(writer, index, telemetry, rules)
+        self._deciding = Deciding(
+            writer, index, telemetry, rules, lambda came: self.queries.of_embeddings(came)
+        )
         self._feed = IndexFeed(index, writer.tasks)
         writer.listen(self._feed.heard, many=self._feed.heard)
         writer.listen(self._forgotten, ev.Forgotten)
@@ -191,16 +193,14 @@ class Router:
     ) -> None:
         """`decide` for a request with an embedding, with a callback instead of a future.
 
-        Raises an error for an invalid request. Otherwise `done` gets the decision, or the reason
-        why there is none, in this turn of the loop or the next, and its owner calls `answered`.
+        `done` gets the decision, or the reason why there is none, in this turn of the loop or the
+        next, and its owner calls `answered`. Raises Busy.
         patient: or some turns later, together with others.
         """
         self._admit()
-        query = self.queries.of_embedding(request)
-        query.caller = caller
         self._in_flight += 1
         try:
-            self._deciding.submit(query, done, patient)
+            self._deciding.submit(Came(request, caller), done, patient)
         except BaseException:
             self._in_flight -= 1
             raise
