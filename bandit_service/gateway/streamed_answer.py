@@ -78,7 +78,7 @@ async def events_of(
     """
     parser = sse.Events(max_bytes)
     try:
-        async for piece in response.content.iter_any():
+        while piece := await response.content.readany():
             events = parser.feed(piece)
             if not parser.odd:
                 yield events
