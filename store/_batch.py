@@ -60,13 +60,14 @@ def pack(first: int, before: int, records: Sequence[Record]) -> Packed:
     parts, marks, eids, owners = list[bytes](), list[int](), list[bytes](), set[str]()
     seals, end, head = dict[int, int](), 0, _HEAD.pack
     for eid_text, kind_text, made, body, owner_text in records:
-        eid, kind, owner = eid_text.encode(), kind_text.encode(), owner_text.encode()
-        if owner:
+        eid, kind, owner, size = eid_text.encode(), kind_text.encode(), b"", len(body)
+        if owner_text:
             owners.add(owner_text)
-        begun = head(made, len(eid), len(kind), len(owner), len(body)) + eid + kind + owner
+            owner = owner_text.encode()
+        begun = head(made, len(eid), len(kind), len(owner), size) + eid + kind + owner
         crc = crc32(body, crc32(begun, crc))
         start = end + len(begun)
-        end = start + len(body)
+        end = start + size
         marks += (crc, start, end)
         parts += (begun, body)
         if not body:

@@ -87,19 +87,15 @@ class Track:
                 at.append(number)
         self.passed, self.mean, self.squares, self.level = passed, mean, squares, level
         self.count += len(values) - before
-        self._bound()
+        del values[:-WINDOW], at[:-WINDOW]
 
     def add(self, value: float, at: int) -> None:
         """What the detectors see of it. O(1) but for a shift of at most WINDOW numbers."""
         self.count += 1
         self.values.append(value)
         self.at.append(at)
-        self._bound()
-
-    def _bound(self) -> None:
-        over = len(self.values) - WINDOW
-        if over > 0:
-            del self.values[:over], self.at[:over]
+        if len(self.values) > WINDOW:
+            del self.values[0], self.at[0]
 
     @property
     def shown(self) -> float | None:

@@ -10,6 +10,7 @@ older version cannot read it.
 
 from __future__ import annotations
 
+from functools import cache
 from hashlib import blake2b
 from typing import TypeAlias
 
@@ -192,6 +193,7 @@ def kind(event: AnyEvent) -> str:
     return tag(type(event))
 
 
+@cache
 def tag(kind: type[Event]) -> str:
     """The tag under which events of this kind are stored."""
     return str(kind.__struct_config__.tag)

@@ -35,11 +35,11 @@ class ActivityFeed:
 
     def decided(self, some: Sequence[Pending]) -> None:
         """Decisions, in their order."""
-        recent = self.recent
+        recent, numbers, fine, coarse = self.recent, self.numbers, self.fine, self.coarse
         for pending in some:
             event = pending.decided
-            number = self.number(event.arms[event.drawn])
-            for ring in (self.fine, self.coarse):
+            number = numbers.setdefault(event.arms[event.drawn], len(numbers))
+            for ring in (fine, coarse):
                 arms = self._step(ring, event.ts).arms
                 arms[number] = arms.get(number, 0) + 1
             recent[event.id] = pending

@@ -141,8 +141,11 @@ class Deciding:
             for one, found in zip(asked, near, strict=True)
             if isinstance(found, Recalled) and one.look is None
         ]
-        together = iter(weigh_many(world, pairs, explore))
-        lots: list[Lot | Exception] = []
+        lots = weigh_many(world, pairs, explore)
+        if len(lots) == len(asked):
+            return lots
+        together = iter(lots)
+        lots = []
         for one, found in zip(asked, near, strict=True):
             if isinstance(found, Exception):
                 lots.append(found)

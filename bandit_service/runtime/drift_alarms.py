@@ -53,7 +53,10 @@ class DriftAlarms:
             self._append(alarm)
 
     def _decided(self, some: Sequence[Resolved], world: World) -> None:
-        """Decisions that were applied one after another: the watch sees all their values."""
+        """Decisions that were applied one after another: the watch sees all their values.
+
+        An alarm within them has its means without the values that the later ones pushed out.
+        """
         self.heard(some[-1], world)
 
     def _append(self, alarm: ev.DriftDetected) -> None:

@@ -94,7 +94,7 @@ class Queries:
             arms=arms,
             max_cost_usd=request.max_cost_usd,
             max_latency_s=request.max_latency_s,
-            requires=tuple(request.requires),
+            requires=tuple(request.requires) if request.requires else (),
             tenant=request.tenant,
             unit=request.unit,
             session=request.session,
@@ -102,7 +102,7 @@ class Queries:
             policy=request.policy,
             outside=request.arms is not None and len(request.arms) == 1,
             fallback=of.fallback,
-            tags=tags_of(request.tags),
+            tags=tags_of(request.tags) if request.tags else (),
             groups=groups_of(
                 request.tenant, request.session, request.conversation if talk is None else talk
             ),

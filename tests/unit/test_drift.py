@@ -16,6 +16,7 @@ from bandit_service.core.drift import (
     ARM_WARM_UP,
     MAX_ALARMS,
     QUERIES,
+    QUERIES_WARM_UP,
     WINDOW,
     Drift,
     Track,
@@ -23,6 +24,7 @@ from bandit_service.core.drift import (
 )
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
+from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world
 from policies import ArmId
 
@@ -101,6 +103,22 @@ def test_a_distance_is_measured_by_the_spread_of_those_before() -> None:
     assert past.values == [pytest.approx(0.5)]
     assert past.mean == pytest.approx(0.2 + 0.1 / 402)
     assert past.shown == pytest.approx(0.2 + 0.1 / 100)
+
+
+def test_many_queries_are_watched_as_one_by_one_also_when_old_values_leave() -> None:
+    rng, alone, together = np.random.default_rng(2), Drift(), Drift()
+    decided = [
+        _decided(neighbours=(1, 2), similarities=tuple(rng.uniform(0.0, 1.0, 2).tolist()))
+        for _ in range(QUERIES_WARM_UP + WINDOW + 150)
+    ]
+    decided[7] = decided[300] = _decided()  # nothing was recalled
+    for number, event in enumerate(decided):
+        alone.decided(event, number)
+    for i in range(0, len(decided), 40):
+        some = [Resolved(event, i + j) for j, event in enumerate(decided[i : i + 40])]
+        together._decided_many(decided[i : i + 40], some)
+    assert together == alone
+    assert len(alone.tracks[QUERIES].values) == WINDOW
 
 
 def test_mean_and_deviation_are_those_of_numpy() -> None:
