@@ -250,6 +250,7 @@ class FastPath:
         if one.taken and made is not None:
             router.answered([(made, one.begun)])
         if isinstance(made, ev.Decided):
+            logs.decision_id.set(made.id)
             body = _encoder.encode(answer_of(router, made))
             reply = Reply(body, {"x-decision-id": made.id})
         else:
