@@ -90,7 +90,7 @@ class Deadline(BaseTimerContext):
         now = self._watch.loop.time()
         if now >= self._ends:
             raise TimeoutError
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._watch.loop)
         assert task is not None
         self._task, self._was = task, task.cancelling()
         self.due = min(self._ends, now + self.wait_s)

@@ -30,7 +30,7 @@ class Written:
         self._decision_id, self._usd = decision_id, usd
         self._told = False
         self._context = copy_context()  # the log line belongs to the request
-        self._end: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._end: asyncio.Future[bool] = resources.router.writer.loop.create_future()
 
     async def waited(self) -> bool:
         """Whether the cost is in the log, once that is known."""

@@ -133,6 +133,11 @@ class Connection(web.RequestHandler):
         self.lost: Callable[[], object] | None = None
         """What is called when the client leaves."""
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it is served."""
+        return self._loop
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Called by the loop."""
         super().connection_lost(exc)
@@ -204,7 +209,7 @@ class WhileThere:
         self._connection = connection
 
     def __enter__(self) -> None:
-        self._connection.pointless = asyncio.current_task()
+        self._connection.pointless = asyncio.current_task(self._connection.loop)
 
     def __exit__(self, *_: object) -> None:
         self._connection.pointless = None

@@ -76,7 +76,7 @@ class Deciding:
         patient: it may wait a little for others, to be decided together with them.
         """
         asked = Asked(query, look, tracing.current())
-        done: asyncio.Future[ev.Decided] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[ev.Decided] = self._writer.loop.create_future()
         self._writer.submit_among(self, asked, done, patient=patient)
         event = await done
         if asked.span is not None:

@@ -74,7 +74,9 @@ class Writer:
         self.log = log
         self._embeddings = embeddings
         self.membership = LogMembership()
-        self.broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        """The loop that it runs in. To ask Python for it is a system call each time, up to 3.11."""
+        self.broken: asyncio.Future[str] = self.loop.create_future()
         self._telemetry = telemetry
         self.tasks = Supervisor(telemetry.task_failed, telemetry.task_failing)
         self._live = LiveWorld(world, telemetry, self.tasks, self._cannot_apply)
@@ -209,7 +211,7 @@ class Writer:
         The future gets the event when it is with the kernel, or on the disk if `durable`; None if
         `prepare` found nothing to do; or the error, and then nothing was changed.
         """
-        done: asyncio.Future[ev.AnyEvent | None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[ev.AnyEvent | None] = self.loop.create_future()
         self._submit(Command(done, durable, key, late, prepare), patient=late)
         return done
 
@@ -235,7 +237,7 @@ class Writer:
     def _submit(self, command: Command, patient: bool) -> None:
         if not self._commands:
             self._patient = True
-            asyncio.get_running_loop().call_soon(self._gather, _TURNS, 0, _ALONE)
+            self.loop.call_soon(self._gather, _TURNS, 0, _ALONE)
         self._patient = self._patient and patient
         self._commands.append(command)
 
@@ -246,7 +248,7 @@ class Writer:
         there = len(self._commands)
         alone = alone - 1 if there == before else _ALONE
         if self._patient and turns and alone:
-            asyncio.get_running_loop().call_soon(self._gather, turns - 1, there, alone)
+            self.loop.call_soon(self._gather, turns - 1, there, alone)
         else:
             self._flush()
 

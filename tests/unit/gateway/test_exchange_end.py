@@ -22,7 +22,10 @@ FULL = Unavailable("the disk is full")
 def _written(account: Account) -> tuple[Written, Resources, list[Any]]:
     told: list[Any] = []
     none: Any = None
-    router: Any = SimpleNamespace(observed=lambda id, event: told.append((id, event)))
+    router: Any = SimpleNamespace(
+        observed=lambda id, event: told.append((id, event)),
+        writer=SimpleNamespace(loop=asyncio.get_running_loop()),
+    )
     parts = Resources(router, none, GatewaySettings(), Health(), Budgets(), none)
     return Written(parts, account, "d", 0.5), parts, told
 
