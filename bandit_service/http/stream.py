@@ -242,10 +242,15 @@ class _Connection:
                 raise Refused(f"a message is a map, got {type_in_words(body)}")
             if not all(isinstance(name, str) for name in body):
                 raise Refused("the names of a message's fields must be texts")
+            twice = wire.repeated_in(frame, body)
+            if twice == "id":
+                raise wire.given_twice(twice)
             id = body.pop("id", None)
             if not isinstance(id, int | str) or isinstance(id, bool):
                 id = None
                 raise Refused("id: must be a number or a string that names the answer", param="id")
+            if twice is not None:
+                raise wire.given_twice(twice)
             op = body.pop("op", None)
             if op not in ("decide", "reward", "compare"):
                 raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")

@@ -27,6 +27,7 @@ from bandit_service.wire.decoding import (
     read,
     read_at_once,
 )
+from bandit_service.wire.repeated import given_twice, is_repeated_at_top, repeated_in
 from bandit_service.wire.requests import (
     MAX_WHY,
     CompareRequest,
@@ -78,12 +79,15 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "given_twice",
+    "is_repeated_at_top",
     "numbers",
     "parts_of",
     "read",
     "read_at_once",
     "refuse_more",
     "refuse_subject",
+    "repeated_in",
     "required",
     "session_of",
     "text_and_size",
