@@ -67,7 +67,7 @@ class _Line:
 
     async def _exchange(self, frames: list[bytes]) -> list[dict[str, Any]]:
         last = msgspec.msgpack.encode({"op": "decide", "id": "last", "query": "is it alive"})
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             for frame in [*frames, last]:
                 await self._socket.send_bytes(frame)
             return [

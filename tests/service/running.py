@@ -144,7 +144,7 @@ class Process:
     def kill(self) -> None:
         """kill -9."""
         self.popen.send_signal(signal.SIGKILL)
-        self.popen.wait(30)
+        self.popen.wait(60)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""

@@ -70,7 +70,7 @@ async def _sent(
     lines = [f"{line} HTTP/{version}", *(each.format(at=at, port=port) for each in headers)]
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             fields = dict(each.lower().split(": ", 1) for each in head.split("\r\n")[1:-2])
             told = await reader.readexactly(int(fields.get("content-length", 0)))

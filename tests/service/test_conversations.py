@@ -47,7 +47,7 @@ TOOL: Any = [{"name": "weather", "input_schema": {"type": "object"}}]
 
 
 def _asked(url: str, path: str) -> Any:
-    with urllib.request.urlopen(f"{url}{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}{path}", timeout=60) as answer:
         return json.load(answer)
 
 
@@ -270,7 +270,7 @@ def test_a_tool_loop_goes_on_elsewhere_where_its_arm_may_no_longer_be_drawn(
 
 def _put(url: str, path: str, body: Any) -> None:
     request = urllib.request.Request(f"{url}{path}", json.dumps(body).encode(), method="PUT")
-    urllib.request.urlopen(request, timeout=30).close()
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def test_signed_thinking_goes_to_no_other_vendor(

@@ -60,7 +60,7 @@ async def test_long_silences_are_filled_with_pings(tmp_path: Path, models: Path)
         provider.how = "slow"
         body = {"model": "chat", "max_tokens": 9, "messages": HELLO, "stream": True}
         async with session.post(f"{url}/v1/messages", json=body) as response:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 assert await response.content.readuntil(b"\n\n") == (
                     b'event: ping\ndata: {"type":"ping"}\n\n'
                 )

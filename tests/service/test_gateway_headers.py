@@ -121,7 +121,7 @@ async def test_the_first_event_is_there_before_the_upstream_says_the_second(
         async with serving(tmp_path / "var", models, **environ) as client:
             asked = {"model": "auto", "messages": HELLO, "stream": True}
             async with (
-                asyncio.timeout(30),
+                asyncio.timeout(60),
                 client.session.post(f"{client.url}/v1/chat/completions", json=asked) as answer,
             ):
                 first = await answer.content.readuntil(b"\n\n")

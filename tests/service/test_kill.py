@@ -15,7 +15,7 @@ from bandit_service.core import events as ev
 from bandit_service.runtime import recovery
 from tests.service.running import Client, Process, a_vector
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Ledger:

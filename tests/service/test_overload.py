@@ -55,7 +55,7 @@ async def _serving(data: Path, models: Path, **environ: str) -> AsyncIterator[Cl
 
 
 async def _until_waiting(client: Client, tasks: set[asyncio.Task[Any]], most: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while sum(not task.done() for task in tasks) > most:
             await asyncio.sleep(0.01)
 

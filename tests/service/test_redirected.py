@@ -40,7 +40,7 @@ def redirects(service: tuple[str, Provider]) -> Iterator[dict[str, str]]:
 def _asked(url: str, path: str, body: Any = None, method: str | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{url}{path}", data, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
@@ -132,7 +132,7 @@ def test_a_dated_version_and_an_alias_are_the_same_model(
 
 
 def _text(url: str, path: str) -> str:
-    with urllib.request.urlopen(f"{url}{path}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{url}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 

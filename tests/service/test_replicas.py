@@ -77,7 +77,7 @@ async def rewarded_anywhere(
 
 async def same(worlds: list[World]) -> str:
     """The one digest of all of them, once they are at one offset."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len({world.events for world in worlds}) > 1:
             await asyncio.sleep(0.01)
     digests = {world.digest() for world in worlds}
@@ -136,7 +136,7 @@ async def test_what_a_gateway_call_cost_is_learned_by_all(
                     {"model": "auto", "messages": [{"role": "user", "content": f"Why {i}?"}]},
                 )
                 assert status == 200, told
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while world.rewards < 4:
                     await asyncio.sleep(0.01)
             await same([each for _, each in found])
@@ -154,7 +154,7 @@ async def test_a_state_that_differs_is_seen_from_outside(
         await same([each for _, each in found])
         world.counts.rewards += 1
         await one.decide()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await one.get("/readyz"))[1]["status"] == "ready":
                 await asyncio.sleep(0.05)
             while True not in await _differing(other):
@@ -269,7 +269,7 @@ async def test_what_two_failovers_in_a_row_lost_before_anybody_read_it_comes_aga
         db = await asyncpg.connect(postgres.dsn)
         for n in range(2):
             await one.decide()
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while [first.decisions, second.decisions] != [4 * n + 1] * 2:
                     await asyncio.sleep(0.01)
             ids = await _lost(one, db, log)
@@ -292,12 +292,12 @@ async def _lost(client: Client, db: Any, log: str) -> list[str]:
             return []
 
         patched.setattr(PostgresLog, "tail", nothing)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while len(asked) < 2:  # no call of before is under way
                 await asyncio.sleep(0.01)
         ids = [(await client.decide(embedding=a_vector(i)))["decision_id"] for i in range(3)]
         there = "SELECT max(durable) FROM bandit_replica WHERE log = $1"
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await db.fetchval(there, log) < before + 3:
                 await asyncio.sleep(0.01)
         async with db.transaction():

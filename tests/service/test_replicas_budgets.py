@@ -93,11 +93,11 @@ async def test_at_the_end_a_replica_gives_its_slice_back(
             started = Process(tmp_path / "other", models, **whole)
             async with aiohttp.ClientSession() as session:
                 assert (await _asked(Client(session, await started.url())))[0] == 200
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not world.leases:
                     await asyncio.sleep(0.01)
             assert await asyncio.to_thread(started.stop) == 0
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while world.leases:
                     await asyncio.sleep(0.01)
             assert (await _asked(one))[0] == 200

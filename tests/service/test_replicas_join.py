@@ -19,7 +19,7 @@ Change = Callable[[Any, str], Awaitable[None]]
 
 async def snapshot(client: Client) -> int:
     """By the keeper, whose snapshots are for all."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not any(
             "keeper" in each["roles"] for each in (await client.get("/v1/replicas"))[1]["replicas"]
         ):

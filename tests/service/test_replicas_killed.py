@@ -77,12 +77,12 @@ async def _rewarded(client: Callable[[], Client], ledger: _Ledger, id: str, qual
             await asyncio.sleep(0.02)
 
 
-_KILLS, _WORKERS, _PAUSE_S = 20, 3, 0.2
-"""The pause leaves the processor to the starts, of which there are more than twenty."""
+_KILLS, _WORKERS, _PAUSE_S = 12, 3, 0.2
+"""The pause leaves the processor to the starts, of which there are more than a dozen."""
 
 
 @pytest.mark.long
-async def test_20_kills_of_any_of_three_lose_nothing_acknowledged(
+async def test_kills_of_any_of_three_lose_nothing_acknowledged(
     tmp_path: Path, models: Path, postgres: Postgres
 ) -> None:
     """Most are killed while another starts, so that one of three is left."""

@@ -96,7 +96,7 @@ async def test_what_cannot_be_folded_changes_nothing(
             status, told = await other.call("PUT", "/v1/policy", body)
             assert (status, told["error"]["code"]) == (400, code), told
         await one.decide()
-        await asyncio.wait_for(same([world for _, world in found]), 30)
+        await asyncio.wait_for(same([world for _, world in found]), 60)
         assert not any(world.building for _, world in found)
 
 

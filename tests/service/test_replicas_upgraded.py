@@ -111,7 +111,7 @@ async def test_what_the_older_release_cannot_read_waits_until_it_has_left(
         finally:
             if older.poll() is None:
                 older.kill()
-                older.wait(30)
+                older.wait(60)
 
 
 def _code_of(commit: str, into: Path) -> None:
@@ -175,4 +175,4 @@ async def test_the_code_of_an_older_commit_shares_a_log_with_this_one(
     finally:
         if older.poll() is None:
             older.kill()
-            older.wait(30)
+            older.wait(60)

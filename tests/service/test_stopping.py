@@ -49,7 +49,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Stopped]:
 
 
 async def _until_refused(client: Client) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             status, _ = await client.get("/readyz")
             if status == 503:
@@ -73,7 +73,7 @@ async def test_while_stopping_nothing_new_is_taken_and_what_is_under_way_is_answ
         socket = await other.ws_connect(url, protocols=("bandit.v1",))
         await socket.receive_bytes()
         ask = asyncio.create_task(outside.post("/v1/decide", {"query": "under way by HTTP"}))
-        assert await asyncio.to_thread(stopped.asked.wait, 30)
+        assert await asyncio.to_thread(stopped.asked.wait, 60)
         message = {"op": "decide", "id": 1, "query": "under way on a stream"}
         await socket.send_bytes(msgspec.msgpack.encode(message))
         at_once = {"op": "decide", "id": 0, "embedding": a_vector(1)}
@@ -152,7 +152,7 @@ async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, models: Path) ->
     writer = await _hanging(process)
     host, _, port = (await process.url()).removeprefix("http://").partition(":")
     process.popen.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:  # until the port is closed, so that the first one has been seen
             try:
                 _, other = await asyncio.open_connection(host, int(port))
@@ -162,7 +162,7 @@ async def test_a_second_sigterm_ends_it_at_once(tmp_path: Path, models: Path) ->
             await asyncio.sleep(0.01)
     assert process.popen.poll() is None
     process.popen.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(process.popen.wait, 30) == 128 + signal.SIGTERM
+    assert await asyncio.to_thread(process.popen.wait, 60) == 128 + signal.SIGTERM
     writer.transport.abort()
 
 

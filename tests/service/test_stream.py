@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_harms_nobody(client: Client) -> None:
         await _receive(socket)
         for i in range(50):
             await _send(socket, op="decide", id=i, query=f"abandoned question {i}")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert (await client.decide(query="still here?"))["arm"]
 
 

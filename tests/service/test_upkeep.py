@@ -183,7 +183,7 @@ async def test_calls_that_find_no_descriptor_blame_no_arm_and_leave_some_for_upk
 
 
 def _read(address: tuple[str, int]) -> bytes:
-    with socket.create_connection(address, timeout=30) as one:
+    with socket.create_connection(address, timeout=60) as one:
         return one.recv(4096)
 
 

@@ -35,7 +35,7 @@ class Gated:
     def encode(self, texts: Sequence[str]) -> Matrix:
         self.calls.append(list(texts))
         self.begun.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(60)
         if self.fails:
             raise RuntimeError("the model fell over")
         return np.array([[len(text), 1.0] for text in texts], np.float32)
@@ -44,7 +44,7 @@ class Gated:
 async def _first_under_way(stage: EmbeddingStage, backend: Gated) -> asyncio.Task[Vector]:
     """A call that the backend holds, so that what comes next has to wait."""
     task = asyncio.create_task(stage.embed_one("first"))
-    assert await asyncio.to_thread(backend.begun.wait, 30)
+    assert await asyncio.to_thread(backend.begun.wait, 60)
     return task
 
 

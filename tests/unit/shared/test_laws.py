@@ -72,7 +72,7 @@ async def _lived(engine: Engine, path: Path, chance: random.Random, history: _Hi
     engine.down = False
     engine.unsure.clear()
     for each in replicas:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await each.writer.caught_up()
     for task in under_way:  # what a client asked of one that died is not answered
         task.cancel()
