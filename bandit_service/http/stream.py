@@ -253,7 +253,8 @@ class _Connection:
                 raise wire.given_twice(twice)
             op = body.pop("op", None)
             if op not in ("decide", "reward", "compare"):
-                raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
+                got = "nothing" if op is None else f"{op!r:.100}"
+                raise Refused(f"op: must be decide, reward or compare, got {got}", param="op")
             if self._draining:
                 shed("draining")
                 raise Unavailable(
