@@ -21,6 +21,7 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
     Busy,
+    Malformed,
     Refused,
     ServiceError,
     TooLarge,
@@ -35,7 +36,7 @@ from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.shutdown import cut_after_s
-from bandit_service.http.stream_frames import Asked, answer, plain
+from bandit_service.http.stream_frames import Asked, answer, id_of, plain
 from bandit_service.http.write_batching import gather
 from bandit_service.runtime.router import Router
 from bandit_service.settings import Server
@@ -264,6 +265,8 @@ class _Connection:
                 shed("credits")
                 raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")
         except ServiceError as error:
+            if isinstance(error, TooLarge | Malformed):  # before its id was read
+                id = id_of(frame)
             await self._refuse(id, error)
             return
         self._unbegun += 1

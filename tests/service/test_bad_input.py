@@ -285,6 +285,23 @@ async def test_the_stream_survives_each_bad_frame(client: Client) -> None:
         assert answer["arm"]
 
 
+async def test_an_error_names_its_frame_wherever_the_id_can_be_read(client: Client) -> None:
+    """A client that matches answers by id waited for ever for that of too large a frame."""
+    deep = b"\x83\xa2op\xa6decide\xa2id\xa4mine\xa5query" + b"\x91" * 100 + b"\x01"
+    large = {"op": "decide", "query": "x" * 1_100_000, "id": "mine"}
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await socket.receive_bytes()
+        for frame, id, code in (
+            (msgspec.msgpack.encode(large), "mine", "too_large"),
+            (deep, "mine", "malformed"),
+            (bytes(1_100_000), None, "too_large"),
+        ):
+            await socket.send_bytes(frame)
+            answer = msgspec.msgpack.decode(await socket.receive_bytes())
+            assert (answer["id"], answer["error"]["code"]) == (id, code)
+
+
 async def test_a_monstrous_frame_ends_the_stream_with_its_own_code(client: Client) -> None:
     url = client.url + "/v1/stream"
     async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
