@@ -106,7 +106,7 @@ class _Connection:
         most: int,
         max_frame_bytes: int,
         rejected: Callable[[ServiceError], None],
-        told: Callable[[int], None],
+        told: Callable[[int, int], None],
     ) -> None:
         self._socket = socket
         self._rejected, self._told = rejected, told
@@ -212,6 +212,7 @@ class _Connection:
         try:
             while self._answers:
                 answers, self._answers = self._answers, []
+                self._told(200, sum(isinstance(one.made, ev.Decided) for one in answers))
                 for one in answers:
                     await self._write(self._body_of(one))
                     self._asked -= 1  # a client that does not read its answers gets no more
@@ -222,7 +223,6 @@ class _Connection:
         made = asked.made
         if isinstance(made, ev.Decided):
             assert asked.router is not None
-            self._told(200)
             return answer(asked.id, answer_of(asked.router, made))
         if not isinstance(made, ServiceError):
             _log.error("internal error", exc_info=made)
@@ -299,7 +299,7 @@ class _Connection:
             _log.exception("internal error")
             await self._refuse(id, ServiceError("internal error; search the log for it"))
         else:
-            self._told(200)
+            self._told(200, 1)
             await self._send({"id": id, **msgspec.to_builtins(made)})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
@@ -307,7 +307,7 @@ class _Connection:
 
     def _refused(self, id: int | str | None, error: ServiceError) -> bytes:
         self._rejected(error)
-        self._told(error.status)
+        self._told(error.status, 1)
         return _encoder.encode({"id": id, "error": error.body()})
 
     async def _send(self, answer: dict[str, Any]) -> None:
