@@ -94,10 +94,10 @@ class RidgeStack(Products):
         """
         means = np.zeros((len(xs), len(arms)))
         variances = np.empty(means.shape)
-        for variance, x in zip(variances, xs, strict=True):
-            variance[:] = float(x @ x) / ridge
         rows = [self.rows.get(arm, -1) for arm in arms]
         seen = [i for i, row in enumerate(rows) if row >= 0]
+        if len(seen) < len(rows):
+            variances[:] = np.array([[float(x @ x)] for x in xs]) / ridge
         if not seen:
             return means, np.sqrt(variances)
         if xs.shape[1] != self.A.shape[1]:
@@ -105,9 +105,8 @@ class RidgeStack(Products):
         narrow, theta = self._solved(ridge)
         chosen = [rows[i] for i in seen]
         # Over all rows, also those not asked for, which is faster than picking some first.
-        forms = narrow.of(xs.astype(np.float32))
-        for mean, variance, x, form in zip(means, variances, xs, forms, strict=True):
-            mean[seen], variance[seen] = (theta @ x)[chosen], form[chosen]
+        means[:, seen] = np.array([theta @ x for x in xs])[:, chosen]
+        variances[:, seen] = narrow.of(xs.astype(np.float32))[:, chosen]
         return means, np.sqrt(np.maximum(variances, 0.0))
 
     def counts(self, arms: Sequence[ArmId]) -> Floats:

@@ -32,7 +32,7 @@ class Quadratic:
         bounds = np.linspace(0, d, max(1, round(d / _ROWS)) + 1).astype(int).tolist()
         self._bounds = list(pairwise(bounds))
         self._panels = [self._panel(matrices, lo, hi) for lo, hi in self._bounds]
-        self._parts = [_parts(len(panel), panel.nbytes) for panel in self._panels]
+        self._parts = [_parts(panel) for panel in self._panels]
 
     def replace(self, k: int, matrix: Floats) -> None:
         """Another k-th matrix, (d, d)."""
@@ -44,12 +44,11 @@ class Quadratic:
         """(B, K) the forms of (B, d) x."""
         total = np.zeros((len(xs), len(self._panels[0])), np.float32)
         every = [*zip(xs, total, strict=True)]
-        for (lo, hi), panel, parts in zip(self._bounds, self._panels, self._parts, strict=True):
-            _, rows, width = panel.shape
-            for part in parts:
-                flat = panel[part].reshape(-1, width)
-                for x, form in every:
-                    form[part] += (flat @ x[lo:]).reshape(-1, rows) @ x[lo:hi]
+        for (lo, hi), parts in zip(self._bounds, self._parts, strict=True):
+            cut = [(x[lo:hi], x[lo:], form) for x, form in every]
+            for part, flat in parts:
+                for own, right, form in cut:
+                    form[part] += flat.dot(right).reshape(-1, hi - lo).dot(own)
         return total
 
     @staticmethod
@@ -59,7 +58,9 @@ class Quadratic:
         return panel
 
 
-def _parts(k: int, size: int) -> list[slice]:
-    """k matrices of `size` bytes, cut into parts."""
-    many = min(k, -(-size // _BYTES))
-    return [slice(k * i // many, k * (i + 1) // many) for i in range(many)]
+def _parts(panel: Narrow) -> list[tuple[slice, Narrow]]:
+    """Which of the matrices a part of a panel has, and their rows one below another, not copied."""
+    k, _, width = panel.shape
+    many = min(k, -(-panel.nbytes // _BYTES))
+    parts = [slice(k * i // many, k * (i + 1) // many) for i in range(many)]
+    return [(part, panel[part].reshape(-1, width)) for part in parts]

@@ -256,6 +256,8 @@ def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
         return param, f"must be {allowed}, got {_IN_WORDS.get(found[2], found[2])}"
     if what.startswith("Object missing required field"):
         return param, "is required"
+    if what == "Invalid base64 encoded string":
+        return param, "must be base64 where it is a text"
     return param, what
 
 
@@ -267,6 +269,8 @@ _IN_WORDS = {
     "bool": "true or false",
     "array": "a list",
     "object": "an object",
+    "ext": "an extension of MessagePack",
+    "datetime": "a timestamp",
 }
 """Types by the decoder's names for them."""
 _NAMES: dict[type, str] = {list: "array", tuple: "array", dict: "object"}

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from bandit_service.core.decide import Weighed
+from bandit_service.core.display import rounded
 from bandit_service.core.fields import doc
 from policies import Floats
 
@@ -104,11 +105,11 @@ def weighed_arms(weighed: Weighed) -> list[WeighedArm]:
             score=score,
             expected=expected,
             quality=expected.value,
-            cost_usd=usd,
+            cost_usd=rounded(usd),
             latency_s=record.expected_latency_s(),
         )
         if weighed.stay is not None:
-            row.switch_usd = float(weighed.stay.extra[k])
+            row.switch_usd = rounded(float(weighed.stay.extra[k]))
         bonus = _at(proposal.bonus, k)
         if bonus is not None:
             row.cost = cost = float(weighed.planned_usd[k]) / weighed.worth

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from bandit_service.core.display import rounded
 from bandit_service.core.errors import BudgetExhausted
 from bandit_service.core.spend import Payer, Spend, accounts_of, ends, window
 from bandit_service.settings.budgets import BudgetSpec
@@ -170,9 +171,9 @@ class Budgets:
                             "account": account,
                             "per": spec.per,
                             "usd": spec.usd,
-                            "spent_usd": seen.get(account, 0.0),
-                            "held_usd": self._held_usd(account),
-                            "leased_usd": self._others(account, spec.per, now),
+                            "spent_usd": rounded(seen.get(account, 0.0)),
+                            "held_usd": rounded(self._held_usd(account)),
+                            "leased_usd": rounded(self._others(account, spec.per, now)),
                             "ends_in_s": ends(spec.per, now) - now,
                             "shadow_price": _price(spec, seen.get(account, 0.0), now),
                         }

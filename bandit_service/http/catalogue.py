@@ -16,6 +16,7 @@ from bandit_service.core import codec
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.decide import unknown_policy
 from bandit_service.core.deployments import upstreams_of
+from bandit_service.core.display import rounded
 from bandit_service.core.errors import Refused, type_in_words
 from bandit_service.core.events import ArmSpec, is_of_route
 from bandit_service.core.experiments.results import calibrated
@@ -107,7 +108,7 @@ def arm_of(
         observed = Observed(
             costs=record.costs,
             latencies=record.latencies,
-            mean_cost_usd=record.observed_usd / record.costs if record.costs else UNSET,
+            mean_cost_usd=rounded(record.observed_usd / record.costs) if record.costs else UNSET,
             mean_latency_s=record.latency_s / record.latencies if record.latencies else UNSET,
             alarms=UNSET if alarms is None else alarms.count,
             outcomes_since_alarm=UNSET if alarms is None else alarms.since,

@@ -12,6 +12,7 @@ from msgspec import UNSET
 from bandit_service import logs, wire
 from bandit_service.core import events as ev
 from bandit_service.core.decide import Weighed
+from bandit_service.core.display import rounded
 from bandit_service.core.errors import OutOfTime, Refused
 from bandit_service.core.explanation import belief, weighed_arms
 from bandit_service.core.fields import MAX_NAME
@@ -95,7 +96,7 @@ async def explain(request: web.Request) -> web.Response:
     home = await homes.found(lambda: homes.of_outcome(id, asked.tenant, here))
     router = home[ROUTER]
     weighed, left_out = await router.explain(asked, caller.tenant)
-    shown = (
+    seen = (
         weighed.neighbours if caller.tenant is None else ()
     )  # a tenant does not see others' queries
     return reply(
@@ -107,7 +108,7 @@ async def explain(request: web.Request) -> web.Response:
                 Neighbour(
                     id=each.id, similarity=each.similarity, outcomes=outcomes_of(each.outcomes)
                 )
-                for each in shown
+                for each in seen
             ],
             fallback=weighed.fallback,
         )
@@ -132,8 +133,10 @@ async def decision(request: web.Request) -> web.Response:
     body.ts = decided.ts
     body.tokens = decided.tokens
     body.willingness_to_pay = decided.willingness_to_pay
-    body.signals = pending.signals
-    body.cost_usd = pending.signals.get("cost_usd", pending.guessed_usd or UNSET)
+    body.signals = _signals(pending)
+    cost_usd = pending.signals.get("cost_usd", pending.guessed_usd)
+    if cost_usd or "cost_usd" in pending.signals:
+        body.cost_usd = rounded(cost_usd)
     body.settled = pending.reward is not None
     if measured := _measured(pending.signals, router.world.named.of(decided.route).specs):
         body.metrics, body.weighed = measured, pending.weighed
@@ -147,6 +150,13 @@ async def decision(request: web.Request) -> web.Response:
     if reads and router.texts is not None and await router.texts.has(decided.id):
         body.text = True
     return reply(body)
+
+
+def _signals(pending: Pending) -> Mapping[str, float]:
+    signals = pending.signals
+    if "cost_usd" not in signals:
+        return signals
+    return {**signals, "cost_usd": rounded(signals["cost_usd"])}
 
 
 def _measured(signals: Mapping[str, float], specs: Mapping[str, NamedMetric]) -> list[Measured]:
@@ -225,9 +235,9 @@ def _row(pending: Pending, baseline_usd: float | None) -> DecisionRow:
         experiment=decided.experiment,
         variant=decided.variant,
         route=decided.route,
-        signals=pending.signals,
-        reward=pending.reward,
-        baseline_usd=baseline_usd,
+        signals=_signals(pending),
+        reward=None if pending.reward is None else rounded(pending.reward),
+        baseline_usd=None if baseline_usd is None else rounded(baseline_usd),
     )
 
 
@@ -263,7 +273,7 @@ def decision_of(decided: ev.Decided) -> Decision:
     )
     untried = n == 0.0  # the policy's belief was its prior, without any evidence
     expected = Expected(
-        cost_usd=decided.expected_cost_usd,
+        cost_usd=rounded(decided.expected_cost_usd),
         n=UNSET if n is None else n,
         untried=True if untried else UNSET,
         quality=UNSET if untried or quality is None else quality,
@@ -309,7 +319,7 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
     if decided.before:
         body.stayed, body.before = decided.stayed, decided.before
     if decided.switch_usd:
-        body.switch_usd = dict(zip(decided.arms, decided.switch_usd, strict=True))
+        body.switch_usd = dict(zip(decided.arms, map(rounded, decided.switch_usd), strict=True))
     if decided.effort_asked:
         body.effort_asked = decided.effort_asked
     if decided.effort:
@@ -320,4 +330,4 @@ def _explain(body: Decision, decided: ev.Decided, caller: Caller) -> list[Neighb
 
 def outcomes_of(outcomes: Sequence[Outcome]) -> list[OutcomeOf]:
     """The outcomes of one remembered query."""
-    return [OutcomeOf(arm=one.arm, reward=one.reward) for one in outcomes]
+    return [OutcomeOf(arm=one.arm, reward=rounded(one.reward)) for one in outcomes]

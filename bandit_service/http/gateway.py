@@ -50,8 +50,6 @@ from bandit_service.http.responses.operations import BudgetRow, Budgets
 from bandit_service.http.shutdown import ENDING
 
 GATEWAY = web.AppKey("gateway", Gateway)
-_DIGITS = 12
-"""Decimal places of a sum of USD. Further ones are what adding floats leaves."""
 
 
 class Came(msgspec.Struct, frozen=True, gc=False):
@@ -170,7 +168,7 @@ async def budgets(request: web.Request) -> web.Response:
     world, now = request.app[ROUTER].world, request.app[ROUTER].writer.now()
     budgets = request.app[GATEWAY].budgets
     rows = budgets.rows(world.spend, now, request[CALLER].tenant)
-    return reply(Budgets(budgets=[BudgetRow(**row | _rounded(row)) for row in rows]))
+    return reply(Budgets(budgets=[BudgetRow(**row) for row in rows]))
 
 
 async def duel(request: web.Request) -> web.Response:
@@ -181,11 +179,6 @@ async def duel(request: web.Request) -> web.Response:
         for each in pair
     ]
     return reply(Duel(decision_id=pair[0].decided.id, answers=answers))
-
-
-def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
-    """The sums of money of a row."""
-    return {name: round(row[name], _DIGITS) for name in ("spent_usd", "held_usd", "leased_usd")}
 
 
 def _models(request: web.Request) -> dict[str, ArmSpec | None]:

@@ -21,6 +21,7 @@ from bandit_service import wire
 from bandit_service.core import events as ev
 from bandit_service.core.errors import (
     Busy,
+    Malformed,
     Refused,
     ServiceError,
     TooLarge,
@@ -35,7 +36,7 @@ from bandit_service.http.pools import HOMES
 from bandit_service.http.responses.decisions import Decision
 from bandit_service.http.responses.outcomes import Result
 from bandit_service.http.shutdown import cut_after_s
-from bandit_service.http.stream_frames import Asked, answer, plain
+from bandit_service.http.stream_frames import Asked, answer, id_of, plain
 from bandit_service.http.write_batching import gather
 from bandit_service.runtime.router import Router
 from bandit_service.settings import Server
@@ -253,7 +254,8 @@ class _Connection:
                 raise wire.given_twice(twice)
             op = body.pop("op", None)
             if op not in ("decide", "reward", "compare"):
-                raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
+                got = "nothing" if op is None else f"{op!r:.100}"
+                raise Refused(f"op: must be decide, reward or compare, got {got}", param="op")
             if self._draining:
                 shed("draining")
                 raise Unavailable(
@@ -263,6 +265,8 @@ class _Connection:
                 shed("credits")
                 raise NoCredit(f"all {self._credits} credits are in flight; wait for an answer")
         except ServiceError as error:
+            if isinstance(error, TooLarge | Malformed):  # before its id was read
+                id = id_of(frame)
             await self._refuse(id, error)
             return
         self._unbegun += 1

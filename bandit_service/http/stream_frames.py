@@ -33,6 +33,21 @@ def plain(frame: bytes) -> Frame | None:
     return asked if is_plain(asked) and not wire.is_repeated_at_top(frame) else None
 
 
+class _Named(msgspec.Struct):
+    id: int | str
+
+
+_named = msgspec.msgpack.Decoder(_Named)
+
+
+def id_of(frame: bytes) -> int | str | None:
+    """The id of a frame that is not decoded as a whole; None if it cannot be had."""
+    try:
+        return _named.decode(frame).id
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return None
+
+
 def is_plain(asked: wire.DecideRequest) -> bool:
     """Whether a request only asks for a decision on an embedding."""
     text = asked.query is not None or asked.messages is not None

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from bandit_service.core.display import rounded
 from bandit_service.core.errors import Forbidden, Unknown
 from bandit_service.core.resolved import Pending
 from bandit_service.http.middleware import CALLER, ROUTER, reply
@@ -50,9 +51,9 @@ def _shown(found: TopicsFound, newest: list[Pending], people: int) -> Topics:
                     arm=arm,
                     decisions=each.decisions,
                     rewarded=each.reward.n,
-                    reward=each.reward.mean if each.reward.n else None,
+                    reward=rounded(each.reward.mean) if each.reward.n else None,
                     billed=each.cost_usd.n,
-                    cost_usd=each.cost_usd.mean if each.cost_usd.n else None,
+                    cost_usd=rounded(each.cost_usd.mean) if each.cost_usd.n else None,
                 )
                 for arm, each in sorted(
                     sums.get(i, {}).items(), key=lambda item: (-item[1].decisions, item[0])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandit_service.core.display import rounded
 from bandit_service.core.events import unpack
 from bandit_service.core.resolved import Pending
 
@@ -58,7 +59,7 @@ def scatter(pendings: list[Pending], before: Plane | None) -> tuple[dict[str, An
             "x": round(float(x), 4),
             "y": round(float(y), 4),
             "arm": one.decided.arm,
-            "reward": one.reward,
+            "reward": None if one.reward is None else rounded(one.reward),
         }
         for one, (x, y) in zip(shown, at, strict=True)
     ]

@@ -11,6 +11,7 @@ import numpy as np
 
 from bandit_service import clock
 from bandit_service.core.deployments import upstreams_of
+from bandit_service.core.display import rounded
 from bandit_service.core.events import ArmSpec, DriftDetected
 from bandit_service.core.lessons import own_alarms
 from bandit_service.core.resolved import Pending
@@ -166,8 +167,8 @@ class Shown:
             "rewarded": sum(seen.signals["reward"].n for seen in feed.learning.arms.values()),
             "baseline": baseline,
             "saved": money.saved.said(),
-            "spent_usd": money.spent_usd,
-            "would_cost_usd": money.would_cost_usd,
+            "spent_usd": rounded(money.spent_usd),
+            "would_cost_usd": rounded(money.would_cost_usd),
             "p50_s": float(np.percentile(took, 50)) if shown else None,
             "p99_s": float(np.percentile(took, 99)) if shown else None,
             "timed": len(took) if tenant is None else 0,
@@ -269,7 +270,7 @@ class Shown:
             {
                 "id": id,
                 "decisions": seen[id].decisions,
-                "spent_usd": seen[id].spent_usd,
+                "spent_usd": rounded(seen[id].spent_usd),
                 **{name: each.said() for name, each in seen[id].signals.items()},
             }
             for id in (AUTO, *there)
@@ -317,7 +318,7 @@ def _decision(pending: Pending) -> dict[str, Any]:
         "route": decided.route,
         "fallback": decided.fallback,
         "excluded": len(decided.excluded),
-        "reward": pending.reward,
+        "reward": None if pending.reward is None else rounded(pending.reward),
         "signals": len(pending.signals),
     }
 

@@ -22,7 +22,7 @@ _LONG_BODY, _BLOCK = 4_000, 1 << 17
 _NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
 _QUOTE, _BACKSLASH, _COLON, _SPACE = b'"\\: '
 
-_MAP16, _MAP32, _LIST16, _LIST32 = 0xDE, 0xDF, 0xDC, 0xDD
+_MAP16, _MAP32, _LIST32 = 0xDE, 0xDF, 0xDD
 _MAP = msgspec.msgpack.Decoder(dict[Any, msgspec.Raw])
 _LIST = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
@@ -116,32 +116,31 @@ def repeated_in(body: bytes, value: dict[Any, Any]) -> str | None:
     """
     if _size_of(body)[0] == len(value) == _entries(value):
         return None
-    return _repeated(body)
+    return _repeated(body, value)
 
 
-def _repeated(body: bytes) -> str | None:
-    if _is_map(body[0]):
+def _repeated(body: bytes, value: Any) -> str | None:
+    if type(value) is dict:
         size, begins = _size_of(body)
         # a list of its names and values has the same bytes after its head
         inside = _LIST.decode(bytes([_LIST32]) + (2 * size).to_bytes(4, "big") + body[begins:])
-        names = [msgspec.msgpack.decode(name) for name in inside[::2]]
-        if len(set(names)) != size:
-            return _first_repeated(names)
-        inside = inside[1::2]
+        if len(value) != size:
+            return _first_repeated([_name(each) for each in inside[::2]])
+        inside, within = inside[1::2], list(value.values())
     else:
-        inside = _LIST.decode(body)
-    parts = [
-        bytes(each) for each in inside if _is_map(head := memoryview(each)[0]) or _is_list(head)
-    ]
-    return next((name for name in map(_repeated, parts) if name is not None), None)
+        inside, within = _LIST.decode(body), value
+    found = (
+        _repeated(bytes(raw), each)
+        for raw, each in zip(inside, within, strict=True)
+        if (type(each) is dict or type(each) is list) and _entries(each)
+    )
+    return next((name for name in found if name is not None), None)
 
 
-def _is_map(head: int) -> bool:
-    return 0x80 <= head <= 0x8F or head in (_MAP16, _MAP32)
-
-
-def _is_list(head: int) -> bool:
-    return 0x90 <= head <= 0x9F or head in (_LIST16, _LIST32)
+def _name(raw: msgspec.Raw) -> Any:
+    """As the decoder has it in a map, where a list is a tuple."""
+    (name,) = msgspec.msgpack.decode(bytes([0x81]) + bytes(raw) + bytes([0xC0]))
+    return name
 
 
 def _size_of(body: bytes) -> tuple[int, int]:

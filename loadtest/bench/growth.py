@@ -165,19 +165,39 @@ def measured(cell: Cell) -> Row:
     """CPU time of a decision alone and in a turn with others, of an outcome, of the world's start
     from a snapshot without the process's own; and what of memory the world and its index take.
     """
+    told = _Progress(cell)
     before = _resident()
     with uncollected():
         world, index = _filled(cell)
     megabytes = (_resident() - before) / 1e6
+    told.did("filled, and its index built")
     gc.freeze()
     asked = vectors(TOGETHER * TURNS * 2, seed=2, dim=cell.dim)
     half = len(asked) // 2
     alone, decided = _decisions(world, index, asked[:half:4], 1)
     together, more = _decisions(world, index, asked[half:], TOGETHER)
+    told.did("decided")
     learned = _outcomes(world, index, [*decided, *more])
+    told.did("learned")
     start_s = _start(world, index, cell)
+    told.did("started")
     figures = (1e6 * alone, 1e6 * together, 1e6 * learned, megabytes, 1e3 * start_s)
     return {"to": cell.size} | dict(zip(COLUMNS, figures, strict=True))
+
+
+class _Progress:
+    """Says on stderr how far a row is that takes minutes."""
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell, self._begun = cell, time.monotonic()
+
+    def did(self, what: str) -> None:
+        """This is done now."""
+        if self._cell.large:
+            seconds = time.monotonic() - self._begun
+            gigabytes = psutil.Process().memory_info().rss / 1e9
+            row = f"{self._cell.size:,} {self._cell.grows}"
+            print(f"{row}: {what} after {seconds:.0f} s, {gigabytes:.1f} GB", file=sys.stderr)
 
 
 def _resident() -> int:

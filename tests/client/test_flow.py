@@ -173,6 +173,15 @@ def test_history_and_judges(client: Client) -> None:
     assert wrong.value.field == "per"
 
 
+def test_a_stream_tells_of_a_frame_that_is_too_large(client: Client) -> None:
+    """The error named no request, so that the call waited until its timeout."""
+    with client.stream() as stream:
+        with pytest.raises(Invalid, match="the frame has") as refused:
+            stream.decide("x" * 1_200_000).result(timeout=60)
+        assert refused.value.code == "too_large"
+        assert stream.decide(embedding=a_vector(1)).result(timeout=60).arm
+
+
 def test_a_stream_with_many_in_flight(client: Client) -> None:
     vectors = [np.asarray(a_vector(i)) for i in range(4)]
     with client.stream() as stream:

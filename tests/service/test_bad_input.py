@@ -175,6 +175,32 @@ async def test_the_stream_refuses_a_name_twice(client: Client) -> None:
     assert await _state(client) == before
 
 
+async def test_a_message_of_the_stream_is_refused_with_what_is_allowed(client: Client) -> None:
+    ask = {"op": "decide", "id": 1}
+    cases: list[tuple[Any, str]] = [
+        ({"id": 1}, "op: must be decide, reward or compare, got nothing"),
+        ({"id": 1, "op": ["x"] * 999}, "op: must be decide, reward or compare, got ['x', 'x'"),
+        ({**ask, "embedding": "abc"}, "embedding: must be base64 where it is a text"),
+        ({**ask, "query": msgspec.msgpack.Ext(5, b"")},
+         "query: must be a text or null, got an extension of MessagePack"),
+        ({**ask, "query": {(1, 2): 3}}, "query: must be a text or null, got an object"),
+        ({"id": None, "op": "decide"}, "id: must be a number or a string that names the answer"),
+    ]  # fmt: skip
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await socket.receive_bytes()
+        for message, expected in cases:
+            await socket.send_bytes(msgspec.msgpack.encode(message))
+            error = msgspec.msgpack.decode(await socket.receive_bytes())["error"]
+            assert error["message"][:150].startswith(expected), error
+            assert len(error["message"]) < 200
+    status, told = await client.post("/v1/decide", {"embedding": "abc"})
+    assert (status, told["error"]["message"]) == (
+        400,
+        "embedding: must be base64 where it is a text",
+    )
+
+
 async def test_a_result_repeats_only_a_decision_that_is_text(client: Client) -> None:
     for path in ("/v1/rewards", "/v1/comparisons"):
         status, answer = await client.post(path, [{"decision_id": True}, {"decision_id": "x"}, 7])
@@ -257,6 +283,23 @@ async def test_the_stream_survives_each_bad_frame(client: Client) -> None:
         answer = msgspec.msgpack.decode(await socket.receive_bytes())
         assert answer["id"] == 2
         assert answer["arm"]
+
+
+async def test_an_error_names_its_frame_wherever_the_id_can_be_read(client: Client) -> None:
+    """A client that matches answers by id waited for ever for that of too large a frame."""
+    deep = b"\x83\xa2op\xa6decide\xa2id\xa4mine\xa5query" + b"\x91" * 100 + b"\x01"
+    large = {"op": "decide", "query": "x" * 1_100_000, "id": "mine"}
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await socket.receive_bytes()
+        for frame, id, code in (
+            (msgspec.msgpack.encode(large), "mine", "too_large"),
+            (deep, "mine", "malformed"),
+            (bytes(1_100_000), None, "too_large"),
+        ):
+            await socket.send_bytes(frame)
+            answer = msgspec.msgpack.decode(await socket.receive_bytes())
+            assert (answer["id"], answer["error"]["code"]) == (id, code)
 
 
 async def test_a_monstrous_frame_ends_the_stream_with_its_own_code(client: Client) -> None:

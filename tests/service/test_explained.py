@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.service.running import Client, a_vector, serving
+from tests.service.running import Client, a_vector, opened, serving
 
 
 @pytest_asyncio.fixture
@@ -107,3 +107,38 @@ async def test_a_decision_that_is_weighed_again_stands_alone(linear: Client) -> 
     assert status in (404, 410), body
     status, body = await linear.post("/v1/decide", {"decision_id": id})
     assert (status, body["error"]["param"]) == (400, "decision_id")
+
+
+async def test_answers_round_money_and_rewards_and_the_world_does_not(
+    tmp_path: Path, models: Path
+) -> None:
+    """They ended in digits such as 0.29000000000000004, which only adding floats made."""
+    async with opened(tmp_path / "var", models) as (client, world):
+        exact: list[float] = []
+        answered: list[float] = []
+        for i in range(8):
+            decided = await client.decide(query="a word " * (7 * i + 1), explain=True)
+            id, cost_usd = decided["decision_id"], 0.0001 * (3 * i + 1)
+            await client.reward(id, quality=0.1 * i, cost_usd=cost_usd)
+            pending = world.pending.decisions[id]
+            assert pending.reward is not None
+            assert pending.reward == pytest.approx(0.1 * i - cost_usd / 0.1)
+            exact += [
+                pending.decided.expected_cost_usd,
+                pending.reward,
+                pending.signals["cost_usd"],
+            ]
+            _, record = await client.get(f"/v1/decisions/{id}")
+            answered += [decided["expected"]["cost_usd"], record["expected"]["cost_usd"]]
+            answered += [record["cost_usd"], record["signals"]["cost_usd"]]
+            answered += [one["cost_usd"] for one in decided["arms"]]
+            answered += [each["reward"] for one in record["neighbours"] for each in one["outcomes"]]
+        _, listed = await client.get("/v1/decisions")
+        answered += [row["reward"] for row in listed["decisions"]]
+        answered += [row["signals"]["cost_usd"] for row in listed["decisions"]]
+        _, arms = await client.get("/v1/arms")
+        answered += [arm["observed"].get("mean_cost_usd", 0.0) for arm in arms["arms"]]
+    assert answered == [round(each, 12) for each in answered]
+    for kind in range(3):
+        assert exact[kind::3] != [round(each, 12) for each in exact[kind::3]]
+    assert set(answered) >= {round(each, 12) for each in exact}

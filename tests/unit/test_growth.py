@@ -40,6 +40,21 @@ def test_every_size_has_a_row_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -
     )
 
 
+def test_a_row_that_takes_minutes_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = growth.Cell("past queries", past=300, dim=64)
+    growth.measured(cell)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(growth, "_LARGE", 300)
+    growth.measured(cell)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" after ")[0] for line in lines] == [
+        f"300 past queries: {each}"
+        for each in ("filled, and its index built", "decided", "learned", "started")
+    ]
+
+
 def test_memory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "_BYTES_EACH", 1 << 50)
     assert "GB of memory" in growth._why_not(growth.Cell("arms"), True)

@@ -137,6 +137,15 @@ def test_so_is_one_of_messagepack(value: Any, wide: bool) -> None:
     assert (repeated_in(body, decoded) is not None) == _repeated(value)
 
 
+@pytest.mark.parametrize("name", [b"\x05", b"\xc0", b"\x91\x01", b"\xc4\x01a"])
+def test_a_name_within_a_map_may_be_of_any_kind(name: bytes) -> None:
+    """Only those of the message itself must be texts."""
+    for second in (name, b"\xa1b"):
+        body = b"\x81\xa1a\x91\x82" + name + b"\x01" + second + b"\x02"
+        found = repeated_in(body, msgspec.msgpack.decode(body))
+        assert (found is not None) == (second == name)
+
+
 def test_the_repeated_name_of_messagepack_is_told() -> None:
     inner = bytes([0x82]) + b"\xa1b\x01\xd9\x01b\x02"  # in two ways
     body = b"\xdf\x00\x00\x00\x02\xa1a\x92\x01" + inner + b"\xa1c\xc4\x01\x82"

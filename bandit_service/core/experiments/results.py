@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from bandit_service.core.display import rounded
 from bandit_service.core.experiments.answers import (
     Bounds,
     Calibrated,
@@ -299,10 +300,10 @@ def _saved(spec: Experiment, trial: Trial, holdout: Trial | None) -> Cost:
         answers = trial.sides[one.key].sums.get("cost_usd", Sums()).n
         saved[one.key] = Saved(
             state="shown",
-            usd_per_decision=at.estimate,
-            low=at.low,
-            high=at.high,
-            usd_so_far=at.estimate * answers,
+            usd_per_decision=rounded(at.estimate),
+            low=rounded(at.low),
+            high=rounded(at.high),
+            usd_so_far=rounded(at.estimate * answers),
         )
     if base is not None:
         return Cost(kind="measured", against="the hold-out", saved=saved)
@@ -340,7 +341,7 @@ def _shadow(spec: Experiment, one: Variant, side: ShadowSide) -> ShadowResults:
     if not side.decisions:
         return shown
     shown.agreement = side.agreed / side.decisions
-    shown.cost_difference_usd = (side.cost_usd - side.served_usd) / side.decisions
+    shown.cost_difference_usd = rounded((side.cost_usd - side.served_usd) / side.decisions)
     over = Overlap(side.rewards, side.w, side.ww, side.most_w)
     shown.effective_units, shown.mean_weight = over.ess, over.mean
     why = over.refusal()
