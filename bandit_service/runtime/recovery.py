@@ -235,7 +235,7 @@ def _folded(
     world, total, erased, unknown = start.world, log.last, start.erased, 0
     offset = after = begin or Offset(0)
     try:
-        with world.learners.in_blocks():
+        with world.in_blocks():
             for offset, body in log.replay(after):
                 erased += not body
                 if offset > start.after:
