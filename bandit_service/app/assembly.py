@@ -32,7 +32,6 @@ from bandit_service.app.sharing import (
     unless_lost,
 )
 from bandit_service.core import snapshot
-from bandit_service.core.apply import uncollected
 from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.world import World
@@ -614,11 +613,14 @@ def open_tracer(settings: Settings) -> Tracer | None:
 def open_live(
     router: Router, telemetry: Telemetry, gateway: Gateway, settings: Settings
 ) -> live_http.Live:
-    """What the page shows, from here on and of the newest pending decisions."""
+    """What the page shows, from here on and of the newest pending decisions. These are counted
+    after the start, but before anything else is applied or looked at.
+    """
     tenants = {key.tenant for key in settings.keys if key.tenant}
     feeds = ActivityFeeds(tenants, telemetry.learning.fold)
-    with uncollected():
-        feeds.recall(router.world)
+    feeds.recall(router.world)
+    router.writer.before_next(feeds.catch_up)
+    telemetry.looks.insert(0, feeds.catch_up)
     router.writer.listen(feeds.heard)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

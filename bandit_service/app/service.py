@@ -308,12 +308,14 @@ async def _listening(
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         interpreter.enter_context(_INTERPRETER)
         _log.info("serving", extra={"url": url})
+        for app in names_and_pools(main).values():
+            app[live_http.LIVE].look_back()
         yield url
     finally:
         interpreter.close()
         for app in names_and_pools(main).values():
             app[middleware.DRAINING].set()
-            app[live_http.LIVE].broadcast.close()
+            app[live_http.LIVE].close()
         if listening is not None:
             await asyncio.sleep(server.drain_s)
             listening.close()
@@ -398,7 +400,7 @@ async def _running(
         finally:
             if lag is not None:
                 await lag.end()
-            live.broadcast.close()
+            live.close()
             await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()

@@ -43,6 +43,7 @@ class LiveWorld:
         self._failing = False
         self._lessons: list[list[Lesson]] = []
         self._seldom = logs.Seldom()
+        self.before_next: Callable[[], None] | None = None
 
     def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
         """Call this listener with every event of these kinds, or of all without any, that is
@@ -69,6 +70,8 @@ class LiveWorld:
         """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
         was. then: changes unfolded state together with a fully applied event.
         """
+        if self.before_next is not None:
+            self._do_before()
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
@@ -89,6 +92,15 @@ class LiveWorld:
             told = {"event": ev.kind(event), "why": why, "more": more or None}
             _log.critical("an event was not applied whole", extra=told)
         return OURS
+
+    def _do_before(self) -> None:
+        do, self.before_next = self.before_next, None
+        assert do is not None
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001 - as of a listener
+            self._failing = True
+            self._tasks.failed("look on", error)
 
     def _tell(self, what: Resolved) -> None:
         failed, world = False, self.world
