@@ -418,6 +418,10 @@ class History:
         """The row of one item, which stays its own while it is remembered."""
         return self.items.row(id)
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The row of each of these items."""
+        return self.items.rows_of(ids)
+
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
         if not self._added and not self._removed:

@@ -107,6 +107,18 @@ class Items(Mapping[int, Item]):
             raise KeyError(id)
         return row
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The rows of these items, without a number of Python's for each. Raises KeyError."""
+        order = np.frombuffer(self._ids, np.int64)[self._start :]
+        rows = np.frombuffer(self._rows, np.int32)[self._start :]
+        at = np.searchsorted(order, ids)
+        known = at < len(order)
+        known[known] = (order[at[known]] == ids[known]) & (rows[at[known]] != _NOWHERE)
+        if not known.all():
+            raise KeyError(int(ids[~known][0]))
+        found: NDArray[np.int32] = rows[at]
+        return found
+
     def rows(self) -> NDArray[np.intp]:
         """All rows, oldest item first."""
         rows = np.frombuffer(self._rows, np.int32)[self._start :].astype(np.intp)
