@@ -183,7 +183,8 @@ async def running_router(
     used = embedder = None if beside is None else beside.embedder
     shared = open_shared(settings)
     log = open_log(settings)
-    model = model or (None if used is not None else _model_opening(settings))
+    if model is None and used is None:
+        model = opening(partial(_backend, settings), _models(settings))
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
@@ -408,17 +409,16 @@ def _models(settings: Settings) -> Path:
     return Path(settings.data_dir) / MODELS
 
 
-def _model_opening(settings: Settings) -> Future[Backend] | None:
+def _backend(settings: Settings) -> Backend:
     chosen = settings.embedding
-    return opening(chosen.backend, chosen.model, _models(settings), chosen.threads)
+    return open_backend(chosen.backend, chosen.model, _models(settings), chosen.threads)
 
 
 async def _opened(model: Future[Backend] | None, settings: Settings) -> Backend:
     """The model that is being loaded, or one whose files may have to be made first."""
     if model is not None:
         return await asyncio.wrap_future(model)
-    of, models = settings.embedding, _models(settings)
-    return await asyncio.to_thread(open_backend, of.backend, of.model, models, of.threads)
+    return await asyncio.to_thread(_backend, settings)
 
 
 def _embedder(backend: Backend, settings: Settings, telemetry: Telemetry) -> EmbeddingStage:

@@ -9,12 +9,13 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from bandit_service import logs, settings
 from bandit_service.cli import imports, options
 from bandit_service.cli.file_modes import open_to_others
-from bandit_service.embedding import MODELS, opening
+from bandit_service.embedding import MODELS, open_backend, opening
 
 _log = logging.getLogger("bandit.cli")
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         told = {"path": str(file), "why": f"chown {os.getuid()} {file} && chmod 400 {file}"}
         _log.warning("other users can read a file with keys", extra=told)
     of, models = chosen.embedding, Path(chosen.data_dir) / MODELS
-    model = opening(of.backend, of.model, models, of.threads)
+    model = opening(partial(open_backend, of.backend, of.model, models, of.threads), models)
     with imports.kept(unless="bandit_service.cli.serving" in sys.modules):
         # what serves is imported while the model is loaded
         from bandit_service.cli import serving
