@@ -272,8 +272,9 @@ async def running_router(
         configuration.follow(router.rules.take)
         if is_default(settings):
             configuration.follow(_leveled(file.log_level))
-        writer.listen(telemetry.heard)
-        writer.listen(LearnerLog(telemetry, world).heard)
+        writer.listen(telemetry.heard, many=telemetry.decisions)
+        learner_log = LearnerLog(telemetry, world)
+        writer.listen(learner_log.heard, many=learner_log.decided)
         maintenance = Maintenance(
             writer, snapshots, settings, telemetry, recovered.policy, recovered.after
         )
@@ -621,6 +622,6 @@ def open_live(
     feeds.recall(router.world)
     router.writer.before_next(feeds.catch_up)
     telemetry.looks.insert(0, feeds.catch_up)
-    router.writer.listen(feeds.heard)
+    router.writer.listen(feeds.heard, many=feeds.decided)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

@@ -15,6 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from bandit_service.app import pools, service
+from bandit_service.core.world import World
 from bandit_service.embedding import Backend
 from bandit_service.http import middleware
 from bandit_service.settings import Settings
@@ -28,11 +29,12 @@ _NOT_USED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 async def until_stopped(
-    chosen: Settings, model: Future[Backend] | None, ready: Callable[[str], None]
+    chosen: Settings, model: Future[Backend] | None, ready: Callable[[str, World], None]
 ) -> int:
     """Serve until a signal ends it; 0 then, 1 where the log broke.
 
-    model: the one that is being loaded for it. ready: is told the address once it is listening.
+    model: the one that is being loaded for it. ready: is told the address once it is listening, and
+    the world.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -61,7 +63,7 @@ async def until_stopped(
         for number in _NOT_USED:
             what = f"{number.name}: does nothing; SIGHUP reads the configuration again"
             loop.add_signal_handler(number, _log.warning, what)
-        ready(url)
+        ready(url, running[middleware.ROUTER].world)
         stopping = asyncio.ensure_future(stop.wait())
         broken = running[middleware.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)

@@ -21,8 +21,8 @@ from bandit_service.core import usual_outcomes
 from bandit_service.core.learner import OF_THE_MACHINE, Lesson
 from bandit_service.core.lessons import parts
 from bandit_service.core.resolve import resolve
-from bandit_service.core.resolved import Resolved
-from bandit_service.core.world import TAKE_IN, World
+from bandit_service.core.resolved import Pending, Resolved
+from bandit_service.core.world import TAKE_IN, TAKERS_OF_MANY, World
 
 Of = TypeVar("Of")
 
@@ -47,6 +47,32 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
     lessons: list[Lesson] = []
     _fold(world, what.event, _take_in, (what, lessons))
     return lessons
+
+
+def foldable(decisions: Sequence[ev.Decided]) -> bool:
+    """Whether no feature stops half-way at one of these decisions, which takes a bug."""
+    return all(
+        len(one.propensities) == len(one.arms) and 0 <= one.drawn < len(one.arms)
+        for one in decisions
+    )
+
+
+def fold_decisions(world: World, decisions: Sequence[ev.Decided]) -> list[Resolved]:
+    """`fold` of each of these, which are `foldable`, one after another, to the same bits: every
+    feature takes in all of them at once.
+
+    After an error the world no longer matches the log.
+    """
+    some = [
+        Resolved(event, number, Pending(event), event)
+        for number, event in enumerate(decisions, world.events + 1)
+    ]
+    world.events += len(some)
+    world.history.number(world.events)
+    world.ts = max(world.ts, *(event.ts for event in decisions))
+    for feature, take_in in TAKERS_OF_MANY:
+        take_in(getattr(world, feature), decisions, some)
+    return some
 
 
 def _fold(world: World, event: Any, take_in: Callable[[World, Any, Of], None], of: Of) -> None:

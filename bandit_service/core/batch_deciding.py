@@ -116,6 +116,8 @@ def _in_one(
             kept, settled = explore.settled(proposals[i], stay, worth)
             scores[i], propensities[i] = kept.scores.tolist(), settled.tolist()
     costs = {id(one.arms): one.arms.cost_usd.tolist() for one in some}
+    steps = bool(world.experiments.specs)
+    whole = len(first.records) == len(world.catalogue.table().records)
     return [
         Lot(
             one.query,
@@ -129,8 +131,8 @@ def _in_one(
             None if deviation is None else deviation[i],
             one.query.fallback,
             one.part,
-            steps_of(world, one.query, one.part, False),
-            noted(world, one),
+            steps_of(world, one.query, one.part, False) if steps else (),
+            {} if whole else noted(world, one),
             switch_usd_of(stays[i]),
         )
         for i, one in enumerate(some)

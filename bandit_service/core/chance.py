@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import blake2b
 
 
@@ -13,5 +14,12 @@ def uniform(seed: int, decision_id: str) -> float:
     >>> uniform(0, "a") == uniform(0, "a") != uniform(1, "a")
     True
     """
-    digest = blake2b(decision_id.encode(), key=seed.to_bytes(16, "big", signed=True), digest_size=8)
+    digest = _keyed(seed).copy()
+    digest.update(decision_id.encode())
     return (int.from_bytes(digest.digest(), "big") >> 11) / 2.0**53
+
+
+@lru_cache(maxsize=16)
+def _keyed(seed: int) -> blake2b:
+    """The hash after its key, which is half of the work."""
+    return blake2b(key=seed.to_bytes(16, "big", signed=True), digest_size=8)

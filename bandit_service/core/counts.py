@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bandit_service.core import events as ev
-from bandit_service.core.feature import takes
+from bandit_service.core.feature import takes, takes_many
 from bandit_service.core.resolved import Resolved
 
 
@@ -20,6 +21,10 @@ class Counts:
     @takes(ev.Decided)
     def _decided(self, _: ev.Decided, __: Resolved) -> None:
         self.decisions += 1
+
+    @takes_many
+    def _decided_many(self, decisions: Sequence[ev.Decided], _: Sequence[Resolved]) -> None:
+        self.decisions += len(decisions)
 
     @takes(ev.Rewarded)
     def _rewarded(self, _: ev.Rewarded, what: Resolved) -> None:

@@ -60,6 +60,10 @@ class Decisions(MutableMapping[str, Pending]):
     def __setitem__(self, id: str, pending: Pending) -> None:
         self._kept[id] = pending
 
+    def add(self, some: Iterable[Pending]) -> None:
+        """Several, in their order."""
+        self._kept.update((one.decided.id, one) for one in some)
+
     def __delitem__(self, id: str) -> None:
         del self._kept[id]
 

@@ -16,14 +16,14 @@ alarms are events, whose consequences are folded here too.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from bandit_service.core import events as ev
-from bandit_service.core.feature import takes
+from bandit_service.core.feature import takes, takes_many
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Floats
 
@@ -68,13 +68,38 @@ class Track:
         self.squares += apart * (raw - self.mean)
         self.level += (level - self.level) / min(self.passed, SPAN)
 
+    def look(self, distances: Iterable[tuple[float, int]]) -> None:
+        """`measure` and `add` of how far queries are from the past, each with the number of its
+        event, as `Drift.decided` does for one: to the same bits.
+        """
+        passed, mean, squares, level = self.passed, self.mean, self.squares, self.level
+        values, at = self.values, self.at
+        before = len(values)
+        for distance, number in distances:
+            deviation = math.sqrt(squares / (passed - 1)) if passed > 1 else 0.0
+            apart, scale = distance - mean, 2.0 * deviation
+            passed += 1
+            mean += apart / passed
+            squares += apart * (distance - mean)
+            level += (distance - level) / (passed if passed < SPAN else SPAN)
+            if passed > QUERIES_WARM_UP:
+                values.append(_cut(apart / scale) if scale > 0.0 else 0.0)
+                at.append(number)
+        self.passed, self.mean, self.squares, self.level = passed, mean, squares, level
+        self.count += len(values) - before
+        self._bound()
+
     def add(self, value: float, at: int) -> None:
         """What the detectors see of it. O(1) but for a shift of at most WINDOW numbers."""
         self.count += 1
         self.values.append(value)
         self.at.append(at)
-        if len(self.values) > WINDOW:
-            del self.values[0], self.at[0]
+        self._bound()
+
+    def _bound(self) -> None:
+        over = len(self.values) - WINDOW
+        if over > 0:
+            del self.values[:over], self.at[:over]
 
     @property
     def shown(self) -> float | None:
@@ -138,6 +163,23 @@ class Drift:
                 allowance.left -= 1
                 if allowance.left <= 0:
                     del self.allowances[arm]
+
+    @takes_many
+    def _decided_many(self, decisions: Sequence[ev.Decided], some: Sequence[Resolved]) -> None:
+        if self.allowances:
+            for event, what in zip(decisions, some, strict=True):
+                self.decided(event, what.number)
+            return
+        distances = [
+            (1.0 - sum(event.similarities) / len(event.similarities), what.number)
+            for event, what in zip(decisions, some, strict=True)
+            if event.similarities and not event.fallback and not event.route
+        ]
+        if distances:
+            track = self.tracks.get(QUERIES)
+            if track is None:
+                track = self.tracks[QUERIES] = Track()
+            track.look(distances)
 
     def settled(self, decided: ev.Decided, reward: float, at: int) -> None:
         """The scalar reward of one decision. Where the query was not embedded, nothing was known

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from bandit_service.core import events as ev
@@ -13,7 +13,9 @@ E = TypeVar("E")
 F = TypeVar("F")
 M = TypeVar("M", bound="Taker")
 Taker: TypeAlias = Callable[[Any, Any, Resolved], None]
-_MARK = "_takes"
+N = TypeVar("N", bound=Callable[..., None])
+TakerOfMany: TypeAlias = Callable[[Any, Sequence[ev.Decided], Sequence[Resolved]], None]
+_MARK, _MANY = "_takes", "_takes_many"
 TEACHING = (ev.Rewarded, ev.Compared, ev.DecisionsExpired, ev.DriftDetected, ev.PriorWeighed)
 """The events that have lessons."""
 
@@ -32,6 +34,20 @@ def takes_lessons(method: M) -> M:
     """Mark a method of a feature: it takes in every event that teaches."""
     mark: Callable[[M], M] = _marked(*TEACHING)
     return mark(method)
+
+
+def takes_many(method: N) -> N:
+    """Mark a method of a feature: it takes in decisions that follow one another, in the place of
+    the method that takes in each, and to the same bits.
+    """
+    setattr(method, _MANY, True)
+    return method
+
+
+def taker_of_many(feature: type[Any]) -> TakerOfMany | None:
+    """What a class takes in many decisions by; None where it takes in one by one."""
+    marked = (method for method in vars(feature).values() if hasattr(method, _MANY))
+    return next(marked, None)
 
 
 def takers(feature: type[Any]) -> Iterator[tuple[type[Any], Taker]]:

@@ -107,15 +107,8 @@ class FeedbackTokens:
         if self.delegates is not None and caller not in self.delegates:
             return ""
         key, expires = self.keys[0], min(_LATEST, math.ceil(decided_at + self.ttl_s))
-        body = b"".join(
-            (
-                bytes((_VERSION,)),
-                key.id,
-                int(expires).to_bytes(5, "big"),
-                bytes.fromhex(decision_id.replace("-", "")),
-                _tenant_hash(tenant),
-            )
-        )
+        id = bytes.fromhex(decision_id.replace("-", ""))
+        body = _beginning(key.id, int(expires)) + id + _tenant_hash(tenant)
         return _spelled(body + key.mac(body))
 
     def read(self, token: str, now: float) -> Claim:
@@ -163,6 +156,12 @@ def _parts(token: str) -> tuple[bytes, ...]:
 
 def _spelled(raw: bytes) -> str:
     return b2a_base64(raw, newline=False).translate(_URL_SAFE, b"=").decode()
+
+
+@lru_cache(maxsize=16)
+def _beginning(key: bytes, expires: int) -> bytes:
+    """What all tokens of one key and second begin with."""
+    return bytes((_VERSION,)) + key + expires.to_bytes(5, "big")
 
 
 @lru_cache(maxsize=1024)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ import policies
 from bandit_service.core import codec
 from bandit_service.core import events as ev
 from bandit_service.core.decisions import Decisions
-from bandit_service.core.feature import takes
+from bandit_service.core.feature import takes, takes_many
 from bandit_service.core.learner import Correction
 from bandit_service.core.resolved import NOTHING, Pending, Resolved
 
@@ -41,6 +41,13 @@ class PendingDecisions:
     def _decided(self, event: ev.Decided, what: Resolved) -> None:
         if what.pending is not None:
             self.decisions[event.id] = what.pending
+            if event.request_key:
+                self.asked[event.request_key] = event.id
+
+    @takes_many
+    def _decided_many(self, decisions: Sequence[ev.Decided], some: Sequence[Resolved]) -> None:
+        self.decisions.add([what.pending for what in some if what.pending is not None])
+        for event in decisions:
             if event.request_key:
                 self.asked[event.request_key] = event.id
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any, get_type_hints
 
 from bandit_service.core import codec
+from bandit_service.core import events as ev
 from bandit_service.core.arm_record import ArmRecord
 from bandit_service.core.budget_leases import BudgetLeases
 from bandit_service.core.calibrations import Calibrations
@@ -23,7 +25,7 @@ from bandit_service.core.counts import Counts
 from bandit_service.core.drift import Drift
 from bandit_service.core.erasures import Erasures
 from bandit_service.core.experiments.records import ExperimentRecords
-from bandit_service.core.feature import Taker, takers
+from bandit_service.core.feature import Taker, TakerOfMany, taker_of_many, takers
 from bandit_service.core.history import PER_ITEM, History
 from bandit_service.core.judge_grades import JudgeGrades
 from bandit_service.core.learner import Learner, beside
@@ -166,6 +168,25 @@ def taking_in(takers: Sequence[tuple[str, Taker]]) -> Callable[[World, Any, Reso
 
 TAKE_IN = {kind: taking_in(takers) for kind, takers in TAKERS.items()}
 """For each kind of event: what lets all of its features take it in."""
+
+
+def _takers_of_many() -> tuple[tuple[str, TakerOfMany], ...]:
+    types = get_type_hints(World)
+    return tuple(
+        (name, taker_of_many(types[name]) or partial(_one_by_one, take))
+        for name, take in TAKERS[ev.Decided]
+    )
+
+
+def _one_by_one(
+    take: Taker, feature: Any, decisions: Sequence[ev.Decided], some: Sequence[Resolved]
+) -> None:
+    for event, what in zip(decisions, some, strict=True):
+        take(feature, event, what)
+
+
+TAKERS_OF_MANY = _takers_of_many()
+"""Which features take in decisions that follow one another, and how, in the order of the fields."""
 
 
 def new_world(

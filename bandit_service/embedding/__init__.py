@@ -5,7 +5,12 @@ from bandit_service.embedding.models import ModelUnavailable, WrongDimension
 from bandit_service.embedding.opening import MODELS, opening
 from bandit_service.embedding.stage import EmbeddingStage, Overloaded, key_of
 from bandit_service.embedding.surface import surface
-from bandit_service.embedding.text import check_embedding, estimate_tokens, text_of_messages
+from bandit_service.embedding.text import (
+    check_embedding,
+    check_embeddings,
+    estimate_tokens,
+    text_of_messages,
+)
 
 __all__ = [
     "MODELS",
@@ -15,6 +20,7 @@ __all__ = [
     "Overloaded",
     "WrongDimension",
     "check_embedding",
+    "check_embeddings",
     "estimate_tokens",
     "export",
     "export_into",

@@ -86,3 +86,16 @@ def check_embedding(values: Sequence[float] | NDArray[Any], dim: int) -> Vector:
             f"embedding: must have norm 1 to within {NORM_TOLERANCE:g}, got {norm:.6g}"
         )
     return (wide / norm).astype(np.float32)
+
+
+def check_embeddings(values: Sequence[bytes], dim: int) -> Vector | None:
+    """(n, d) embeddings of float32 bytes, each to the same bits as by `check_embedding`; None if it
+    refuses one of them.
+    """
+    if any(len(each) != 4 * dim for each in values):
+        return None
+    wide = np.frombuffer(b"".join(values), "<f4").reshape(len(values), dim).astype(np.float64)
+    norms = np.sqrt([row.dot(row) for row in wide])
+    if not (np.abs(norms - 1.0) <= NORM_TOLERANCE).all():
+        return None
+    return (wide / norms[:, None]).astype(np.float32)

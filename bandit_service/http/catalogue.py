@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import msgspec
 from aiohttp import web
@@ -38,6 +37,7 @@ from bandit_service.http.responses.catalogue import (
     Serving,
     Standby,
 )
+from bandit_service.runtime.policy_imports import imported
 from policies import ArmId
 
 
@@ -143,7 +143,7 @@ def _health_of(spec: ArmSpec, health: Health) -> ArmHealth | UnsetType:
 
 async def list_policies(request: web.Request) -> web.Response:
     """GET /v1/policies: all policies, and the one that decides."""
-    await asyncio.to_thread(_read_policies)
+    await imported(())
     return reply(policies_of(request))
 
 
@@ -151,19 +151,9 @@ async def put_policy(request: web.Request) -> web.Response:
     """PUT /v1/policy: train another policy on the past; it serves when that is done."""
     asked = wire.convert(wire.decode_request(await body_of(request)), wire.PolicyRequest)
     wanted = settings.PolicySettings(asked.name, asked.parameters)
-    await asyncio.to_thread(_read_policies, wanted)
+    await imported([wanted])
     request.app[KEEPER].training.change_policy(wanted)
     return reply(policies_of(request), 202)
-
-
-def _read_policies(wanted: settings.PolicySettings | None = None) -> None:
-    """Look for the files of policies, and import the wanted one: the first time that takes longer
-    than the loop may be held up.
-    """
-    policies.names(), policies.river_names()
-    if wanted is not None:
-        with suppress(Exception):  # `change_policy` meets the same, and tells it
-            settings.load_policy(wanted)
 
 
 async def policy_state(request: web.Request) -> web.Response:

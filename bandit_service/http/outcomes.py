@@ -132,7 +132,8 @@ class Learning:
 
     def again(self) -> None:
         """Count one more request, for an item of a list or stream; raises as `Gate.admit` does."""
-        self.gate.again(self.caller, clock.now(), time.monotonic())
+        if self.gate.keys:
+            self.gate.again(self.caller, clock.now(), time.monotonic())
 
 
 def learning_of(request: web.Request) -> Learning:

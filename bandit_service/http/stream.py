@@ -105,7 +105,7 @@ class _Connection:
         most: int,
         max_frame_bytes: int,
         rejected: Callable[[ServiceError], None],
-        told: Callable[[int], None],
+        told: Callable[[int, int], None],
     ) -> None:
         self._socket = socket
         self._rejected, self._told = rejected, told
@@ -211,6 +211,7 @@ class _Connection:
         try:
             while self._answers:
                 answers, self._answers = self._answers, []
+                self._told(200, sum(isinstance(one.made, ev.Decided) for one in answers))
                 for one in answers:
                     await self._write(self._body_of(one))
                     self._asked -= 1  # a client that does not read its answers gets no more
@@ -221,7 +222,6 @@ class _Connection:
         made = asked.made
         if isinstance(made, ev.Decided):
             assert asked.router is not None
-            self._told(200)
             return answer(asked.id, answer_of(asked.router, made))
         if not isinstance(made, ServiceError):
             _log.error("internal error", exc_info=made)
@@ -242,10 +242,15 @@ class _Connection:
                 raise Refused(f"a message is a map, got {type_in_words(body)}")
             if not all(isinstance(name, str) for name in body):
                 raise Refused("the names of a message's fields must be texts")
+            twice = wire.repeated_in(frame, body)
+            if twice == "id":
+                raise wire.given_twice(twice)
             id = body.pop("id", None)
             if not isinstance(id, int | str) or isinstance(id, bool):
                 id = None
                 raise Refused("id: must be a number or a string that names the answer", param="id")
+            if twice is not None:
+                raise wire.given_twice(twice)
             op = body.pop("op", None)
             if op not in ("decide", "reward", "compare"):
                 raise Refused(f"op: must be decide, reward or compare, got {op!r}", param="op")
@@ -290,7 +295,7 @@ class _Connection:
             _log.exception("internal error")
             await self._refuse(id, ServiceError("internal error; search the log for it"))
         else:
-            self._told(200)
+            self._told(200, 1)
             await self._send({"id": id, **msgspec.to_builtins(made)})
 
     async def _refuse(self, id: int | str | None, error: ServiceError) -> None:
@@ -298,7 +303,7 @@ class _Connection:
 
     def _refused(self, id: int | str | None, error: ServiceError) -> bytes:
         self._rejected(error)
-        self._told(error.status)
+        self._told(error.status, 1)
         return _encoder.encode({"id": id, "error": error.body()})
 
     async def _send(self, answer: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ def plain(frame: bytes) -> Frame | None:
         asked = _decoder.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return None
-    return asked if is_plain(asked) else None
+    return asked if is_plain(asked) and not wire.is_repeated_at_top(frame) else None
 
 
 def is_plain(asked: wire.DecideRequest) -> bool:

@@ -8,7 +8,7 @@ rewards and costs once, for all.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from bandit_service.core import events as ev
@@ -36,16 +36,18 @@ class ActivityFeed:
         self.fine, self.coarse = Ring(1, 600), Ring(30, 360)
         self.recent: OrderedDict[str, Pending] = OrderedDict()
 
-    def decided(self, pending: Pending) -> None:
-        """One decision."""
-        event = pending.decided
-        number = self.number(event.arm)
-        for ring in (self.fine, self.coarse):
-            step = self._step(ring, event.ts)
-            step.arms[number] = step.arms.get(number, 0) + 1
-        self.recent[event.id] = pending
-        if len(self.recent) > RECENT:
-            self.recent.popitem(last=False)
+    def decided(self, some: Sequence[Pending]) -> None:
+        """Decisions, in their order."""
+        recent = self.recent
+        for pending in some:
+            event = pending.decided
+            number = self.number(event.arms[event.drawn])
+            for ring in (self.fine, self.coarse):
+                arms = self._step(ring, event.ts).arms
+                arms[number] = arms.get(number, 0) + 1
+            recent[event.id] = pending
+        for _ in range(len(recent) - RECENT):
+            recent.popitem(last=False)
 
     def rewarded(self, reward: float, ts: float) -> None:
         """The scalar reward of a decision, or of a query with no decision behind it."""
@@ -128,13 +130,11 @@ class ActivityFeeds:
             if at % STEP == 0:
                 yield
 
-    def heard(self, what: Resolved, _: World) -> None:
+    def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied, after `telemetry.learning` got it."""
         match what.event:
             case ev.Decided():
-                if what.pending is not None:
-                    for feed in self._audiences(what.tenant):
-                        feed.decided(what.pending)
+                self.decided((what,), world)
             case ev.Rewarded() as event if event.reward is not None and not event.correction:
                 for feed in self._audiences(what.tenant):
                     feed.rewarded(event.reward, event.ts)
@@ -146,6 +146,13 @@ class ActivityFeeds:
                     feed.forgot(event.owner)
             case _:
                 pass
+
+    def decided(self, some: Sequence[Resolved], _: World) -> None:
+        """Decisions that were applied one after another."""
+        made = [what.pending for what in some if what.pending is not None]
+        self.all.decided(made)
+        for tenant, feed in self._of.items():
+            feed.decided([one for one in made if one.decided.tenant == tenant])
 
     def _audiences(self, tenant: str) -> tuple[ActivityFeed, ...]:
         own = self._of.get(tenant) if tenant else None

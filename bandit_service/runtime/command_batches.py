@@ -73,6 +73,7 @@ class Turn:
         self._keys: set[str] = set()
         self._others = False  # whether any of the batch was prepared by itself
         self._together: list[Command] = []  # the newest ones, which are prepared together
+        self._alone = False  # whether no other may join them, as the world is until they commit
 
     def take(self, command: Command) -> None:
         """Take the next command, unless its caller has left: nothing is written yet."""
@@ -109,11 +110,17 @@ class Turn:
         self._others = True
 
     def _take_among(self, command: Command, among: Among[Any]) -> None:
-        if self._others or ((self._batch or self._together) and among.alone):
-            self.commit()  # it sees what came before it
         waiting = self._together
-        if waiting and (waiting[0].among is not among or len(waiting) >= among.most):
-            self._prepare_together()
+        if waiting and waiting[0].among is among and not self._alone:
+            if len(waiting) >= among.most:
+                self._prepare_together()
+            self._together.append(command)
+            return
+        self._alone = among.alone
+        if self._others or ((self._batch or waiting) and self._alone):
+            self.commit()  # it sees what came before it
+            self._alone = among.alone
+        self._prepare_together()
         self._together.append(command)
 
     def _prepare_together(self) -> None:

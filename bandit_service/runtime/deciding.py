@@ -22,6 +22,7 @@ from bandit_service.core.decide import Lot, Weighed, drawn, lot_of, one_by_one, 
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.vector_bytes import FLOAT32, halves, of_halves
 from bandit_service.runtime.group_commit import Done
+from bandit_service.runtime.queries import Came
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.writer import Writer
 from bandit_service.telemetry import tracing
@@ -44,7 +45,10 @@ class Asked(msgspec.Struct, gc=False):
 
 
 class Deciding:
-    """Prepares the decisions of a turn for the writer. most: the maximum number at once."""
+    """Prepares the decisions of a turn for the writer. most: the maximum number at once.
+
+    queries_of: the queries of requests that came with their embeddings.
+    """
 
     def __init__(
         self,
@@ -52,7 +56,9 @@ class Deciding:
         index: HistoryIndex,
         telemetry: Telemetry,
         rules: RouterRules,
+        queries_of: Callable[[Sequence[Came]], Sequence[Query | Exception]],
     ) -> None:
+        self._queries_of = queries_of
         self.most = MAX_TOGETHER
         self._writer = writer
         self._index = index
@@ -78,24 +84,36 @@ class Deciding:
             asked.span.set(tracing.decision(event))
         return event
 
-    def submit(self, query: Query, done: Done, patient: bool = False) -> None:
-        """`decide` without a span; calls `done`."""
-        self._writer.submit_among(self, Asked(query), done, patient=patient)
+    def submit(self, came: Came, done: Done, patient: bool = False) -> None:
+        """`decide` on a request that is not read yet, without a span; calls `done`."""
+        self._writer.submit_among(self, came, done, patient=patient)
 
     @property
     def alone(self) -> bool:
         """Whether each decision must be applied before the next is prepared."""
         return one_by_one(self._writer.world)
 
-    def prepare(self, asked: Sequence[Asked]) -> list[ev.AnyEvent | Exception]:
+    def prepare(self, asked: Sequence[Asked | Came]) -> list[ev.AnyEvent | Exception]:
         """The decision on each, or the reason why there is none."""
+        queries = iter(self._queries_of([one for one in asked if isinstance(one, Came)]))
+        posed: list[Asked | Exception] = []
+        for one in asked:
+            query = next(queries) if isinstance(one, Came) else one
+            posed.append(Asked(query) if isinstance(query, Query) else query)
+        decided = iter(self._decided([one for one in posed if isinstance(one, Asked)]))
+        return [one if isinstance(one, Exception) else next(decided) for one in posed]
+
+    def _decided(self, asked: Sequence[Asked]) -> list[ev.AnyEvent | Exception]:
+        if not asked:
+            return []
         begun = time.perf_counter()
         near = self._recall_each(asked)
         recalled_at = time.perf_counter()
         weighed = self._weigh_each(asked, near)
         proposed_at = time.perf_counter()
+        ts, seen = self._writer.now(), self._writer.seen
         made: list[ev.AnyEvent | Exception] = [
-            lot if isinstance(lot, Exception) else self._drawn(lot) for lot in weighed
+            lot if isinstance(lot, Exception) else self._drawn(lot, ts, seen) for lot in weighed
         ]
         drawn_at = time.perf_counter()
         decisions = 0
@@ -139,11 +157,9 @@ class Deciding:
                     lots.append(error)
         return lots
 
-    def _drawn(self, lot: Lot) -> ev.Decided | Exception:
+    def _drawn(self, lot: Lot, ts: float, seen: int) -> ev.Decided | Exception:
         try:
-            ts = self._writer.now()
             event = drawn(lot, self._writer.new_id(ts), ts, self._rules.explore)
-            seen = self._writer.seen
             return replace(event, seen=seen) if seen else event
         except Exception as error:  # noqa: BLE001 - one query's trouble is not the others'
             return error

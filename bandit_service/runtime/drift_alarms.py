@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -30,7 +31,7 @@ class DriftAlarms:
         """Catch up on the present world, and listen from now on."""
         if self._writer.membership.keeps:
             self._begin(self._writer.world)
-        self._writer.listen(self.heard)
+        self._writer.listen(self.heard, many=self._decided)
 
     def _begin(self, world: World) -> None:
         self._watches = True
@@ -50,6 +51,10 @@ class DriftAlarms:
         alarm = self._watch.happened(what, world)
         if alarm is not None:
             self._append(alarm)
+
+    def _decided(self, some: Sequence[Resolved], world: World) -> None:
+        """Decisions that were applied one after another: the watch sees all their values."""
+        self.heard(some[-1], world)
 
     def _append(self, alarm: ev.DriftDetected) -> None:
         """Append it after all events that are being applied, which come before it in the log."""

@@ -23,6 +23,7 @@ from bandit_service.core.experiments.trial import Trial
 from bandit_service.core.world import World
 from bandit_service.runtime.experiment_monitor import KEY, Background, find, weighed
 from bandit_service.runtime.maintenance import Maintenance
+from bandit_service.runtime.policy_imports import imported
 from bandit_service.runtime.writer import Writer
 from bandit_service.settings import PolicySettings
 
@@ -114,6 +115,7 @@ class Experiments:
         configured: the configured record, if the change comes from the configuration.
         """
         created = False
+        await imported(_policies_of(spec))
 
         def prepare() -> ev.AnyEvent | None:
             nonlocal created
@@ -164,6 +166,7 @@ class Experiments:
 
         returns the status, "starting" while its policies are trained.
         """
+        await imported(_policies_of(self._own(id)[0]))
 
         def prepare() -> ev.AnyEvent | None:
             spec, trial = self._own(id)
@@ -316,6 +319,10 @@ class Experiments:
                 return PolicySettings(variant.policy, dict(variant.parameters))
             return self._maintenance.serving
         return PolicySettings(learner.name, json.loads(learner.parameters))
+
+
+def _policies_of(spec: Experiment) -> list[PolicySettings]:
+    return [PolicySettings(one.policy, one.parameters) for one in spec.variants if one.policy]
 
 
 def _check_arm(at: str, arm: str, offered: Offered, route: str = "") -> None:

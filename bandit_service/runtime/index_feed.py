@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from bandit_service.core.resolved import Resolved
@@ -21,7 +22,7 @@ class IndexFeed:
         self._tasks = tasks
         self._settling: asyncio.TimerHandle | None = None
 
-    def heard(self, _: Resolved, world: World) -> None:
+    def heard(self, _: Resolved | Sequence[Resolved], world: World) -> None:
         """Add new queries, and remove those that have left the history."""
         added, removed = world.history.take_changes()
         for id in removed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from bandit_service import logs
 from bandit_service.core import events as ev
@@ -47,3 +48,7 @@ class LearnerLog:
             self._telemetry.metrics.learn_failures(world.serving).set(learner.failures)
         if isinstance(event, ev.Rewarded) and event.correction:
             self._telemetry.metrics.uncorrected(world.serving).set(learner.uncorrected)
+
+    def decided(self, some: Sequence[Resolved], world: World) -> None:
+        """Decisions that were applied one after another: they teach nothing."""
+        self.heard(some[-1], world)

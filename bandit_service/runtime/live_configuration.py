@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -36,6 +37,7 @@ from bandit_service.runtime.file_revision import (
     number_in,
     said_by,
 )
+from bandit_service.runtime.policy_imports import imported, named_in
 from bandit_service.runtime.router import Router
 from bandit_service.runtime.supervisor import Kept
 from bandit_service.settings import BadSettings, Settings, policy_key
@@ -166,6 +168,9 @@ class LiveConfiguration:
         expected: the revision that this is a change of, None for any. forget: routes whose policies
         may lose what they learned. Raises Stale, and Refused with every mistake.
         """
+        with suppress(ServiceError):  # `prepare` meets the same, and tells it
+            if named := list(named_in(edit(self.sections()))):
+                await imported(named)
 
         def prepare() -> ev.ConfigurationChanged | None:
             if expected is not None and expected != self.known.revision:

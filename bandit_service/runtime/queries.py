@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -37,6 +37,13 @@ class Features(msgspec.Struct, frozen=True, gc=False):
     awaited: bool = False
 
 
+class Came(msgspec.Struct, gc=False):
+    """A request that has its embedding, with who asks."""
+
+    request: wire.DecideRequest
+    caller: str
+
+
 class Queries:
     """Makes queries. recall: the nearest past queries of an embedding."""
 
@@ -51,9 +58,24 @@ class Queries:
         self._world, self._rules, self._recall = world, rules, recall
         self._embedder, self._telemetry = embedder, telemetry
 
-    def of_embedding(self, request: wire.DecideRequest) -> Query:
-        """The query of a request that has its embedding."""
-        return self.query(request, Features(wire.embedding_of(request, self._embedder.dim)))
+    def of_embeddings(self, came: Sequence[Came]) -> list[Query | Exception]:
+        """The queries of requests that have their embeddings, or what is wrong with each."""
+        if not came:
+            return []
+        vectors = wire.embeddings_of([one.request for one in came], self._embedder.dim)
+        found: list[Query | Exception] = []
+        for one, vector in zip(came, vectors, strict=True):
+            if isinstance(vector, Exception):
+                found.append(vector)
+                continue
+            try:
+                query = self.query(one.request, Features(vector))
+            except Exception as error:  # noqa: BLE001 - one request's trouble is not the others'
+                found.append(error)
+            else:
+                query.caller = one.caller
+                found.append(query)
+        return found
 
     def query(self, request: wire.DecideRequest, of: Features, talk: str | None = None) -> Query:
         """The query of a request with these features. talk: the client's own name for the

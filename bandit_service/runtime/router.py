@@ -40,7 +40,7 @@ from bandit_service.runtime.idempotency import Repeats, digest_of, key_of
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.named_metrics import Measuring, check_feedback, check_names
 from bandit_service.runtime.pending_decisions import PendingDecisions
-from bandit_service.runtime.queries import Queries
+from bandit_service.runtime.queries import Came, Queries
 from bandit_service.runtime.router_rules import RouterRules
 from bandit_service.runtime.session_rewards import Crediting
 from bandit_service.runtime.shadows import Shadows
@@ -70,13 +70,15 @@ class Router:
         self.rules = rules
         self.feedback = Feedback.none() if feedback is None else feedback
         self.writer = writer
-        self._deciding = Deciding(writer, index, telemetry, rules)
+        self._deciding = Deciding(
+            writer, index, telemetry, rules, lambda came: self.queries.of_embeddings(came)
+        )
         self._feed = IndexFeed(index, writer.tasks)
-        writer.listen(self._feed.heard)
+        writer.listen(self._feed.heard, many=self._feed.heard)
         writer.listen(self._forgotten, ev.Forgotten)
         self._repeats = Repeats(lambda: self.world, writer.waits)
         self._shadows = Shadows(writer, rules)
-        writer.listen(self._shadows.heard, ev.Decided)
+        writer.listen(self._shadows.heard, ev.Decided, many=self._shadows.decided)
         self.measuring = Measuring(writer, rules)
         self._crediting = Crediting(writer, rules)
         self._embedder = embedder
@@ -178,7 +180,8 @@ class Router:
         finally:
             self._in_flight -= 1
         self.pending.bound()
-        self._tell(event, begun)
+        logs.decision_id.set(event.id)
+        self._tell([(event, time.perf_counter() - begun)])
         if self.texts is not None and sent is None:  # the gateway notes it with the answer
             text, _ = wire.text_and_size(request, None)
             if text is not None:
@@ -190,16 +193,14 @@ class Router:
     ) -> None:
         """`decide` for a request with an embedding, with a callback instead of a future.
 
-        Raises an error for an invalid request. Otherwise `done` gets the decision, or the reason
-        why there is none, in this turn of the loop or the next, and its owner calls `answered`.
+        `done` gets the decision, or the reason why there is none, in this turn of the loop or the
+        next, and its owner calls `answered`. Raises Busy.
         patient: or some turns later, together with others.
         """
         self._admit()
-        query = self.queries.of_embedding(request)
-        query.caller = caller
         self._in_flight += 1
         try:
-            self._deciding.submit(query, done, patient)
+            self._deciding.submit(Came(request, caller), done, patient)
         except BaseException:
             self._in_flight -= 1
             raise
@@ -208,15 +209,15 @@ class Router:
         """Count the results of `done`, each with the time of its request."""
         self._in_flight -= len(made)
         self.pending.bound()
-        for event, begun in made:
-            if not isinstance(event, Exception):
-                self._tell(event, begun)
+        now = time.perf_counter()
+        self._tell([(one, now - begun) for one, begun in made if not isinstance(one, Exception)])
 
-    def _tell(self, event: ev.Decided, begun: float) -> None:
-        logs.decision_id.set(event.id)
-        self._telemetry.decided(event, time.perf_counter() - begun)
-        if event.fallback:
-            _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
+    def _tell(self, made: Sequence[tuple[ev.Decided, float]]) -> None:
+        """Count decisions, each with the seconds that it took."""
+        self._telemetry.decided(made)
+        for event, _ in made:
+            if event.fallback:
+                _log.warning("fallback", extra={"decision_id": event.id, "why": event.fallback})
 
     async def explain(
         self, request: wire.ExplainRequest, tenant: str | None = None

@@ -7,6 +7,7 @@ shadow may know the outcome. If the process dies, the waiting decisions have no 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from itertools import islice
 
 from bandit_service.core import events as ev
@@ -50,6 +51,12 @@ class Shadows:
             elif len(self._waiting) == MANY:
                 self._timer.cancel()
                 self._soon()
+
+    def decided(self, some: Sequence[Resolved], world: World) -> None:
+        """Decisions that were applied one after another."""
+        if world.experiments.trials:  # without any there are no shadows
+            for what in some:
+                self.heard(what, world)
 
     def before(self, decision_id: str) -> None:
         """An outcome of this decision will be learned next."""

@@ -28,11 +28,12 @@ from bandit_service.core import events as ev
 from bandit_service.core.errors import ServiceError, Unavailable
 from bandit_service.core.learner import Lesson
 from bandit_service.core.resolve import owner_of
+from bandit_service.core.resolved import owner_of_subject
 from bandit_service.core.world import World
 from bandit_service.runtime.backlog import Backlog, Booked
 from bandit_service.runtime.command_batches import Among, Command, Prepare, Q, Ready, Turn
 from bandit_service.runtime.group_commit import Done, GroupCommit, fail
-from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, LiveWorld, Then
+from bandit_service.runtime.live_world import NOT_APPLIED, OURS, Heard, HeardMany, LiveWorld, Then
 from bandit_service.runtime.membership import LogMembership
 from bandit_service.runtime.supervisor import Kept, Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
@@ -91,11 +92,14 @@ class Writer:
         """Begin to commit."""
         self._committing = self.tasks.keep("commit", self._commit_forever, self._end)
 
-    def listen(self, heard: Heard, *kinds: type[ev.AnyEvent]) -> None:
+    def listen(
+        self, heard: Heard, *kinds: type[ev.AnyEvent], many: HeardMany | None = None
+    ) -> None:
         """Call this listener with every event of these kinds, or of all without any, that is
-        applied from now on, in order, with the world after it.
+        applied from now on, in order, with the world after it. many: called once with decisions
+        that follow one another, in the place of `heard`.
         """
-        self._live.listen(heard, *kinds)
+        self._live.listen(heard, *kinds, many=many)
 
     def before_next(self, do: Callable[[], None]) -> None:
         """Do this once, before the next event is applied."""
@@ -306,13 +310,14 @@ class Writer:
             return
         appended_s = time.perf_counter() - begun
         self._syncing.appended()
-        for command, event, _ in batch:
-            if why := self.apply(event):
+        events = [event for _, event, _ in batch]
+        for (command, event, _), why in zip(batch, self._apply_many(events), strict=True):
+            if why:
                 fail(command.done, ServiceError(why))
             else:
                 self._settle(command, event)
         self._telemetry.appended(len(batch), appended_s)
-        decisions = sum(isinstance(event, ev.Decided) for _, event, _ in batch)
+        decisions = sum(type(event) is ev.Decided for event in events)
         self._telemetry.stage("record", appended_s / len(batch), decisions)
         self._telemetry.applied(time.perf_counter() - begun)
 
@@ -375,8 +380,10 @@ class Writer:
         self._backlog.emptied(self.log.last)
 
     def _record(self, event: ev.AnyEvent) -> Record:
-        eid = event.id if isinstance(event, ev.Decided) else self._ids.new(event.ts)
         body = ev.encode(event, self._coding)
+        if isinstance(event, ev.Decided):
+            return Record(event.id, ev.kind(event), event.ts, body, owner_of_subject(event))
+        eid = self._ids.new(event.ts)
         return Record(eid, ev.kind(event), event.ts, body, owner_of(self.world, event))
 
     @property
@@ -387,6 +394,12 @@ class Writer:
     def apply(self, event: ev.AnyEvent, then: Then | None = None) -> str:
         """Apply an event that is in the log; returns why it was not fully applied, "" if it was."""
         return NOT_APPLIED if self.broken.done() else self._live.apply(event, then)
+
+    def _apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
+        """`apply` for each."""
+        if self.broken.done():
+            return [NOT_APPLIED] * len(events)
+        return self._live.apply_many(events)
 
     def _cannot_apply(self, kind: str) -> None:
         self._end(f"event {self.log.last} could not be applied ({kind}); it is in the log")

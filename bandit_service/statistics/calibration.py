@@ -150,6 +150,19 @@ class Calibrating:
         self._waiting.append(propensities)
         self._drawn.append(drawn)
 
+    def add_many(
+        self,
+        arms: tuple[str, ...],
+        propensities: Iterable[tuple[float, ...]],
+        drawn: Iterable[int],
+    ) -> None:
+        """`add` of decisions over the same arms, all of which fit."""
+        if arms != self._arms or len(self._drawn) >= _AT_ONCE:
+            self.known()
+            self._arms = arms
+        self._waiting.extend(propensities)
+        self._drawn.extend(drawn)
+
     def known(self) -> Calibration:
         """Of all decisions up to now."""
         waiting, drawn = self._waiting, self._drawn

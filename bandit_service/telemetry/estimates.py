@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from bandit_service.core import events as ev
 from bandit_service.statistics.moments import Moments
@@ -25,9 +25,9 @@ class Estimates:
         self._arms: dict[str, Moments] = defaultdict(Moments)
         self._policies: dict[str, Moments] = defaultdict(Moments)
 
-    def decided(self, event: ev.Decided) -> None:
-        """One decision in which chance had a say."""
-        self._probabilities.decided(event.policy, event.arms, event.propensities)
+    def decided(self, events: Iterable[ev.Decided]) -> None:
+        """Decisions in which chance had a say."""
+        self._probabilities.decided((one.policy, one.arms, one.propensities) for one in events)
 
     def settled(self, arm: str, policy: str, reward: float) -> None:
         """The scalar reward of an arm, by its label and the deciding policy;

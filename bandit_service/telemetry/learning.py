@@ -7,7 +7,7 @@ the process and decides nothing.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from bandit_service.core import events as ev
@@ -149,13 +149,19 @@ class Learning:
         ]
         return self.health.rewards.value, max((v for v in known if v is not None), default=None)
 
-    def decided(self, event: ev.Decided) -> None:
-        """One decision."""
-        arm = event.arms[event.drawn]
-        self.seen(arm).decisions += 1
-        self.route(event.route).decisions += 1
-        free = not (event.experiment and event.policy == "fixed")
-        self.health.decided(arm, event.propensities, free)
+    def decided(self, events: Sequence[ev.Decided]) -> None:
+        """Decisions, in their order."""
+        drawn = [event.arms[event.drawn] for event in events]
+        for arm in drawn:
+            self.seen(arm).decisions += 1
+        for event in events:
+            self.route(event.route).decisions += 1
+        free = [
+            event.propensities
+            for event in events
+            if not (event.experiment and event.policy == "fixed")
+        ]
+        self.health.decided(drawn, free)
 
     def rewarded(
         self, event: ev.Rewarded, what: Resolved, would_cost: tuple[ArmId, float] | None
@@ -216,8 +222,7 @@ class LearningFold:
         would_cost = None
         match what.event:
             case ev.Decided() as event:
-                for each in self._audiences(what.tenant):
-                    each.decided(event)
+                self.decided((event,))
             case ev.Rewarded() as event if not event.correction:
                 if event.cost_usd is not None and what.decided is not None:
                     would_cost = self.baseline.would_cost(what.decided, world)
@@ -234,6 +239,12 @@ class LearningFold:
             case _:
                 pass
         return would_cost
+
+    def decided(self, events: Sequence[ev.Decided]) -> None:
+        """Decisions that were applied one after another."""
+        self.all.decided(events)
+        for tenant, own in self._of.items():
+            own.decided([event for event in events if event.tenant == tenant])
 
     def _audiences(self, tenant: str) -> tuple[Learning, ...]:
         own = self._of.get(tenant) if tenant else None

@@ -139,15 +139,14 @@ class LearningHealth:
 
     def __post_init__(self) -> None:
         self._drawn: deque[str] = deque(maxlen=self.window)
-        self._least: deque[float] = deque(maxlen=self.window)
+        self._free: deque[tuple[float, ...]] = deque(maxlen=self.window)
         self._slow, self._costs = Memory(self.span), Memory(self.span)
         self._fast = Memory(self.short)
 
-    def decided(self, arm: str, propensities: tuple[float, ...], free: bool = True) -> None:
-        """One decision. free: whether chance had a say; of a fixed arm propensities say nothing."""
-        self._drawn.append(arm)
-        if free:
-            self._least.append(min(propensities))
+    def decided(self, arms: Iterable[str], free: Iterable[tuple[float, ...]]) -> None:
+        """Decisions: the arm of each. free: the propensities of those in which chance had a say."""
+        self._drawn.extend(arms)
+        self._free.extend(free)
 
     def settled(
         self,
@@ -186,7 +185,7 @@ class LearningHealth:
 
     def least_propensity(self) -> float | None:
         """The least chance of any eligible arm among the newest decisions."""
-        return min(self._least, default=None)
+        return min(map(min, self._free), default=None)
 
     def entropy(self, offered: int) -> float | None:
         """Entropy of the newest decisions' arms, of that of an even split; 1 with one arm only."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import Gauge
 
@@ -40,14 +40,15 @@ class LearningMetrics:
         self._estimates = Estimates(made, bounded)
         self._paid: list[tuple[str, float, float, tuple[ArmId, float] | None]] = []
 
-    def decided(self, event: ev.Decided) -> bool:
-        """One answered decision;
+    def decided(self, events: Sequence[ev.Decided]) -> list[bool]:
+        """Answered decisions;
 
-        returns whether it explored: drew another arm than the likeliest.
+        returns whether each explored: drew another arm than the likeliest.
         """
-        if not (event.experiment and event.policy == "fixed"):
-            self._estimates.decided(event)
-        return event.propensity < max(event.propensities)
+        self._estimates.decided(
+            event for event in events if not (event.experiment and event.policy == "fixed")
+        )
+        return [event.propensities[event.drawn] < max(event.propensities) for event in events]
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""

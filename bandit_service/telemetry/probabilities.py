@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from policies import ArmId
 
 LATELY = 500
+
+Chances: TypeAlias = tuple[str, tuple[ArmId, ...], tuple[float, ...]]
+"""The policy of a decision, its eligible arms, and their propensities."""
 
 
 class Probabilities:
@@ -16,13 +21,11 @@ class Probabilities:
     """
 
     def __init__(self, lately: int = LATELY) -> None:
-        self._newest: deque[tuple[str, tuple[ArmId, ...], tuple[float, ...]]] = deque(maxlen=lately)
+        self._newest: deque[Chances] = deque(maxlen=lately)
 
-    def decided(
-        self, policy: str, arms: tuple[ArmId, ...], propensities: tuple[float, ...]
-    ) -> None:
-        """One decision, with the propensities of the eligible arms."""
-        self._newest.append((policy, arms, propensities))
+    def decided(self, decisions: Iterable[Chances]) -> None:
+        """Decisions, in their order."""
+        self._newest.extend(decisions)
 
     def means(self) -> dict[str, dict[ArmId, float]]:
         """By policy and arm; they add up to 1, as an arm that was not eligible counts as 0."""

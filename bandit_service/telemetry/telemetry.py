@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import (
     CollectorRegistry,
@@ -120,9 +120,9 @@ class Telemetry:
         for name, all_s in took.items():
             observe_many(self._durations[name], all_s)
 
-    def told(self, code: int) -> None:
-        """One answer by this status, of the API or of a message of a stream."""
-        self.codes.append((clock.now(), code))
+    def told(self, code: int, answers: int = 1) -> None:
+        """Answers by this status, of the API or of messages of a stream."""
+        self.codes.extend([(clock.now(), code)] * answers)
 
     def rejected(self, error: ServiceError) -> None:
         """One request, or one item of a list or stream, that got an error."""
@@ -161,10 +161,12 @@ class Telemetry:
         for histogram, some in of.items():
             observe_times(histogram, some)
 
-    def decided(self, event: ev.Decided, seconds: float) -> None:
-        """One decision, and how long it took. It is counted with others, and before a scrape."""
-        self.took_s.append(seconds)
-        self._uncounted.append((event, seconds))
+    def decided(self, made: Sequence[tuple[ev.Decided, float]]) -> None:
+        """Decisions, each with the seconds that it took. They are counted with others, and before a
+        scrape.
+        """
+        self.took_s.extend([seconds for _, seconds in made])
+        self._uncounted += made
         if len(self._uncounted) >= AT_ONCE:
             self._count_decisions()
 
@@ -185,10 +187,9 @@ class Telemetry:
         told, self._uncounted = self._uncounted, []
         if not told:
             return
+        events = [event for event, _ in told]
         modes: Counter[tuple[str, str]] = Counter()
-        arms: Counter[str] = Counter()
-        for event, _ in told:
-            explored = self.learning.decided(event)
+        for event, explored in zip(events, self.learning.decided(events), strict=True):
             mode = "explore" if explored else "exploit"
             if event.fallback:
                 mode = "fallback"
@@ -198,15 +199,15 @@ class Telemetry:
             modes[event.policy, mode] += 1
             if event.route:
                 self.metrics.route_decisions(self.route_label(event.route)).inc()
-            arms[event.arm] += 1
             if event.experiment:
                 self.experiments.decided(event.experiment, event.variant)
         for labels, n in modes.items():
             self.metrics.decisions(*labels).inc(n)
-        for arm, n in arms.items():
+        for arm, n in Counter([event.arms[event.drawn] for event in events]).items():
             self.metrics.arm_decisions(self.arm_label(arm)).inc(n)
-        observe_many(self.metrics.propensity, [event.propensity for event, _ in told])
-        ids = [event.id for event, _ in told]
+        drawn = [event.propensities[event.drawn] for event in events]
+        observe_many(self.metrics.propensity, drawn)
+        ids = [event.id for event in events]
         observe_many(self._stages["total"], [seconds for _, seconds in told], ids)
 
     def embedded(self, size: int, seconds: float) -> None:
@@ -235,6 +236,11 @@ class Telemetry:
                 self.experiments.decided(shadow.experiment, shadow.variant)
         if isinstance(what.event, _OF_EXPERIMENTS):
             self.experiments.admit(world)
+
+    def decisions(self, some: Sequence[Resolved], _: World) -> None:
+        """Decisions that were applied one after another."""
+        events = (what.event for what in some)
+        self.learning.fold.decided([one for one in events if isinstance(one, ev.Decided)])
 
     def rewarded(self, policy: str, outcome: str, delay_s: float | None = None) -> None:
         """One reward: accepted, duplicate, unknown, expired, conflict or refused."""

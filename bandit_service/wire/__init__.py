@@ -9,6 +9,7 @@ from bandit_service.wire.checks import (
     check_names,
     check_worth,
     embedding_of,
+    embeddings_of,
     refuse_more,
     refuse_subject,
     required,
@@ -27,6 +28,7 @@ from bandit_service.wire.decoding import (
     read,
     read_at_once,
 )
+from bandit_service.wire.repeated import given_twice, is_repeated_at_top, repeated_in
 from bandit_service.wire.requests import (
     MAX_WHY,
     CompareRequest,
@@ -78,12 +80,16 @@ __all__ = [
     "decode_passed",
     "decode_request",
     "embedding_of",
+    "embeddings_of",
+    "given_twice",
+    "is_repeated_at_top",
     "numbers",
     "parts_of",
     "read",
     "read_at_once",
     "refuse_more",
     "refuse_subject",
+    "repeated_in",
     "required",
     "session_of",
     "text_and_size",

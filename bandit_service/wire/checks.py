@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,7 +10,7 @@ import numpy as np
 
 from bandit_service.core.errors import Refused, TooLarge
 from bandit_service.core.sessions import group_of
-from bandit_service.embedding import check_embedding, text_of_messages
+from bandit_service.embedding import check_embedding, check_embeddings, text_of_messages
 from bandit_service.parsing.validation import Bound, bounds_of
 from bandit_service.wire.requests import (
     CompareRequest,
@@ -76,6 +77,22 @@ def embedding_of(request: Query, dim: int) -> Vector:
         if not message.startswith("embedding"):
             message = f"embedding: {message}"
         raise Refused(message, param="embedding") from None
+
+
+def embeddings_of(requests: Sequence[Query], dim: int) -> Sequence[Vector | Refused]:
+    """The embeddings of requests that have them, or what is wrong with each."""
+    packed = [each for one in requests if isinstance(each := one.embedding, bytes)]
+    if 1 < len(packed) == len(requests):
+        together = check_embeddings(packed, dim)
+        if together is not None:
+            return list(together)
+    found: list[Vector | Refused] = []
+    for one in requests:
+        try:
+            found.append(embedding_of(one, dim))
+        except Refused as error:
+            found.append(error)
+    return found
 
 
 def check_constraints(request: DecideRequest) -> None:

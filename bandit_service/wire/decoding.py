@@ -13,7 +13,8 @@ import numpy as np
 from bandit_service.core.errors import Malformed, Refused, TooLarge
 from bandit_service.parsing.inputs import TOO_LONG, json_of, long_in
 from bandit_service.parsing.validation import bounds_of, first_outside, refused_for, without_nulls
-from bandit_service.wire.malformed import malformed, may_repeat, refuse_repeated
+from bandit_service.wire.malformed import malformed
+from bandit_service.wire.repeated import may_repeat, refuse_repeated
 
 R = TypeVar("R", bound=msgspec.Struct)
 MAX_DEPTH = 32
@@ -109,7 +110,7 @@ def decode_passed(body: bytes, parts: int, max_parts: int) -> Any:
 
     NaN is null, half a character is U+FFFD, and a schema of a tool may be nested deep. parts:
     as `parts_of` counts them. Raises TooLarge for more than `max_parts`, which would take long to
-    decode; Malformed.
+    decode; Malformed; Refused for a name given twice.
     """
     if parts > max_parts and parts_of(_outside_texts(body)) > max_parts:
         field = _largest(body)
@@ -127,6 +128,7 @@ def decode_passed(body: bytes, parts: int, max_parts: int) -> Any:
         raise Malformed(f"the body is not JSON: {error}") from None
     if parts > MAX_DEPTH_PASSED and _nested(body) > MAX_DEPTH_PASSED:
         _check_depth(value, MAX_DEPTH_PASSED)
+    refuse_repeated(body, value)
     return value
 
 
@@ -150,7 +152,7 @@ def _largest(body: bytes) -> str:
 def decode_request(body: bytes) -> Any:
     """JSON of a request; Refused names a whole number beyond 64 bits, and a name given twice."""
     value = decode_json(body)
-    refuse_repeated(body)
+    refuse_repeated(body, value)
     if _LONG in body.translate(_DIGITS):
         at = long_in(value)
         if at is not None:

@@ -1,14 +1,13 @@
-"""What is wrong with a body that is not JSON, and the names that an object has twice. Pure."""
+"""What is wrong with a body that is not JSON. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from codecs import BOM_UTF8
 from typing import Any
 
-from bandit_service.core.errors import Malformed, Refused
+from bandit_service.core.errors import Malformed
 from bandit_service.parsing.inputs import TOO_LONG
 
 _HALF = re.compile(
@@ -48,32 +47,6 @@ def malformed(body: bytes, error: Exception) -> Malformed:
     return Malformed(
         f"{field or 'body'}: {number.wrong()}", param=re.split(r"[.\[]", field)[0] or None
     )
-
-
-def refuse_repeated(body: bytes) -> None:
-    """Raise Refused for a name that an object of a body of JSON has twice.
-
-    The decoder keeps the last of its values, and says nothing of the others.
-    """
-    if may_repeat(body):
-        text = body.removeprefix(BOM_UTF8).decode()
-        json.loads(text, object_pairs_hook=_object, parse_int=len, parse_float=len)
-
-
-def may_repeat(body: bytes) -> bool:
-    """Whether an object of a body of JSON may have a name twice; False only where none has.
-
-    >>> may_repeat(b'{"a": 1, "b": [2]}'), may_repeat(b'{"a": 1, "a" : 2}')
-    (False, True)
-    """
-    if body.count(b":") < 2:
-        return False
-    if b"\\" in body:  # so that a quote may be within a text, and a name written in two ways
-        return True
-    parts = body.split(b'"')  # of which every second one is within quotes
-    inside = zip(parts[1::2], parts[2::2], strict=False)
-    names = [name for name, then in inside if then.lstrip().startswith(b":")]
-    return len(set(names)) != len(names)
 
 
 class _Odd(str):
@@ -116,14 +89,3 @@ def _first_odd(value: Any, at: str) -> tuple[str, _Odd] | None:
         return None
     found = (_first_odd(each, where[:_LONGEST]) for where, each in inside)
     return next((each for each in found if each is not None), None)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> None:
-    """Raise Refused for a name that comes twice."""
-    if len({name for name, _ in pairs}) == len(pairs):
-        return
-    seen: set[str] = set()
-    for name, _ in pairs:
-        if name in seen:
-            raise Refused(f"{name[:_LONGEST]}: given twice; give it once", param=name)
-        seen.add(name)

@@ -194,7 +194,7 @@ def _counted() -> tuple[Telemetry, World]:
                 ts=1.0, decision_id=decided.id, quality=0.5, cost_usd=0.1, reward=0.4
             )
             compared = ev.Compared(ts=1.0, winner=arm, loser=arms[k - 1], decision_id=decided.id)
-            telemetry.decided(decided, 0.001)
+            telemetry.decided([(decided, 0.001)])
             for event in (decided, rewarded, compared):
                 telemetry.heard(resolve(world, event), apply(world, event))
             for outcome in ("accepted", "duplicate", "unknown", "expired", "conflict", "refused"):
@@ -246,7 +246,7 @@ def _experiments(telemetry: Telemetry, world: World) -> None:
             rewarded = ev.Rewarded(
                 ts=1.0, decision_id=decided.id, quality=unit % 3 / 2, reward=unit % 3 / 2
             )
-            telemetry.decided(decided, 0.001)
+            telemetry.decided([(decided, 0.001)])
             for event in (decided, rewarded):
                 telemetry.heard(resolve(world, event), apply(world, event))
 

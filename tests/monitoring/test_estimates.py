@@ -48,10 +48,10 @@ def _shown(registry: CollectorRegistry, metric: str) -> dict[tuple[str, ...], fl
 def test_probabilities_are_means_by_policy_in_which_an_arm_left_out_counts_as_nothing() -> None:
     told = Probabilities()
     assert told.means() == {}
-    told.decided("x", (A, B), (0.9, 0.1))
-    told.decided("x", (A, B), (0.7, 0.3))
-    told.decided("x", (B, C), (0.5, 0.5))
-    told.decided("y", (A,), (1.0,))
+    told.decided([("x", (A, B), (0.9, 0.1))])
+    told.decided([("x", (A, B), (0.7, 0.3))])
+    told.decided([("x", (B, C), (0.5, 0.5))])
+    told.decided([("y", (A,), (1.0,))])
     found = told.means()
     assert found["x"] == pytest.approx({A: 1.6 / 3, B: 0.9 / 3, C: 0.5 / 3})
     assert sum(found["x"].values()) == pytest.approx(1.0)
@@ -60,9 +60,9 @@ def test_probabilities_are_means_by_policy_in_which_an_arm_left_out_counts_as_no
 
 def test_a_policy_that_decides_no_more_leaves_the_probabilities() -> None:
     told = Probabilities(lately=3)
-    told.decided("before", (A, B), (0.5, 0.5))
+    told.decided([("before", (A, B), (0.5, 0.5))])
     for _ in range(3):
-        told.decided("now", (A, B), (0.8, 0.2))
+        told.decided([("now", (A, B), (0.8, 0.2))])
     assert told.means() == {"now": {A: pytest.approx(0.8), B: pytest.approx(0.2)}}
 
 
@@ -73,7 +73,7 @@ def test_probabilities_of_fifty_arms_have_thirty_series_that_add_up_to_one(polic
     arms = tuple(ArmId(f"arm-{k:02d}") for k in range(50))
     chances = tuple((50 - k) / 1275 for k in range(50))
     for k in range(policies):
-        estimates.decided(_decided(f"policy-{k}", arms, chances))
+        estimates.decided([_decided(f"policy-{k}", arms, chances)])
     estimates.look(set())
     shown = _shown(registry, "bandit_arm_probability")
     assert len(shown) == metrics.MAX_PROBABILITIES
@@ -83,7 +83,7 @@ def test_probabilities_of_fifty_arms_have_thirty_series_that_add_up_to_one(polic
         assert sum(of.values()) == pytest.approx(1.0)
         assert set(of) == {*arms[:own], metrics.OTHER}
         assert of[arms[0]] == pytest.approx(50 / 1275)
-    estimates.decided(_decided("policy-0", (arms[49],), (1.0,)))
+    estimates.decided([_decided("policy-0", (arms[49],), (1.0,))])
     estimates.look(set())
     assert ("policy-0", arms[49]) in _shown(registry, "bandit_arm_probability")
 
@@ -91,7 +91,7 @@ def test_probabilities_of_fifty_arms_have_thirty_series_that_add_up_to_one(polic
 def test_few_arms_have_probabilities_of_their_own_also_beyond_the_labels() -> None:
     registry = CollectorRegistry()
     estimates = Estimates(metrics.Metrics(registry), lambda arm: arm if arm == A else metrics.OTHER)
-    estimates.decided(_decided("x", (A, B, C), (0.5, 0.25, 0.25)))
+    estimates.decided([_decided("x", (A, B, C), (0.5, 0.25, 0.25))])
     estimates.look(set())
     assert _shown(registry, "bandit_arm_probability") == {("x", A): 0.5, ("x", metrics.OTHER): 0.5}
 

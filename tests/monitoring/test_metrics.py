@@ -212,12 +212,12 @@ def test_an_arm_of_few_effective_samples_is_no_part_of_the_regret() -> None:
 def test_entropy_and_least_propensity_follow_the_window() -> None:
     health = LearningHealth(window=100)
     for i in range(100):
-        health.decided(f"arm-{i % 4}", (0.25,) * 4)
+        health.decided([f"arm-{i % 4}"], [(0.25,) * 4])
     assert health.entropy(4) == pytest.approx(1.0)
-    health.decided("arm-1", (0.99, 0.01))
+    health.decided(["arm-1"], [(0.99, 0.01)])
     assert health.least_propensity() == 0.01
     for _ in range(100):
-        health.decided("arm-0", (1.0, 0.0))
+        health.decided(["arm-0"], [(1.0, 0.0)])
     assert health.entropy(4) == 0.0
     assert health.least_propensity() == 0.0
 
@@ -272,9 +272,9 @@ def test_calibration_of_cost_is_relative_and_does_not_let_dear_and_cheap_cancel(
 
 def test_a_variant_that_is_one_arm_says_nothing_of_exploration() -> None:
     health = LearningHealth()
-    health.decided("a", (1.0, 0.0), free=False)
+    health.decided(["a"], [])
     assert health.least_propensity() is None
-    health.decided("a", (0.9, 0.1))
+    health.decided(["a"], [(0.9, 0.1)])
     assert health.least_propensity() == 0.1
 
 

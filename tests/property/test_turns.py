@@ -61,6 +61,12 @@ _decides = st.fixed_dictionaries(
 _commands = st.one_of(
     st.tuples(st.just("decide"), _decides, st.sampled_from([None, "", "a", "b", "gone"])),
     st.tuples(st.just("decide"), _decides, st.none()),
+    st.tuples(st.just("decide"), _decides, st.just("soon")),
+    st.tuples(
+        st.just("decide"),
+        st.sampled_from([[1.0, 2.0], [0.0] * DIM, _vector(2)[:-1]]).map(lambda x: {"embedding": x}),
+        st.just("soon"),
+    ),
     st.tuples(
         st.just("reward"),
         st.integers(0, 30),
@@ -117,7 +123,9 @@ class _Live:
         match verb:
             case "decide":
                 asked = wire.DecideRequest(**which)
-                if what is None:
+                if what == "soon" and asked.arms != []:
+                    return self.decide_soon(asked)
+                if what in (None, "soon"):
                     return router.decide(asked)
                 cached = ((ArmId(what), 250),) if what == "b" else ()
                 warm = tuple((ArmId(arm), 350 - 10 * i) for i, arm in enumerate(MANY_ARMS))
@@ -155,6 +163,16 @@ class _Live:
                     decisions=what,
                 )
                 return self.send(event)
+
+    async def decide_soon(self, asked: wire.DecideRequest) -> ev.Decided:
+        """As for a frame of the stream, whose embedding is bytes."""
+        asked.embedding = np.array(asked.embedding, "<f4").tobytes()
+        done: asyncio.Future[ev.Decided] = asyncio.get_running_loop().create_future()
+        self.router.decide_soon(asked, "key", done)
+        try:
+            return await done
+        finally:
+            self.router.answered([(done.exception() or done.result(), 0.0)])  # type: ignore[list-item]
 
     async def send(self, event: ev.AnyEvent) -> None:
         await self.router.writer.submit(partial(_same, event), durable=False)
@@ -280,7 +298,7 @@ def test_many_decisions_that_were_learned_from_come_out_alike() -> None:
     for _ in range(6):
         turns.append(
             [
-                ("decide", {"embedding": _vector(int(rng.integers(40))), "unit": f"u{i}"}, None)
+                ("decide", {"embedding": _vector(int(rng.integers(40))), "unit": f"u{i}"}, "soon")
                 for i in range(40)
             ]
         )

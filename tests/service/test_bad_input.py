@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import numpy as np
 import pytest
 
 from tests.service.running import DIM, Client, a_vector
@@ -122,6 +123,55 @@ async def test_each_mistake_is_named_and_changes_nothing(
         assert (got, error["code"], error["param"]) == (status, code, param), (why, answer)
         if param is not None:
             assert param in error["message"], (why, error)
+    assert await _state(client) == before
+
+
+_SAID = b'"messages": [{"role": "user", "content": "a"%b}]'
+_INNER = b'{"model": "auto", ' + _SAID % b', "content": "b"' + b"}"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("chat/completions", b'{"model": "a", "model": "b", ' + _SAID % b"" + b"}", "model"),
+        ("chat/completions", _INNER, "content"),
+        ("completions", b'{"model": "auto", "prompt": "a", "prompt" : "b"}', "prompt"),
+        ("messages", b'{"max_tokens": 1, ' + _INNER[1:], "content"),
+        ("responses", b'{"model": "auto", "input": "a", "input": "b"}', "input"),
+        ("embeddings", b'{"model": "auto", "input": "a", "inp\\u0075t": "b"}', "input"),
+    ],
+)
+async def test_the_gateway_refuses_a_name_twice(
+    client: Client, path: str, body: bytes, param: str
+) -> None:
+    """Before, the last value was passed on, and nothing was said of the other one."""
+    status, answer = await client.call("POST", f"/v1/{path}", body)
+    assert status == 400, answer
+    assert answer["error"]["message"] == f"{param}: given twice; give it once"
+    if path != "messages":  # an error of Anthropic's form names no field
+        assert answer["error"]["param"] == param
+
+
+async def test_the_stream_refuses_a_name_twice(client: Client) -> None:
+    before = await _state(client)
+    embedding = [("embedding", np.asarray(a_vector(1), "<f4").tobytes())]
+    frames: list[tuple[list[tuple[str, Any]], str]] = [
+        ([("op", "decide"), ("id", 0), *embedding, ("arms", ["a"]), ("arms", None)], "arms"),
+        ([("op", "decide"), ("id", 1), *embedding, ("explain", True), *embedding], "embedding"),
+        ([("op", "reward"), ("id", 2), ("quality", 0.0), ("quality", 1.0)], "quality"),
+        ([("op", "decide"), ("id", 3), ("op", "reward")], "op"),
+        ([("op", "decide"), ("id", 4), ("id", 5), *embedding], "id"),
+    ]
+    url = client.url + "/v1/stream"
+    async with client.session.ws_connect(url, protocols=("bandit.v1",)) as socket:
+        await socket.receive_bytes()
+        for i, (pairs, name) in enumerate(frames):
+            packed = (msgspec.msgpack.encode(each) for pair in pairs for each in pair)
+            await socket.send_bytes(bytes([0x80 | len(pairs)]) + b"".join(packed))
+            answer = msgspec.msgpack.decode(await socket.receive_bytes())
+            assert answer["id"] == (i if name != "id" else None)
+            assert answer["error"]["code"] == "invalid_value"
+            assert answer["error"]["message"] == f"{name}: given twice; give it once"
     assert await _state(client) == before
 
 

@@ -78,7 +78,7 @@ def test_a_scrape_has_every_decision_however_few_wait_to_be_counted() -> None:
     told = Telemetry(pending=lambda: 0, remembered=lambda: 0)
     n = telemetry.AT_ONCE + 7
     for i in range(n):
-        told.decided(_decided(i), 0.002)
+        told.decided([(_decided(i), 0.002)])
     told.stage("recall", 0.001, 3)
     told.stage("recall", 0.002)
     told.appended(4, 0.001)

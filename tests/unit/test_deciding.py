@@ -80,7 +80,7 @@ def _deciding(log: MemoryLog) -> tuple[Deciding, Writer, _Index]:
     index.load(np.arange(3), np.eye(DIM, dtype=np.float32)[:3])
     ASKED.clear()
     rules = RouterRules.of(Settings(history=HistorySettings(neighbours=2)))
-    return Deciding(writer, index, telemetry, rules), writer, index
+    return Deciding(writer, index, telemetry, rules, lambda _: []), writer, index
 
 
 async def _all(deciding: Deciding, queries: Sequence[Query]) -> list[Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from bandit_service import logs, settings
 from bandit_service.cli import imports, options
 from bandit_service.cli.file_modes import open_to_others
+from bandit_service.core.world import World
 from bandit_service.embedding import MODELS, open_backend, opening
 
 _log = logging.getLogger("bandit.cli")
@@ -60,23 +61,26 @@ def run(args: argparse.Namespace) -> int:
         # what serves is imported while the model is loaded
         from bandit_service.cli import serving
 
-    def ready(url: str) -> None:
+    def ready(url: str, world: World) -> None:
         if args.ready_file is not None:
             partial = args.ready_file.with_suffix(".partial")
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
             partial.rename(args.ready_file)
         if args.hints:
-            print(hints(url, chosen), flush=True)
+            print(hints(url, chosen, world), flush=True)
 
     return asyncio.run(serving.until_stopped(chosen, model, ready))
 
 
-def hints(url: str, chosen: settings.Settings) -> str:
-    """What a newcomer needs first: addresses, where the command is, three commands to try."""
-    arms = ", ".join(arm.id for arm in chosen.arms)
+def hints(url: str, chosen: settings.Settings, world: World) -> str:
+    """What a newcomer needs first: addresses, where the command is, three commands to try.
+
+    world: which policy and arms are in force, whoever set them.
+    """
+    arms = ", ".join(record.spec.id for record in world.catalogue.present())
     return f"""
 bandit-service is listening on {url}   (Ctrl-C stops it)
-  policy   {chosen.policy.name}
+  policy   {world.serving}
   arms     {arms}
   state    {chosen.data_dir}/{chosen.log.path}
   page     {url}/   (open it in a browser)

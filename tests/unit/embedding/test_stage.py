@@ -13,6 +13,7 @@ from bandit_service.embedding import (
     EmbeddingStage,
     Overloaded,
     check_embedding,
+    check_embeddings,
     key_of,
     text_of_messages,
 )
@@ -225,6 +226,24 @@ async def test_closing_answers_what_is_under_way() -> None:
 def test_an_embedding_that_is_none_is_refused(values: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_embedding(values, 2)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 384])
+def test_embeddings_together_are_the_same_bits_as_each_alone(dim: int) -> None:
+    vectors = np.random.default_rng(1).normal(size=(33, dim))
+    vectors /= np.linalg.norm(vectors, axis=1)[:, None]
+    vectors *= np.linspace(0.991, 1.009, 33)[:, None]
+    packed = [each.astype("<f4").tobytes() for each in vectors]
+    together = check_embeddings(packed, dim)
+    alone = [check_embedding(np.frombuffer(each, "<f4"), dim) for each in packed]
+    assert together is not None
+    assert together.tobytes() == b"".join(each.tobytes() for each in alone)
+
+
+@pytest.mark.parametrize("wrong", [[1.0], [float("nan"), 1.0], [0.0, 0.0], [1.02, 0.0]])
+def test_together_with_a_wrong_one_there_are_none(wrong: list[float]) -> None:
+    packed = [np.array(each, "<f4").tobytes() for each in ([1.0, 0.0], wrong)]
+    assert check_embeddings(packed, 2) is None
 
 
 def test_a_nearly_unit_embedding_is_made_one() -> None:
