@@ -128,7 +128,7 @@ def _end(server: subprocess.Popen[str]) -> None:
 def _serve() -> int:
     """Until standard input ends; in a forked process what the service's command came to."""
     from bandit_service.app import service  # noqa: F401 - all that it imports
-    from bandit_service.cli import main
+    from bandit_service.cli import main, serving  # noqa: F401
     from bandit_service.cli.commands import serve  # noqa: F401
 
     for late in _LATE:

@@ -183,6 +183,10 @@ class Rows(Protocol):
         """The row of an id; KeyError when it is not there."""
         ...
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The row of each of many ids; KeyError when one is not there."""
+        ...
+
 
 class HistoryIndex(Protocol):
     """Nearest past vectors by cosine. A cache: rebuilt from the vectors that the fold keeps."""

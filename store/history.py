@@ -153,6 +153,9 @@ class _OwnRows:
     def row(self, id: int) -> int:
         return self._rows[id]
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        return np.fromiter((self._rows[id] for id in ids.tolist()), np.int32, len(ids))
+
     def put(self, id: int, vector: Vector) -> None:
         row = self._free.pop() if self._free else len(self._rows)
         if row == len(self.matrix):
@@ -253,7 +256,7 @@ class HybridIndex:
             self._own.put_many(found, vectors)
         if not len(found):
             return
-        rows = np.fromiter(map(self._rows.row, found.tolist()), np.int32, len(found))
+        rows = self._rows.rows_of(found)
         if len(found) >= self.exact_below and not self._failed:
             order = np.argsort(found)
             given = found[order], rows[order], self._rows.matrix

@@ -11,11 +11,12 @@ import hashlib
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeAlias
 
 from store._disk import PARTIAL, close_to_others, sync_directory, write_whole
@@ -29,6 +30,7 @@ _FIXED = struct.Struct("<IqQQ")
 _SHORTEST = len(_MAGIC) + _DIGEST + _FIXED.size
 _NAME = re.compile(r"(.+-[0-9a-f]{8})-(\d{20})\.snapshot")
 _PIECE = 1 << 22
+_ALL = -1
 
 State: TypeAlias = bytes | bytearray
 
@@ -42,6 +44,34 @@ class Found:
     offset: Offset
     size_bytes: int
     why: str = ""
+
+
+class Unsound(Exception):
+    """What was read is no valid snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A snapshot that was read, and may still be hashed: only `check` says whether it is valid.
+
+    key: as its file says.
+    """
+
+    path: Path
+    key: str
+    state: State
+    _found: Callable[[], Found]
+
+    @property
+    def offset(self) -> Offset:
+        """That of its name."""
+        return _offset(self.path)
+
+    def check(self) -> None:
+        """Wait until all of it is hashed. Raises Unsound where it is not valid."""
+        found = self._found()
+        if found.why:
+            raise Unsound(f"{self.path}: {found.why}")
 
 
 class FileSnapshots:
@@ -114,12 +144,10 @@ class FileSnapshots:
         """All files, by key and then newest first, each read and checked."""
         return [_read(path)[0] for path in self._paths()]
 
-    def valid(self) -> Iterator[tuple[str, Offset, State]]:
-        """All valid ones, of every key, newest first; each file is read when it is needed."""
+    def begun(self) -> Iterator[Begun]:
+        """All of every key, newest first; each file is read when it is needed."""
         for path in sorted(self._paths(), key=_offset, reverse=True):
-            found, state = _read(path)
-            if not found.why:
-                yield found.key, found.offset, state
+            yield _begun(path)
 
     def forget(self, before: Offset) -> None:
         """Delete all with an offset less than `before`, also damaged ones."""
@@ -180,6 +208,11 @@ def _offset(path: Path) -> Offset:
 
 def _read(path: Path) -> tuple[Found, State]:
     """The record of a file, and its state, which is read once and not copied."""
+    begun = _begun(path)
+    return begun._found(), begun.state
+
+
+def _begun(path: Path) -> Begun:
     at = len(_MAGIC) + _DIGEST
     try:
         with path.open("rb") as file:
@@ -188,33 +221,57 @@ def _read(path: Path) -> tuple[Found, State]:
             keyed = _FIXED.unpack_from(head, at)[2] if size >= _SHORTEST else 0
             name = file.read(min(keyed, size))
             digest = hashlib.blake2b(head[at:] + name, digest_size=_DIGEST)
-            state = _hashed(file, max(0, size - len(head) - len(name)), digest)
+            state, hashed = _hashed(file, max(0, size - len(head) - len(name)), digest)
     except OSError as error:
-        return Found(path, "", _offset(path), 0, f"it cannot be read ({error.strerror})"), b""
-    why = _wrong(path, size, head, digest.digest())
-    return Found(path, "" if why else name.decode(), _offset(path), size, why), state
+        unreadable = Found(path, "", _offset(path), 0, f"it cannot be read ({error.strerror})")
+        return Begun(path, "", b"", lambda: unreadable)
+
+    def found() -> Found:
+        hashed()
+        why = _wrong(path, size, head, digest.digest())
+        return Found(path, "" if why else name.decode(), _offset(path), size, why)
+
+    return Begun(path, name.decode(errors="replace"), state, found)
 
 
-def _hashed(file: BufferedReader, size: int, digest: hashlib.blake2b) -> State:
-    """Read this many bytes, fewer at the end of the file. A large state is hashed on another thread
-    while the rest is read, since the two take about equally long.
+def _hashed(
+    file: BufferedReader, size: int, digest: hashlib.blake2b
+) -> tuple[State, Callable[[], None]]:
+    """Read this many bytes, fewer at the end of the file, and what waits until they are hashed. A
+    large state is hashed on another thread while it is read and used, which takes less time.
     """
     if size <= _PIECE:
         state = file.read(size)
         digest.update(state)
-        return state
-    made = bytearray(size)
+        return state, lambda: None
+    made, ends = bytearray(size), SimpleQueue[int]()
     pieces = memoryview(made)
     done = 0
-    with ThreadPoolExecutor(1) as hashing:
-        while done < size:
-            piece = pieces[done : done + _PIECE]
-            read = len(piece) and file.readinto(piece)
-            if not read:
-                break
-            hashing.submit(digest.update, piece[:read])
+    executor = ThreadPoolExecutor(1, "hash")
+    hashing = executor.submit(_hash, digest, pieces, ends)
+    executor.shutdown(wait=False)
+    try:
+        while done < size and (read := file.readinto(pieces[done : done + _PIECE])):
             done += read
-    return made if done == size else bytes(pieces[:done])
+            ends.put(done)
+    finally:
+        ends.put(_ALL)
+    return made if done == size else bytes(pieces[:done]), hashing.result
+
+
+def _hash(digest: hashlib.blake2b, pieces: memoryview, ends: SimpleQueue[int]) -> None:
+    """Hash up to each of these ends, the last of which is followed by _ALL. What came meanwhile is
+    hashed in one call, which needs no interpreter, while another thread may keep that for long.
+    """
+    begin, end = 0, 0
+    while end != _ALL:
+        end = ends.get()
+        upto = max(begin, end)
+        while end != _ALL and not ends.empty():
+            end = ends.get()
+            upto = max(upto, end)
+        digest.update(pieces[begin:upto])
+        begin = upto
 
 
 def _wrong(path: Path, size: int, head: bytes, found: bytes) -> str:

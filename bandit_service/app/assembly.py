@@ -7,6 +7,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -31,11 +32,17 @@ from bandit_service.app.sharing import (
     unless_lost,
 )
 from bandit_service.core import snapshot
-from bandit_service.core.apply import uncollected
 from bandit_service.core.errors import Unavailable, Unknown
 from bandit_service.core.events import ArmSpec
 from bandit_service.core.world import World
-from bandit_service.embedding import Backend, EmbeddingStage, WrongDimension, open_backend
+from bandit_service.embedding import (
+    MODELS,
+    Backend,
+    EmbeddingStage,
+    WrongDimension,
+    open_backend,
+    opening,
+)
 from bandit_service.gateway import deployments
 from bandit_service.gateway.budgets import Budgets
 from bandit_service.gateway.gateway import Gateway
@@ -163,16 +170,21 @@ class Neighbours:
 
 @asynccontextmanager
 async def running_router(
-    settings: Settings, progress: Progress | None = None, beside: Neighbours | None = None
+    settings: Settings,
+    progress: Progress | None = None,
+    beside: Neighbours | None = None,
+    model: Future[Backend] | None = None,
 ) -> AsyncIterator[tuple[Router, Maintenance, Telemetry, LiveConfiguration]]:
-    """A recovered router with everything it stands on; all of it is closed at the end."""
+    """A recovered router with everything it stands on; all of it is closed at the end.
+
+    model: that of the settings, if it is being loaded already.
+    """
     file = settings
     used = embedder = None if beside is None else beside.embedder
     shared = open_shared(settings)
     log = open_log(settings)
-    # beside the recovery, if its files are there; a start that is refused waits for no export
-    begins = used is None and _loaded_before(settings)
-    opening = _backend_opening(settings) if begins else None
+    if model is None and used is None:
+        model = opening(partial(_backend, settings), _models(settings))
     try:
         _check_retention(log, settings)
         begun = time.perf_counter()
@@ -228,8 +240,7 @@ async def running_router(
         telemetry.metrics.unapplied.set(world.unapplied)
         telemetry.learning.drift.begin(world)
         if embedder is None:
-            backend = await (opening or _backend_opening(settings))
-            embedder = _embedder(backend, settings, telemetry)
+            embedder = _embedder(await _opened(model, settings), settings, telemetry)
         index = _index(world, settings, embedder.dim)
         watch = drift_watch(settings, world.learners[world.serving].policy)
         telemetry.learning.drift.watched = watch is not None
@@ -324,8 +335,8 @@ async def running_router(
             if (cells := index.placed()) is not None:
                 _keep_cells(settings, cells)
     finally:
-        if opening is not None:  # what refused the start is told
-            await asyncio.gather(opening, return_exceptions=True)
+        if model is not None:  # what refused the start is told
+            await asyncio.gather(asyncio.wrap_future(model), return_exceptions=True)
         if shared is not None:
             await shared.close()
         log.close()
@@ -396,19 +407,19 @@ def _texts_of(settings: Settings) -> PostgresTexts:
 
 
 def _models(settings: Settings) -> Path:
-    return Path(settings.data_dir) / "models"
+    return Path(settings.data_dir) / MODELS
 
 
-def _loaded_before(settings: Settings) -> bool:
-    """Whether a model's files were made already, so that loading it takes a moment."""
-    return _models(settings).is_dir() and any(_models(settings).iterdir())
-
-
-def _backend_opening(settings: Settings) -> asyncio.Future[Backend]:
-    """The model, being loaded on a thread."""
+def _backend(settings: Settings) -> Backend:
     chosen = settings.embedding
-    load = partial(open_backend, chosen.backend, chosen.model, _models(settings), chosen.threads)
-    return asyncio.get_running_loop().run_in_executor(None, load)
+    return open_backend(chosen.backend, chosen.model, _models(settings), chosen.threads)
+
+
+async def _opened(model: Future[Backend] | None, settings: Settings) -> Backend:
+    """The model that is being loaded, or one whose files may have to be made first."""
+    if model is not None:
+        return await asyncio.wrap_future(model)
+    return await asyncio.to_thread(_backend, settings)
 
 
 def _embedder(backend: Backend, settings: Settings, telemetry: Telemetry) -> EmbeddingStage:
@@ -603,11 +614,14 @@ def open_tracer(settings: Settings) -> Tracer | None:
 def open_live(
     router: Router, telemetry: Telemetry, gateway: Gateway, settings: Settings
 ) -> live_http.Live:
-    """What the page shows, from here on and of the newest pending decisions."""
+    """What the page shows, from here on and of the newest pending decisions. These are counted
+    after the start, but before anything else is applied or looked at.
+    """
     tenants = {key.tenant for key in settings.keys if key.tenant}
     feeds = ActivityFeeds(tenants, telemetry.learning.fold)
-    with uncollected():
-        feeds.recall(router.world)
+    feeds.recall(router.world)
+    router.writer.before_next(feeds.catch_up)
+    telemetry.looks.insert(0, feeds.catch_up)
     router.writer.listen(feeds.heard, many=feeds.decided)
     shown = Shown(router, telemetry, gateway.health, gateway.budgets, router.writer.now)
     return live_http.Live(feeds, shown, settings.monitoring.max_listeners)

@@ -10,6 +10,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -29,6 +30,7 @@ from bandit_service.app.pools import POOLS, RELOADING, OpenPools, SameKeys, sett
 from bandit_service.app.port_check import cannot_listen, check_address
 from bandit_service.app.reloading import Reloading
 from bandit_service.core.errors import ServiceError, Unavailable
+from bandit_service.embedding import Backend
 from bandit_service.gateway.gateway import Gateway
 from bandit_service.http import demo, middleware, operations, pool_states
 from bandit_service.http import experiments as experiments_http
@@ -306,12 +308,14 @@ async def _listening(
         url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         interpreter.enter_context(_INTERPRETER)
         _log.info("serving", extra={"url": url})
+        for app in names_and_pools(main).values():
+            app[live_http.LIVE].look_back()
         yield url
     finally:
         interpreter.close()
         for app in names_and_pools(main).values():
             app[middleware.DRAINING].set()
-            app[live_http.LIVE].broadcast.close()
+            app[live_http.LIVE].close()
         if listening is not None:
             await asyncio.sleep(server.drain_s)
             listening.close()
@@ -342,6 +346,7 @@ async def _running(
     progress: Progress | None,
     tracer: Tracer | None,
     main: web.Application | None = None,
+    model: Future[Backend] | None = None,
 ) -> AsyncIterator[web.Application]:
     """The application of one log, recovered; running requests are answered before it is left.
 
@@ -349,7 +354,7 @@ async def _running(
     providers, and all that admits requests.
     """
     neighbours = None if main is None else _neighbours(main)
-    async with running_router(settings, progress, neighbours) as (
+    async with running_router(settings, progress, neighbours, model) as (
         router,
         maintenance,
         telemetry,
@@ -395,7 +400,7 @@ async def _running(
         finally:
             if lag is not None:
                 await lag.end()
-            live.broadcast.close()
+            live.close()
             await app[demo.DEMO].close()
             await experiments.close()
             await beside.close()
@@ -429,10 +434,12 @@ async def _all_pools(
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, progress: Progress | None = None
+    settings: Settings, progress: Progress | None = None, model: Future[Backend] | None = None
 ) -> AsyncIterator[tuple[str, web.Application]]:
     """The service, listening; yields its URL, and the application of the default pool. Leaving
     drains: running requests are answered.
+
+    model: that of the settings, if it is being loaded already.
     """
     refused = exposure(settings)
     if refused:
@@ -442,7 +449,8 @@ async def serving(
     main: web.Application | None = None
     try:
         async with AsyncExitStack() as stack:
-            main = await stack.enter_async_context(_running(default_of(settings), progress, tracer))
+            running = _running(default_of(settings), progress, tracer, model=model)
+            main = await stack.enter_async_context(running)
             front = main
             if settings.pools:
                 pools = _all_pools(settings, progress, tracer, main)

@@ -14,7 +14,7 @@ from typing import Any
 
 import bandit_service
 from bandit_service import settings
-from bandit_service.cli import commands, terminal
+from bandit_service.cli import commands, imports, terminal
 from bandit_service.cli.options import USAGE_ERROR, Usage
 from bandit_service.data.log_source import Unreadable
 from bandit_service.embedding import ModelUnavailable, WrongDimension
@@ -80,20 +80,9 @@ def _parser(called: str, listing: bool) -> argparse.ArgumentParser:
 
 
 def _imported(path: str) -> Any:
-    """The module of a command. The garbage collector rests meanwhile, and never looks at what
-    modules made: it stays as long as the process. That is a tenth of the time of a start.
-
-    Later calls in one process leave it on: what would be kept then is more than modules.
-    """
-    collects = gc.isenabled() and not gc.get_freeze_count()
-    if collects:
-        gc.disable()
-    try:
+    """The module of a command; later ones of one process are left to the garbage collector."""
+    with imports.kept(unless=gc.get_freeze_count() > 0):
         return importlib.import_module(path)
-    finally:
-        if collects:
-            gc.freeze()
-            gc.enable()
 
 
 def _help_of(path: str) -> tuple[str, str]:

@@ -11,21 +11,31 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bandit_service.core import events as ev
+from bandit_service.core import usual_outcomes
 from bandit_service.core.learner import OF_THE_MACHINE, Lesson
 from bandit_service.core.lessons import parts
 from bandit_service.core.resolve import resolve
 from bandit_service.core.resolved import Pending, Resolved
 from bandit_service.core.world import TAKE_IN, TAKERS_OF_MANY, World
 
+Of = TypeVar("Of")
+
 
 def apply(world: World, event: ev.AnyEvent) -> World:
     """The world after `event`. O(1) in the number of past events."""
-    _fold(world, resolve(world, event), None)
+    settled = usual_outcomes.settled_by(world, event) if type(event) is ev.Rewarded else None
+    if type(event) is ev.Decided:  # it teaches nothing, and so has no parts
+        _fold(world, event, TAKE_IN[ev.Decided], resolve(world, event))
+    elif settled is None:
+        _fold(world, event, _take_in, (resolve(world, event), None))
+    else:
+        _fold(world, event, usual_outcomes.take_in, settled)
     return world
 
 
@@ -35,7 +45,7 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
     Returns its lessons for policies without a route, for a policy that is being trained elsewhere.
     """
     lessons: list[Lesson] = []
-    _fold(world, what, lessons)
+    _fold(world, what.event, _take_in, (what, lessons))
     return lessons
 
 
@@ -65,21 +75,27 @@ def fold_decisions(world: World, decisions: Sequence[ev.Decided]) -> list[Resolv
     return some
 
 
-def _fold(world: World, what: Resolved, lessons: list[Lesson] | None) -> None:
-    event = what.event
+def _fold(world: World, event: Any, take_in: Callable[[World, Any, Of], None], of: Of) -> None:
+    """Count an event, and take it in with what it refers to."""
     skip(world)
     if event.ts > world.ts:
         world.ts = event.ts
     try:
-        take_in = TAKE_IN[type(event)]
-        for part in parts(world, what):
-            take_in(world, event, part)
-            if lessons is not None and part.lessons and not ev.is_of_route(part.variant):
-                lessons.extend(part.lessons)  # as `Learners` teaches it
+        take_in(world, event, of)
     except OF_THE_MACHINE:
         raise
     except Exception as error:  # noqa: BLE001 - a bug may not make the log unreadable
         world.stopped(f"{ev.kind(event)}: {_place(error)}")
+
+
+def _take_in(world: World, event: ev.AnyEvent, of: tuple[Resolved, list[Lesson] | None]) -> None:
+    """Every feature takes it in. of: what it refers to, and where its lessons are to be added."""
+    what, lessons = of
+    take_in = TAKE_IN[type(event)]
+    for part in parts(world, what):
+        take_in(world, event, part)
+        if lessons is not None and part.lessons and not ev.is_of_route(part.variant):
+            lessons.extend(part.lessons)  # as `Learners` teaches it
 
 
 def skip(world: World) -> World:

@@ -36,6 +36,22 @@ class ArmRecord:
     prompt_listed_usd: float = 0.0
     prompt_usd: float = 0.0
 
+    def had(self, outcome: ev.Rewarded, listed_usd: float) -> None:
+        """The first outcome of a decision, with its reward. listed_usd: its cost by list price."""
+        if outcome.cost_usd is not None:
+            self.listed_usd += listed_usd
+            self.costs += 1
+            self.observed_usd += outcome.cost_usd
+        if outcome.latency_s is not None:
+            self.latencies += 1
+            self.latency_s += outcome.latency_s
+        self.taught(prior=outcome.prior)
+
+    def taught(self, *, prior: bool) -> None:
+        """One more outcome was learned of it; prior: by a warm start."""
+        self.weight += 1.0
+        self.live += not prior
+
     def list_cost_usd(self, tokens: int) -> float:
         """(tokens · price in + expected output tokens · price out) / 10⁶."""
         spec = self.spec

@@ -150,5 +150,4 @@ class Catalogue:
         for arm in arms:
             record = self.arms.get(arm)
             if record is not None:
-                record.weight += 1.0
-                record.live += not what.prior
+                record.taught(prior=what.prior)

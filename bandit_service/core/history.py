@@ -11,7 +11,8 @@ the history is bounded whatever comes, and a busy route pushes out its own alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, TypeVar
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 import policies
 from bandit_service.core import events as ev
 from bandit_service.core.feature import takes, takes_lessons
-from bandit_service.core.learner import Correction, Fading, Lesson, Recompared
-from bandit_service.core.remembered import KEY, Item, Items, KeptItem, Origin
+from bandit_service.core.learner import BLOCK, Correction, Fading, Lesson, Recompared
+from bandit_service.core.remembered import KEY, First, Item, Items, KeptItem, Origin
 from bandit_service.core.resolved import Resolved
 from policies import ArmId, Comparison, Neighbour, Outcome, Vector
 
@@ -81,6 +82,11 @@ def _key(vector: Vector) -> bytes:
         return blake2b(vector.tobytes(), digest_size=KEY).digest()
 
 
+def _is_anything(vector: Vector) -> bool:
+    """Whether a query was embedded: one that was not is near nothing, and all zeros."""
+    return bool(vector.size) and bool(vector[0] or vector.any())
+
+
 def _exchanged(
     told: tuple[T, ...],
     whose: Iterable[tuple[str, Origin]],
@@ -135,6 +141,19 @@ class History:
     _free: list[int] = field(default_factory=list)
     _added: dict[int, None] = field(default_factory=dict)
     _removed: dict[int, None] = field(default_factory=dict)
+    _waiting: list[First] | None = field(default=None, compare=False, repr=False)
+
+    @contextmanager
+    def in_blocks(self) -> Iterator[None]:
+        """While a log is folded, many outcomes are remembered at once.
+
+        Until it ends, all but what is asked of this class by a method is right after `catch_up`
+        only. What waits when an error ends the fold is not remembered.
+        """
+        self._waiting = []
+        yield
+        self.catch_up()
+        self._waiting = None
 
     @takes_lessons
     def _taught(self, _: object, what: Resolved) -> None:
@@ -142,7 +161,24 @@ class History:
         if what.part:
             self.number(what.number, what.part)
         for lesson in what.lessons:
-            self._learn(lesson, what)
+            if isinstance(lesson, policies.Rewarded):
+                self.taught(lesson, what.owner, (what.number, what.variant))
+            else:
+                self.catch_up()
+                self._learn(lesson, what)
+
+    def taught(self, lesson: policies.Rewarded, owner: str, origin: Origin) -> None:
+        """An outcome is remembered of its query, at once or together with others."""
+        if lesson.reward is None:
+            return
+        vector, waiting = lesson.context.embedding, self._waiting
+        if waiting is None or vector.size != self._vectors.shape[1]:
+            self.catch_up()
+            self.remember(vector, lesson, owner, origin)
+            return
+        waiting.append((self.next_id, lesson, owner, origin))
+        if len(waiting) >= BLOCK:
+            self.catch_up()
 
     @takes(ev.Forgotten)
     def _forgotten(self, event: ev.Forgotten, _: Resolved) -> None:
@@ -156,11 +192,30 @@ class History:
         """
         self.next_id = event * ITEMS_PER_EVENT + part
 
+    def catch_up(self) -> None:
+        """Remember what waits: new queries together, and the others one by one."""
+        waiting = self._waiting
+        if not waiting:
+            return
+        self._waiting, next_id, new = [], self.next_id, dict[bytes, First]()
+        for put in waiting:
+            vector = put[1].context.embedding
+            if not _is_anything(vector):
+                continue
+            key = _key(vector)
+            if len(new) < self.capacity and key not in new and self.items.found(key) < 0:
+                new[key] = put
+                continue
+            self._insert_all(new)
+            new.clear()
+            self.next_id, lesson, owner, origin = put
+            self.remember(vector, lesson, owner, origin)
+        self._insert_all(new)
+        self.next_id = max(self.next_id, next_id)  # there were events since that taught nothing
+
     def _learn(self, lesson: Lesson, what: Resolved) -> None:
         owner, origin = what.owner, (what.number, what.variant)
         match lesson:
-            case policies.Rewarded() if lesson.reward is not None:
-                self.remember(lesson.context.embedding, lesson, owner, origin)
             case Correction():
                 vector = lesson.before.context.embedding
                 before, after = _outcome(lesson.before), _outcome(lesson.after)
@@ -187,8 +242,8 @@ class History:
 
         outcome: a lesson that has it will do.
         """
-        if not vector.size or not (vector[0] or vector.any()):
-            return  # a query that could not be embedded is near nothing
+        if not _is_anything(vector):
+            return
         key, items, most = _key(vector), self.items, self.per_item
         row = items.found(key)
         if row < 0:
@@ -259,6 +314,7 @@ class History:
 
     def forget(self, owner: str) -> None:
         """Drop all that is `owner`'s, and the queries of which nothing is left then. O(n)."""
+        self.catch_up()
         for id in self.items.ids_of(owner):
             item = self.items[id]
             kept = [i for i, one in enumerate(item.owners) if one != owner]
@@ -284,6 +340,7 @@ class History:
 
     def folded(self) -> KeptHistory:
         """All that is no cache."""
+        self.catch_up()
         ids, vectors = self.vectors()
         return KeptHistory(
             self.capacity,
@@ -315,6 +372,7 @@ class History:
 
         Those that have left since, and those of which nothing is shown, are left out.
         """
+        self.catch_up()
         found = []
         for id, similarity, told in zip(ids, similarities, self.items.told(ids), strict=True):
             if told is None:
@@ -360,6 +418,10 @@ class History:
         """The row of one item, which stays its own while it is remembered."""
         return self.items.row(id)
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The row of each of these items."""
+        return self.items.rows_of(ids)
+
     def take_changes(self) -> tuple[list[int], list[int]]:
         """Ids added and removed since the last call, and forget them."""
         if not self._added and not self._removed:
@@ -388,14 +450,9 @@ class History:
         count = len(items)
         if count and d != size:  # before anything leaves for it
             raise ValueError(f"embedding: {size} dimensions, but the history has {d}")
-        if count >= self.capacity:
-            row = self._evict_oldest()
-        elif self._free:
-            row = self._free.pop()
-        else:
-            row = count
-            if row >= rows or d != size:
-                self._reserve(row + 1, size)
+        row = self._row_for(count)
+        if row >= rows or d != size:
+            self._reserve(row + 1, size)
         id = self.next_id
         self.next_id = id + 1
         self._vectors[row] = vector
@@ -404,6 +461,28 @@ class History:
         else:
             items.add_first(id, row, key, first, owner, origin)
         self._added[id] = None
+
+    def _insert_all(self, new: Mapping[bytes, First]) -> None:
+        """Items with one outcome each, by key, of as many dimensions as there are."""
+        if not new:
+            return
+        count, (there, d) = len(self.items), self._vectors.shape
+        rows = [self._row_for(count + i) for i in range(len(new))]
+        if max(rows) >= there:
+            self._reserve(max(rows) + 1, d)
+        self._vectors[rows] = [lesson.context.embedding for _, lesson, _, _ in new.values()]
+        self.items.add_firsts(rows, new)
+        ids = [id for id, _, _, _ in new.values()]
+        self._added.update(dict.fromkeys(ids))
+        self.next_id = ids[-1] + 1
+
+    def _row_for(self, count: int) -> int:
+        """The row of a new item behind so many: that of the oldest, which leaves for it, or of one
+        that left before, or the next.
+        """
+        if count >= self.capacity:
+            return self._evict_oldest()
+        return self._free.pop() if self._free else count
 
     def _evict_oldest(self) -> int:
         oldest, row = self.items.pop_oldest()

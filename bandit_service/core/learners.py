@@ -14,6 +14,7 @@ from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.feature import takes, takes_lessons
 from bandit_service.core.learner import Fading, KeptLearner, Learner, beside, teach
 from bandit_service.core.resolved import Resolved
+from policies import Rewarded
 
 
 class Learners(dict[str, Learner]):
@@ -123,6 +124,12 @@ class Learners(dict[str, Learner]):
                 for lesson in lessons:
                     if isinstance(lesson, Fading) and lesson.drift:
                         teach(learner, lesson)
+
+    def taught(self, lesson: Rewarded) -> None:
+        """Every policy learns an outcome of a decision by no route and of no variant."""
+        for learner in self.values():
+            if not learner.own:
+                teach(learner, lesson)
 
     def _unseed(self, experiment: str) -> None:
         """The policies of an experiment's variants no longer decide."""

@@ -280,15 +280,16 @@ def context_of(world: World, of: Subject, learner: Learner | None = None) -> Con
     learner: the one that gets it, if it may not see all.
     """
     view = view_of(world, learner)
-    return _context(of, world.history.neighbours(of.neighbours, of.similarities, view))
+    return context_with(of, world.history.neighbours(of.neighbours, of.similarities, view))
 
 
 def _taught(world: World, of: Subject) -> Context:
     """The context that every policy is taught with; no neighbours where none looks at them."""
-    return context_of(world, of) if world.learners.read_neighbours() else _context(of, ())
+    return context_of(world, of) if world.learners.read_neighbours() else context_with(of, ())
 
 
-def _context(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
+def context_with(of: Subject, neighbours: tuple[Neighbour, ...]) -> Context:
+    """The context of the decision, with these neighbours."""
     embedding, worth = ev.unpack(of.embedding), of.willingness_to_pay
     if not of.surface:
         return Context(embedding, of.tokens, worth, neighbours)

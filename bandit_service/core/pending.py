@@ -142,6 +142,23 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
                 pending.learned["credited"] = 1.0
 
 
+def settle(pending: Pending, event: ev.Rewarded, number: int) -> None:
+    """The same for the first outcome of a decision, with nothing but signals and their reward."""
+    signals: dict[str, float] = {}
+    if event.quality is not None:
+        signals["quality"] = event.quality
+    if event.cost_usd is not None:
+        signals["cost_usd"] = event.cost_usd
+    if event.latency_s is not None:
+        signals["latency_s"] = event.latency_s
+    assert event.reward is not None
+    pending.learned = {**signals, "reward": event.reward}
+    pending.signals = dict(pending.learned) if event.explicit else signals
+    pending.taught = pending.taught or number
+    if event.quality is not None or event.explicit:
+        pending.provisional = event.provisional
+
+
 def _credited(taught: Mapping[str, float], event: ev.Rewarded) -> bool:
     """Whether the quality is a session's: this event brings it, or leaves it as it was."""
     if event.quality is not None or event.explicit:

@@ -13,7 +13,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -26,6 +26,8 @@ from policies import ArmId, Comparison, Outcome, Rewarded
 KEY = 16
 """Bytes of a key."""
 Origin: TypeAlias = tuple[int, str]
+First: TypeAlias = tuple[int, Rewarded, str, Origin]
+"""The first outcome of a new query: its id, a lesson that has the outcome, owner and origin."""
 Label: TypeAlias = tuple[str, str]
 """The arm of an outcome, and the variant that it came of."""
 _NOWHERE, _BESIDE = -1, -1
@@ -104,6 +106,18 @@ class Items(Mapping[int, Item]):
         if row == _NOWHERE:
             raise KeyError(id)
         return row
+
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The rows of these items, without a number of Python's for each. Raises KeyError."""
+        order = np.frombuffer(self._ids, np.int64)[self._start :]
+        rows = np.frombuffer(self._rows, np.int32)[self._start :]
+        at = np.searchsorted(order, ids)
+        known = at < len(order)
+        known[known] = (order[at[known]] == ids[known]) & (rows[at[known]] != _NOWHERE)
+        if not known.all():
+            raise KeyError(int(ids[~known][0]))
+        found: NDArray[np.int32] = rows[at]
+        return found
 
     def rows(self) -> NDArray[np.intp]:
         """All rows, oldest item first."""
@@ -203,15 +217,26 @@ class Items(Mapping[int, Item]):
         """The same of an item with this outcome alone, or with that of this lesson."""
         if row >= len(self._labels):
             self._reserve(row + 1)
-        reward = one.reward
-        assert reward is not None
-        if _is_plain(one.quality, reward):
-            self._keys[KEY * row : KEY * (row + 1)] = key
-            self._write_plain(row, one.arm, one.quality, reward, owner, origin)
-        else:
-            outcome = Outcome(one.arm, one.quality, reward)
-            self._write(Item(row, key, (outcome,), (), (owner,), (), (origin,), ()))
+        self._write_first(row, key, one, owner, origin)
         self._note(id, row, key)
+
+    def add_firsts(self, rows: Sequence[int], new: Mapping[bytes, First]) -> None:
+        """The same of many new items by key, oldest first, each with the outcome of its lesson."""
+        if max(rows) >= len(self._labels):
+            self._reserve(max(rows) + 1)
+        labels, numbers, owners, keys = self._labels, self._numbers, self._owners, self._keys
+        qualities, rewards, codes = self._qualities, self._rewards, self._codes
+        for row, (key, (_, one, owner, origin)) in zip(rows, new.items(), strict=True):
+            quality, reward, label = one.quality, one.reward, (one.arm, origin[1])
+            if type(quality) is type(reward) is float and quality == quality and label in codes:
+                keys[KEY * row : KEY * (row + 1)] = key
+                labels[row], numbers[row], owners[row] = codes[label], origin[0], owner
+                qualities[row], rewards[row] = quality, reward
+            else:
+                self._write_first(row, key, one, owner, origin)
+        self._sought = None  # where the last one that was sought would be, another may come
+        for row, (key, (id, _, _, _)) in zip(rows, new.items(), strict=True):
+            self._note(id, row, key)
 
     def put_back(self, ids: list[int], kept: list[KeptItem]) -> None:
         """What `kept` gave, into rows of the same order, where nothing is remembered yet.
@@ -299,6 +324,18 @@ class Items(Mapping[int, Item]):
         else:
             self._clear(row)
             self._beside[row] = item
+
+    def _write_first(
+        self, row: int, key: bytes, one: Outcome | Rewarded, owner: str, origin: Origin
+    ) -> None:
+        reward = one.reward
+        assert reward is not None
+        if _is_plain(one.quality, reward):
+            self._keys[KEY * row : KEY * (row + 1)] = key
+            self._write_plain(row, one.arm, one.quality, reward, owner, origin)
+        else:
+            outcome = Outcome(one.arm, one.quality, reward)
+            self._write(Item(row, key, (outcome,), (), (owner,), (), (origin,), ()))
 
     def _write_outcome(self, row: int, one: Outcome, owner: str, origin: Origin) -> None:
         self._write_plain(row, one.arm, one.quality, one.reward, owner, origin)

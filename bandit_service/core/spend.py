@@ -100,8 +100,7 @@ class Spend:
         if pending is None:
             self._book(event.ts, usd, _accounts_of(what.tenant, "", "", ""))
         else:
-            by = pending.decided
-            self._book(by.ts, usd, _accounts_of(by.tenant, by.caller, by.route, ""))
+            self.pay(pending.decided, usd)
 
     @takes(ev.Spent)
     def _spent(self, event: ev.Spent, what: Resolved) -> None:
@@ -112,6 +111,10 @@ class Spend:
             self.add(event.ts, event.usd, payer, event.judge)
         elif "cost_usd" not in pending.signals:
             self.add(pending.decided.ts, event.usd, payer_of(pending.decided))
+
+    def pay(self, by: ev.Decided, usd: float) -> None:
+        """The cost of a decision."""
+        self._book(by.ts, usd, _accounts_of(by.tenant, by.caller, by.route, ""))
 
     def add(self, ts: float, usd: float, payer: Payer, judge: str = "") -> None:
         """One cost, or with a negative sign the part of one that was corrected away."""

@@ -6,7 +6,8 @@ events they take in (`core.feature`). A feature sees none of the others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, get_type_hints
@@ -124,6 +125,15 @@ class World:
         prefix, learners = beside(""), self.learners
         names = {label.removeprefix(prefix) for label in learners if label.startswith(prefix)}
         return [self.serving, *sorted((names | learners.awaited) - {self.serving})]
+
+    @contextmanager
+    def in_blocks(self) -> Iterator[None]:
+        """While a log is folded, much of it is taken in many events at once, to the same bits.
+
+        What waits when an error ends the fold is not taken in: the world is of no use any more.
+        """
+        with self.learners.in_blocks(), self.history.in_blocks():
+            yield
 
     def digest(self) -> str:
         """SHA-256 of everything folded, bit for bit; caches do not count."""

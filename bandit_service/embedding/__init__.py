@@ -2,6 +2,7 @@
 
 from bandit_service.embedding.backends import Backend, export, export_into, open_backend
 from bandit_service.embedding.models import ModelUnavailable, WrongDimension
+from bandit_service.embedding.opening import MODELS, opening
 from bandit_service.embedding.stage import EmbeddingStage, Overloaded, key_of
 from bandit_service.embedding.surface import surface
 from bandit_service.embedding.text import (
@@ -12,6 +13,7 @@ from bandit_service.embedding.text import (
 )
 
 __all__ = [
+    "MODELS",
     "Backend",
     "EmbeddingStage",
     "ModelUnavailable",
@@ -24,6 +26,7 @@ __all__ = [
     "export_into",
     "key_of",
     "open_backend",
+    "opening",
     "surface",
     "text_of_messages",
 ]

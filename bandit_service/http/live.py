@@ -39,9 +39,24 @@ class Live:
     most: int
     broadcast: Broadcast = field(init=False)
     _maps: dict[str | None, _Map] = field(default_factory=dict)
+    _looking_back: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self.broadcast = Broadcast(self._tick, self.most)
+
+    def look_back(self) -> None:
+        """Count the decisions from before the start, a few in each turn of the loop."""
+        self._looking_back = asyncio.get_running_loop().create_task(self._look_back())
+
+    async def _look_back(self) -> None:
+        for _ in self.feeds.past:
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        """Show nothing any more."""
+        if self._looking_back is not None:
+            self._looking_back.cancel()
+        self.broadcast.close()
 
     def feed_of(self, tenant: str | None) -> ActivityFeed:
         """What a caller may see. Raises Forbidden for a tenant without a key of its own."""

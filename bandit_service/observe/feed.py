@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from bandit_service.core import events as ev
+from bandit_service.core.apply import uncollected
 from bandit_service.core.resolved import Pending, Resolved
 from bandit_service.core.world import World
 from bandit_service.observe.ring import Ring, Step
@@ -22,6 +23,8 @@ RECENT = 500
 """Decisions kept for the feed, the map and the reasons."""
 RECALLED = 5_000
 """Pending decisions that a start looks at."""
+STEP = 64
+"""So many of them are looked at at once, which takes about 1.5 ms."""
 
 
 class ActivityFeed:
@@ -87,25 +90,45 @@ class ActivityFeeds:
         self._learning = learning
         self.all = ActivityFeed(learning.all)
         self._of: dict[str, ActivityFeed] = {}
+        self.past: Iterator[None] = iter(())
         self.admit(tenants)
 
     def admit(self, tenants: Iterable[str]) -> None:
         """Show these tenants what is theirs; of a new one what comes from here on."""
         for tenant in tenants:
-            self._learning.admit((tenant,))
             if tenant not in self._of:
+                self.catch_up()
+                self._learning.admit((tenant,))
                 self._of[tenant] = ActivityFeed(self._learning.of(tenant))
 
     def of(self, tenant: str | None) -> ActivityFeed:
         """What this tenant may see, all for None. KeyError for one that no key is bound to."""
+        self.catch_up()
         return self.all if tenant is None else self._of[tenant]
 
     def recall(self, world: World) -> None:
-        """Begin with the newest decisions that may still be rewarded, and their outcomes."""
-        for pending in reversed(world.pending.decisions.newest(RECALLED)):
-            for what in _recalled(pending, world.events):
+        """Begin with the newest decisions that may still be rewarded, and their outcomes.
+
+        They are counted by `catch_up`, or before it in the steps of `past`. Until then nothing may
+        be applied to the world.
+        """
+        self.past = self._recalled(world)
+
+    def catch_up(self) -> None:
+        """Count what is left of the decisions from before the start."""
+        with uncollected():
+            for _ in self.past:
+                pass
+
+    def _recalled(self, world: World) -> Iterator[None]:
+        decisions = world.pending.decisions
+        newest = list(islice(decisions.older_than(None), RECALLED))
+        for at, id in enumerate(reversed(newest), 1):
+            for what in _recalled(decisions[id], world.events):
                 self._learning.heard(what, world)
                 self.heard(what, world)
+            if at % STEP == 0:
+                yield
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied, after `telemetry.learning` got it."""

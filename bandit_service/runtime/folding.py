@@ -282,7 +282,7 @@ def fold(source: IO[bytes], sink: IO[bytes]) -> None:
         world.learners[task.policy].own = task.route
     sink.write(framed(Begin(at)))
     sink.flush()
-    with world.learners.in_blocks():
+    with world.in_blocks():
         for at, body in events_from(source):
             mark = snapshot.mark_of(body)
             world = apply(world, event_of(at, body)) if body else skip(world)

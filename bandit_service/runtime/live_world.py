@@ -47,6 +47,7 @@ class LiveWorld:
         self._failing = False
         self._lessons: list[list[Lesson]] = []
         self._seldom = logs.Seldom()
+        self.before_next: Callable[[], None] | None = None
 
     def listen(
         self, heard: Heard, *kinds: type[ev.AnyEvent], many: HeardMany | None = None
@@ -78,6 +79,8 @@ class LiveWorld:
         """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
         was. then: changes unfolded state together with a fully applied event.
         """
+        if self.before_next is not None:
+            self._do_before()
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
@@ -99,6 +102,15 @@ class LiveWorld:
             _log.critical("an event was not applied whole", extra=told)
         return OURS
 
+    def _do_before(self) -> None:
+        do, self.before_next = self.before_next, None
+        assert do is not None
+        try:
+            do()
+        except Exception as error:  # noqa: BLE001 - as of a listener
+            self._failing = True
+            self._tasks.failed("look on", error)
+
     def apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
         """`apply` for each; decisions that follow one another are folded, and told, together."""
         whys: list[str] = []
@@ -113,6 +125,8 @@ class LiveWorld:
         return whys
 
     def _apply_decisions(self, decisions: Sequence[ev.Decided]) -> list[str]:
+        if self.before_next is not None:
+            self._do_before()
         try:
             some = fold_decisions(self.world, decisions)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more

@@ -24,7 +24,7 @@ from bandit_service.runtime.serving_policy import (
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from policies import fold_of
 from store import Corrupt, EventLog, Offset, StoreError, first_of
-from store.snapshots import FileSnapshots
+from store.snapshots import FileSnapshots, Unsound
 
 _log = logging.getLogger("bandit.recovery")
 Progress = Callable[[int, int], None]
@@ -113,7 +113,25 @@ def recover(
     changed since; while that one still has to be trained, the previous one decides. Raises Corrupt
     if a snapshot has more events than the log: snapshots are made only of durable events, so the
     end of the log is lost.
+
+    The snapshot is hashed while its world is restored. If it turns out to be invalid, nothing of
+    that world is used.
     """
+    try:
+        return _recovered(log, settings, snapshots, progress, checked=False)
+    except Unsound as error:
+        _log.warning("snapshot unusable", extra={"why": str(error)})
+        return _recovered(log, settings, snapshots, progress, checked=True)
+
+
+def _recovered(
+    log: EventLog,
+    settings: Settings,
+    snapshots: FileSnapshots,
+    progress: Progress | None,
+    *,
+    checked: bool,
+) -> Recovered:
     newest = snapshots.newest(log.last)
     if newest > log.last:
         raise Corrupt(
@@ -121,7 +139,7 @@ def recover(
             f"it ends at {log.last}, and there is a snapshot of {newest} events; if an older log "
             f"was put here on purpose, move the snapshots away ({snapshots.directory})",
         )
-    said, read = said_of(log, snapshots)
+    said, read = said_of(log, snapshots, checked=checked)
     wanted, _ = wanted_of(said, settings)
     before = said.settings() if said.policy else wanted
     first = [wanted] if wanted == before else [wanted, before]
@@ -176,9 +194,12 @@ class _Start:
         found = self._latest(snapshot_key(policy, self.settings, version))
         if found is None or found[0] < first_of(log) - 1:
             return None
-        at, kept = found
+        at, kept, check = found
         try:
-            world, anew = _restored(kept, policy, version, may_learn_anew)
+            try:
+                world, anew = _restored(kept, policy, version, may_learn_anew)
+            finally:
+                check()
         except (ValueError, TypeError) as error:
             _unusable(at, error)
             return None
@@ -187,22 +208,26 @@ class _Start:
                 f"the snapshot at offset {at} is not of this log; move the snapshots away, or "
                 "restore the log that they were made of"
             )
-        del kept, found  # as large as the world
+        del kept, found, check  # as large as the world
         begin = Offset(first_of(log) - 1) if verifies_all(self.settings) else at
         unread = int(begin) if begin >= first_of(log) else 0
         start = Recovered(world, policy, int(at), version=version, anew=tuple(anew), unread=unread)
         return _folded(log, start, self.progress, begin)
 
-    def _latest(self, key: str) -> tuple[Offset, snapshot.Kept] | None:
-        """The newest snapshot of a key; it is not read again if it is the newest of all."""
+    def _latest(self, key: str) -> tuple[Offset, snapshot.Kept, Callable[[], None]] | None:
+        """The newest snapshot of a key, and what raises Unsound where it is invalid; it is not read
+        again if it is the newest of all.
+        """
         read, self.read = self.read, None
         if read is not None and read.key == key:
-            return read.at, read.kept
+            return read.at, read.kept, read.begun.check
+        if read is not None:
+            read.begun.check()  # it said which policies there are
         found = self.snapshots.latest(key)
         if found is None:
             return None
         try:
-            return found[0], snapshot.read(found[1])
+            return found[0], snapshot.read(found[1]), lambda: None
         except ValueError as error:
             _unusable(found[0], error)
             return None
@@ -235,7 +260,7 @@ def _folded(
     world, total, erased, unknown = start.world, log.last, start.erased, 0
     offset = after = begin or Offset(0)
     try:
-        with world.learners.in_blocks():
+        with world.in_blocks():
             for offset, body in log.replay(after):
                 erased += not body
                 if offset > start.after:

@@ -13,7 +13,7 @@ from bandit_service.core import snapshot
 from bandit_service.core.world import World
 from bandit_service.settings import PolicySettings, Settings, load_policy, policy_key
 from store import EventLog, Offset, first_of
-from store.snapshots import FileSnapshots
+from store.snapshots import Begun, FileSnapshots, Unsound
 
 _log = logging.getLogger("bandit.recovery")
 _SWITCH = b"policy_changed"
@@ -21,11 +21,16 @@ _SWITCH = b"policy_changed"
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A snapshot that was read: the newest valid one of any key."""
+    """A snapshot that was read: the newest of any key. begun: what says whether it is valid."""
 
-    key: str
     at: Offset
     kept: snapshot.Kept
+    begun: Begun
+
+    @property
+    def key(self) -> str:
+        """What it was folded with."""
+        return self.begun.key
 
 
 def wanted_policy(world: World, settings: Settings) -> tuple[PolicySettings, str]:
@@ -65,13 +70,15 @@ def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
     return named, "api"
 
 
-def said_of(log: EventLog, snapshots: FileSnapshots) -> tuple[Said, Read | None]:
+def said_of(
+    log: EventLog, snapshots: FileSnapshots, *, checked: bool = True
+) -> tuple[Said, Read | None]:
     """The record by the newest valid snapshot, of any policy, and the events since;
 
-    and that snapshot.
+    and that snapshot. checked: it is valid; otherwise it may be none, which its check tells.
     """
     said, after, read = Said(), Offset(first_of(log) - 1), None
-    for one in _kept(snapshots):
+    for one in _kept(snapshots, checked=checked):
         if first_of(log) - 1 <= one.at <= log.last:
             said = Said(one.kept.policy, one.kept.parameters, one.kept.configured_policy)
             after, read = one.at, one
@@ -86,11 +93,13 @@ def said_of(log: EventLog, snapshots: FileSnapshots) -> tuple[Said, Read | None]
     return said, read
 
 
-def _kept(snapshots: FileSnapshots) -> Iterator[Read]:
-    """The valid ones of all keys, newest first."""
-    for key, at, state in snapshots.valid():
-        with suppress(ValueError):
-            yield Read(key, at, snapshot.read(state))
+def _kept(snapshots: FileSnapshots, *, checked: bool = True) -> Iterator[Read]:
+    """The valid ones of all keys, newest first; if they are not checked, perhaps others too."""
+    for begun in snapshots.begun():
+        with suppress(ValueError, Unsound):
+            if checked:
+                begun.check()
+            yield Read(begun.offset, snapshot.read(begun.state), begun)
 
 
 def policies_of(snapshots: FileSnapshots) -> list[PolicySettings]:

@@ -103,6 +103,10 @@ class Writer:
         """
         self._live.listen(heard, *kinds, many=many)
 
+    def before_next(self, do: Callable[[], None]) -> None:
+        """Do this once, before the next event is applied."""
+        self._live.before_next = do
+
     def lessons(self) -> AbstractContextManager[list[Lesson]]:
         """All lessons from now on, for a policy that is being trained on the past elsewhere."""
         return self._live.lessons()

@@ -118,7 +118,7 @@ def _learned(log: Sequence[bytes]) -> World:
     world = new_world({POLICY: policies.load(POLICY)}, POLICY, PAIRS)
     for spec in specs():
         apply(world, ev.ArmAdded(ts=0.0, arm=spec, source="config"))
-    with world.learners.in_blocks():
+    with world.in_blocks():
         for body in log:
             apply(world, ev.decode(body))
             world.history.take_changes()

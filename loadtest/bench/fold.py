@@ -57,7 +57,7 @@ def fold(path: Path, name: str = "", events: int | None = None) -> World | None:
     """The fold of a log, or of its first events; without a policy they are only decoded."""
     world = new_world({name: policies.load(name)}, name, CAPACITY) if name else None
     log = open_log(path)
-    with world.learners.in_blocks() if world is not None else nullcontext():
+    with world.in_blocks() if world is not None else nullcontext():
         for offset, body in log.replay():
             event = ev.decode(body)
             if world is not None:

@@ -45,6 +45,10 @@ class Rows:
         """The row of an id."""
         return id
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The rows of many ids."""
+        return ids.astype(np.int32)
+
 
 class Index:
     """The service's index with one kernel, and cells from so many queries on."""

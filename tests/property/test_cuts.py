@@ -110,7 +110,7 @@ def test_what_is_learned_in_blocks_is_what_is_learned_one_by_one(
     events, name = _events("epsilon_greedy", seed), "epsilon_greedy"
     whole, cut = _new(name), new_world({name: InBlocks()}, name, 8)
     InBlocks.blocks.clear()
-    with cut.learners.in_blocks():
+    with cut.in_blocks():
         for i, event in enumerate(events):
             apply(whole, event)
             apply(cut, event)

@@ -58,7 +58,7 @@ def test_no_memory_for_the_last_lessons_is_told_as_for_any_other() -> None:
 
 def test_an_error_that_ends_a_fold_is_not_hidden_by_what_waited() -> None:
     def broken(world: World) -> None:
-        with world.learners.in_blocks():
+        with world.in_blocks():
             for event in _events():
                 apply(world, event)
             raise ValueError("the cause")

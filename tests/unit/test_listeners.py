@@ -16,6 +16,7 @@ from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime.index_feed import IndexFeed
 from bandit_service.runtime.learner_log import LearnerLog
+from bandit_service.runtime.live_world import LiveWorld
 from bandit_service.runtime.supervisor import Supervisor
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
@@ -109,3 +110,27 @@ def test_an_alarm_of_drift_is_in_the_log_of_the_service(caplog: pytest.LogCaptur
         log.heard(_happens(world, alarm), world)
     (said,) = caplog.records
     assert (said.getMessage(), vars(said)["arm"], vars(said)["after"]) == ("drift", "a", -0.4)
+
+
+def test_what_is_due_is_done_once_and_before_the_next_event() -> None:
+    world, telemetry = _world(), Telemetry(pending=lambda: 0, remembered=lambda: 0)
+    live = LiveWorld(world, telemetry, Supervisor(lambda _: None, lambda *_: None), lambda _: None)
+    before, found = world.events, list[int]()
+    live.before_next = lambda: found.append(world.events)
+    live.apply(_outcome(0))
+    live.apply(_outcome(1))
+    assert (found, world.events) == ([before], before + 2)
+
+
+def test_an_event_is_applied_although_what_was_due_fails() -> None:
+    world, telemetry = _world(), Telemetry(pending=lambda: 0, remembered=lambda: 0)
+    told = list[tuple[str, bool]]()
+
+    def fails() -> None:
+        raise ArithmeticError("a bug")
+
+    tasks = Supervisor(lambda _: None, lambda name, failing: told.append((name, failing)))
+    live = LiveWorld(world, telemetry, tasks, lambda _: None)
+    live.before_next = fails
+    assert live.apply(_outcome(0)) == ""
+    assert (world.rewards, told) == (1, [("look on", True), ("look on", False)])

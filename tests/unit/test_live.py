@@ -18,7 +18,7 @@ from bandit_service.core.resolve import resolve
 from bandit_service.core.resolved import Pending
 from bandit_service.core.world import World, new_world
 from bandit_service.observe.broadcast import BEHIND, Broadcast
-from bandit_service.observe.feed import RECENT, ActivityFeeds
+from bandit_service.observe.feed import RECENT, STEP, ActivityFeeds
 from bandit_service.observe.reasons import (
     HealthSignals,
     changes,
@@ -181,11 +181,29 @@ def test_a_start_recalls_pending_decisions_with_what_came_back() -> None:
     seen.happens(ev.Rewarded(ts=2000.0, decision_id="0505", quality=0.5, reward=0.25))
     again = ActivityFeeds({"acme"}, LearningFold("b"))
     again.recall(seen.world)
+    assert again.of(None).numbers, "who looks finds what was before"
     assert list(again.all.recent) == [f"{i:04}" for i in range(10, RECENT + 10)]
     assert again.all.learning.arms[A].decisions == RECENT + 10
     assert again.of("acme").learning.arms[A].decisions == RECENT // 2 + 5
     assert again.all.learning.arms[A].signals["reward"].mean == 0.25
     assert again.all.fine.since(0.0)[-5].reward.mean == 0.25
+
+
+def test_decisions_from_before_the_start_are_counted_in_steps_or_when_somebody_looks() -> None:
+    seen, most = Seen(), 3 * STEP + 5
+    for i in range(most):
+        seen.happens(decided(f"{i:04}", 1000.0 + i))
+    again = ActivityFeeds((), LearningFold("b"))
+    again.recall(seen.world)
+    counted = again.all.learning.arms
+    assert not counted, "a start does not wait for it"
+    next(again.past)
+    next(again.past)
+    assert counted[A].decisions == 2 * STEP
+    again.admit({"acme"})
+    assert counted[A].decisions == most, "a new tenant's feed has none of it"
+    again.catch_up()
+    assert (counted[A].decisions, list(again.past)) == (most, [])
 
 
 def test_why_an_arm_has_its_traffic() -> None:

@@ -84,6 +84,11 @@ def test_they_are_as_a_dict_of_items(seed: int) -> None:
             assert items.found(item.key) == items.row(id) == item.row
         assert items.found(bytes([1]) * KEY) < 0
         assert newest + 1 not in items
+        rows = items.rows_of(np.array([*known], np.int64))
+        assert rows.tolist() == [item.row for item in known.values()]
+        for unknown in {0, newest, newest + 1} - known.keys():
+            with pytest.raises(KeyError, match=str(unknown)):
+                items.rows_of(np.array([*known, unknown], np.int64))
         came = [(item.outcomes, item.comparisons) for item in known.values()]
         assert items.told([*known, newest + 1]) == [*came, None]
     again = Items()

@@ -36,6 +36,9 @@ class Rows:
     def row(self, id: int) -> int:
         return id
 
+    def rows_of(self, ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        return ids.astype(np.int32)
+
 
 class Narrow(HybridIndex):
     """Looks at few vectors."""
