@@ -211,9 +211,8 @@ async def open_loop(
                 watch(task.result())
 
     for due in dues[dues < seconds].tolist():
-        wait = begun + due - time.perf_counter()
-        if wait > 0:
-            await asyncio.sleep(wait)
+        # 0 where this is late: answers are read in between, however slow the machine is
+        await asyncio.sleep(max(0.0, begun + due - time.perf_counter()))
         task = asyncio.create_task(traffic.send(pool, begun + due))
         tasks.add(task)
         task.add_done_callback(done)
