@@ -19,7 +19,7 @@ from bandit_service.core.experiments.spec import Experiment, Variant
 from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.resolve import resolve
-from bandit_service.core.world import World, new_world
+from bandit_service.core.world import TAKERS, World, new_world
 from policies import ArmId
 
 N = 40
@@ -154,3 +154,10 @@ def _usual(name: str) -> list[ev.AnyEvent]:
     decided = decide(apply(world, added), query, Recalled(), "d", 1.0, Exploration())
     outcome = ev.Rewarded(ts=2.0, decision_id="d", quality=0.5, reward=0.5)
     return [added, decided, outcome, msgspec.structs.replace(outcome, quality=0.6)]
+
+
+def test_each_feature_that_takes_outcomes_in_was_thought_of() -> None:
+    """A new one has to be called for the usual outcome, too, or find nothing in it."""
+    called = {"counts", "catalogue", "pending", "spend", "drift", "history", "learners"}
+    nothing = {"experiments", "conversations", "named", "judging"}
+    assert {feature for feature, _ in TAKERS[ev.Rewarded]} == called | nothing
