@@ -7,24 +7,26 @@ from collections.abc import Sequence
 
 from policies._types import Compared, Rewarded
 
-
-def within(name: str, value: float, low: float, high: float = math.inf) -> None:
-    """ValueError unless low <= value <= high and value is finite."""
-    if not (low <= value <= high and value < math.inf):  # compares whole numbers of any length
-        top = "" if high == math.inf else f" and <= {high:g}"
-        raise ValueError(f"{name}: must be a number >= {low:g}{top}, got {value!r}")
+LEAST, MOST = 1e-12, 1e12
+"""Of a number that must be above 0, and of any: beyond these, floats soon overflow or are lost."""
 
 
-def above(name: str, value: float, low: float) -> None:
-    """ValueError unless value > low and value is finite."""
-    if not low < value < math.inf:
-        raise ValueError(f"{name}: must be a number > {low:g}, got {value!r}")
+def within(name: str, value: float, low: float, high: float = MOST) -> None:
+    """ValueError unless low <= value <= high."""
+    if not low <= value <= high:  # compares whole numbers of any length
+        raise ValueError(f"{name}: must be a number >= {low:g} and <= {high:g}, got {value!r:.40}")
+
+
+def above(name: str, value: float, low: float, high: float = MOST) -> None:
+    """ValueError unless low < value <= high."""
+    if not low < value <= high:
+        raise ValueError(f"{name}: must be a number > {low:g} and <= {high:g}, got {value!r:.40}")
 
 
 def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """ValueError unless value is one of those allowed."""
     if value not in allowed:
-        raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name}: must be one of {', '.join(allowed)}, got {value!r:.40}")
 
 
 def finite(name: str, value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from policies._checks import above, finite, one_of, within
+from policies._checks import LEAST, finite, one_of, within
 from policies._types import Rewarded
 
 FORMS = ("ratio", "additive", "service")
@@ -37,8 +37,8 @@ class RewardForm:
         within("accuracy_weight", self.accuracy_weight, 0.0)
         if self.cost_weight is not None:
             within("cost_weight", self.cost_weight, 0.0)
-        above("latency_weight", self.latency_weight, 0.0)
-        above("latency_scale", self.latency_scale, 0.0)
+        within("latency_weight", self.latency_weight, LEAST)
+        within("latency_scale", self.latency_scale, LEAST)
 
     def of(self, event: Rewarded) -> float | None:
         """The reward in [0, 1) of an event that settles its decision; None for any other."""

@@ -138,4 +138,4 @@ def _check_kind(name: str, value: Any, kinds: tuple[type, ...]) -> None:
         return
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
     wanted = " or ".join(words.get(kind, "nothing") for kind in kinds)
-    raise ValueError(f"{name}: must be {wanted}, got {value!r}")
+    raise ValueError(f"{name}: must be {wanted}, got {value!r:.40}")

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies._checks import above, one_of, two_arms, within
+from policies._checks import LEAST, one_of, two_arms, within
 from policies._explore import greedy
 from policies._logistic import Heads, Label, Prior, features, quality_of, sigmoids
 from policies._types import ArmId, Arms, Compared, Context, Floats, Proposal, Rewarded
@@ -86,8 +86,7 @@ class FORC:
         within("quality_weight", self.quality_weight, 0.0, 1.0)
         within("alpha", self.alpha, 0.0, _MANY)
         within("prior", self.prior, 0.001, 0.999)
-        above("ridge", self.ridge, 0.0)
-        within("ridge", self.ridge, 0.0, _MANY)
+        within("ridge", self.ridge, LEAST, _MANY)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
 
     @staticmethod

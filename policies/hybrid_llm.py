@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from policies._checks import above, finite, one_of, two_arms, within
+from policies._checks import LEAST, finite, one_of, two_arms, within
 from policies._logistic import Heads, Label, Prior, Step, features, sigmoid, sigmoids
 from policies._types import (
     ArmId,
@@ -125,7 +125,7 @@ class HybridLLM:
         within("threshold", self.threshold, 0.0, 1.0)
         one_of("label", self.label, _LABELS)
         within("t", self.t, 0.0, 2.0)
-        above("temperature", self.temperature, 0.0)
+        within("temperature", self.temperature, LEAST)
         one_of("compare_on", self.compare_on, ("reward", "quality", "off"))
         within("neighbours", self.neighbours, 0)
         within("similarity", self.similarity, -1.0, 1.0)
@@ -133,8 +133,7 @@ class HybridLLM:
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
         within("alpha", self.alpha, 0.0, _MANY)
         within("prior", self.prior, 0.001, 0.999)
-        above("ridge", self.ridge, 0.0)
-        within("ridge", self.ridge, 0.0, _MANY)
+        within("ridge", self.ridge, LEAST, _MANY)
 
     @staticmethod
     def examples() -> list[HybridLLM]:
@@ -287,8 +286,9 @@ class HybridLLM:
     def _shares(self, mean: Floats, deviation: Floats, cost_usd: Floats, large: Mask) -> Floats:
         """(K,) probabilities: from the cheapest up, an arm gets what its g exceeds those below."""
         ahead = mean - _logit(self.threshold)
-        if self.alpha > 0.0:
-            good = sigmoids(_PER_DEVIATION * ahead / (self.alpha * deviation))
+        alpha = self.alpha if self.alpha >= LEAST else 0.0
+        if alpha > 0.0:
+            good = sigmoids(_PER_DEVIATION * ahead / (alpha * deviation))
         else:
             good = (ahead >= 0.0).astype(np.float64)
         shares, given = np.zeros(mean.size), 0.0
@@ -296,7 +296,7 @@ class HybridLLM:
             alike = np.flatnonzero((cost_usd == cost) & ~large)
             most = float(good[alike].max())
             if most > given:
-                best = good[alike] * _likeliest(mean[alike], self.alpha * deviation[alike])
+                best = good[alike] * _likeliest(mean[alike], alpha * deviation[alike])
                 shares[alike] = (most - given) * best / best.sum()
                 given = most
         shares[large] = (1.0 - given) / float(large.sum())

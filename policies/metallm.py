@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from policies._checks import above, finite, one_of, settled, two_arms, within
+from policies._checks import LEAST, finite, one_of, settled, two_arms, within
 from policies._directions import along
 from policies._explore import WIDEST, greedy
 from policies._grid import weight_of
@@ -98,7 +98,7 @@ class MetaLLM:
 
     def __post_init__(self) -> None:
         within("alpha", self.alpha, 0.0)
-        above("ridge", self.ridge, 0.0)
+        within("ridge", self.ridge, LEAST)
         one_of("reward", self.reward, ("apart", "paper"))
         within("cost_weight", self.cost_weight, 0.0)
         within("prior", self.prior, 0.0, 1.0)

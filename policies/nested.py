@@ -181,9 +181,7 @@ class Nested:
             "group_shared",
             "cell_shared",
         ):
-            value = getattr(self, name)
-            above(name, value, 1e-8)
-            within(name, value, 0.0, 100.0)
+            above(name, getattr(self, name), 1e-8, 100.0)
         within("specialists", self.specialists, 0.0, 0.5)
         within("alarm", self.alarm, 0.0)
         within("allowance", self.allowance, 0.0)

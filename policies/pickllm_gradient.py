@@ -75,8 +75,7 @@ class PickLLMGradient:
     reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        above("learning_rate", self.learning_rate, 0.0)
-        within("learning_rate", self.learning_rate, 0.0, 1.0)
+        above("learning_rate", self.learning_rate, 0.0, 1.0)
         within("converged_at", self.converged_at, 0.5, 1.0)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)
         self._form()

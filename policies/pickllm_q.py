@@ -69,11 +69,9 @@ class PickLLMQ:
     reads_neighbours: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        above("learning_rate", self.learning_rate, 0.0)
-        within("learning_rate", self.learning_rate, 0.0, 1.0)
+        above("learning_rate", self.learning_rate, 0.0, 1.0)
         within("epsilon", self.epsilon, 0.0, 1.0)
-        above("epsilon_decay", self.epsilon_decay, 0.0)
-        within("epsilon_decay", self.epsilon_decay, 0.0, 1.0)
+        above("epsilon_decay", self.epsilon_decay, 0.0, 1.0)
         within("initial", self.initial, 0.0, 1.0)
         within("patience", self.patience, 1)
         within("comparison_weight", self.comparison_weight, 0.0, 1.0)

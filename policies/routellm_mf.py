@@ -109,10 +109,9 @@ class RouteLLMMF:
     def __post_init__(self) -> None:
         within("threshold", self.threshold, 0.0, 1.0)
         within("dim", self.dim, 1, _WIDEST)
-        above("learning_rate", self.learning_rate, 0.0)
-        within("learning_rate", self.learning_rate, 0.0, 1.0)
+        above("learning_rate", self.learning_rate, 0.0, 1.0)
         within("weight_decay", self.weight_decay, 0.0, 1.0)
-        within("seed", self.seed, 0)
+        within("seed", self.seed, 0, 2**53)
         within("tie_weight", self.tie_weight, 0.0, 1.0)
         within("trial", self.trial, 0)
         self._conversion()

@@ -40,7 +40,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """What it gives, run on a loop that outlives the call."""
-    return asyncio.run_coroutine_threadsafe(work, _loop()).result(30)
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result(120)
 
 
 class Synchronous:

@@ -21,18 +21,19 @@ def tool(name: str, install: str = INSTALL) -> str:
     return str(found)
 
 
-def needed(name: str) -> Any:
-    """The module of an extra; without it the tests are skipped, or fail where CI is set."""
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        missing(f"{name} is not installed; `make test` installs every extra")
+def needed(name: str) -> None:
+    """Without this package of an extra the tests are skipped, or fail where CI is set.
 
-
-def needed_apart(name: str) -> None:
-    """The same for a package that this process does not import."""
+    It is not imported: every worker collects every test, and would keep what one of them uses.
+    """
     if importlib.util.find_spec(name) is None:
         missing(f"{name} is not installed; `make test` installs every extra")
+
+
+def imported(name: str) -> Any:
+    """The module of an extra, by the same rule."""
+    needed(name.partition(".")[0])
+    return importlib.import_module(name)
 
 
 def missing(why: str) -> NoReturn:

@@ -24,6 +24,7 @@ from aiohttp.helpers import BaseTimerContext
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from bandit_service.gateway.watch import Watch
 from bandit_service.settings.upstreams import UpstreamSpec
 
 _MAX_HEADS = 1024
@@ -66,36 +67,6 @@ class Sent:
     """reused: the connection had served another call before."""
 
     reused: bool = False
-
-
-class Watch:
-    """One timer of the loop for the waits of all calls, which ends those that are due."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._waits: set[Deadline] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, wait: Deadline) -> None:
-        """Watch it from now on."""
-        self._waits.add(wait)
-        if self._timer is not None:
-            if self._timer.when() <= wait.due:
-                return
-            self._timer.cancel()
-        self._timer = self.loop.call_at(wait.due, self._look)
-
-    def end(self, wait: Deadline) -> None:
-        """It is over. The timer stays as it is: others may wait by then."""
-        self._waits.discard(wait)
-
-    def _look(self) -> None:
-        self._timer, now = None, self.loop.time()
-        for each in [each for each in self._waits if each.due <= now]:
-            self.end(each)
-            each.miss()
-        if self._waits:
-            self._timer = self.loop.call_at(min(each.due for each in self._waits), self._look)
 
 
 class Deadline(BaseTimerContext):

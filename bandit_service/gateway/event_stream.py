@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Self
 
 from bandit_service.gateway.client import Client
+from bandit_service.gateway.watch import Watch
 
 _QUIET_S = 1.0
 """A provider's sign of life is passed on if the client got nothing for so long."""
@@ -23,20 +24,22 @@ class EventStream:
     """What is written to it goes out after the head.
 
     keep_alive_s: silence until the client gets `filler`, a comment or a ping; 0 for none. headers:
-    what the head carries about the call under way; empty while there is none.
+    what the head carries about the call under way; empty while there is none. due: when there may
+    have been silence for so long.
     """
 
-    def __init__(self, client: Client, keep_alive_s: float, filler: bytes) -> None:
+    def __init__(self, client: Client, watch: Watch, keep_alive_s: float, filler: bytes) -> None:
         self.client = client
+        self.due = 0.0
+        self._watch = watch
         self._filler = filler
         self.headers: dict[str, str] = {}
         self._keep_alive_s = keep_alive_s
-        self._loop = asyncio.get_running_loop()
+        self._loop = watch.loop
         self._written = self._loop.time()
         self._head = asyncio.Lock()
         self._named: dict[str, str] = {}
         self._pulsing: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self._started = self._begun = False
 
@@ -58,22 +61,24 @@ class EventStream:
         """Send the last part; a client that has left is no error."""
         self._over = True
         with suppress(ConnectionError):
-            await self._start()
+            if not self._begun:
+                await self._start()
             await self.client.end(self._named_arm(data))
 
     def __enter__(self) -> Self:
         """From now on send the client a sign of life whenever it got nothing for this long."""
         if self._keep_alive_s:
-            self._timer = self._loop.call_later(self._keep_alive_s, self._begin_pulse)
+            self.due = self._loop.time() + self._keep_alive_s
+            self._watch.begin(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.end(self)
         if self._pulsing is not None:
             self._pulsing.cancel()
 
-    def _begin_pulse(self) -> None:
+    def miss(self) -> None:
+        """Called by the watch; from now on a task of its own looks."""
         self._pulsing = self._loop.create_task(self._pulse())
 
     async def _pulse(self) -> None:
@@ -96,8 +101,6 @@ class EventStream:
         return comment.encode() + b"\n" + data
 
     async def _start(self) -> None:
-        if self._begun:
-            return
         async with self._head:
             if not self._started:
                 self._started, self._named = True, self.headers
@@ -105,6 +108,7 @@ class EventStream:
                 self._begun = True
 
     async def _send(self, data: bytes) -> None:
-        await self._start()
+        if not self._begun:
+            await self._start()
         self._written = self._loop.time()
         await self.client.write(data)

@@ -269,11 +269,15 @@ class Exchange:
         """Send the body to the arm's upstream, in a span. Raises Failed or Rejected."""
         if tracing.current() is not None:
             return self._spanned(path, body, headers)
-        spec, named = self.spec, self._named(body)
-        return _Sent(
-            self.upstreams.begin(
-                spec.upstream, path, named, headers, self.allowance, spec.request, self.size.parts
-            )
+        return _Sent(self._begun(path, body, headers))
+
+    def _begun(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> Coroutine[Any, Any, Response]:
+        """The head of the answer; the caller must `end` it."""
+        spec, allowance, parts = self.spec, self.allowance, self.size.parts
+        return self.upstreams.begin(
+            spec.upstream, path, self._named(body), headers, allowance, spec.request, parts
         )
 
     @asynccontextmanager
@@ -296,7 +300,13 @@ class Exchange:
         self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> dict[str, Any]:
         """The arm's whole answer in OpenAI's shape. Raises Failed or Rejected."""
-        async with self.sent(path, body, headers) as (response, span):
+        if tracing.current() is None:
+            response = await self._begun(path, body, headers)
+            try:
+                return await self._read(response, path)
+            finally:
+                end(response)
+        async with self._spanned(path, body, headers) as (response, span):
             answer = await self._read(response, path)
             span.answered(answer)
         return answer

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -39,7 +40,7 @@ from bandit_service.gateway.failures import Failed, Rejected, rejection
 from bandit_service.gateway.implicit_signals import ImplicitSignals, Turn, Whose
 from bandit_service.gateway.judge_pool import JudgePool, ServedAnswer
 from bandit_service.gateway.judges import answer_text, question_text
-from bandit_service.gateway.large_requests import apart
+from bandit_service.gateway.large_requests import LARGE, apart
 from bandit_service.gateway.providers import Teller
 from bandit_service.gateway.request import Asked, ChatRequest, RoutingRequest, Said, forwarded
 from bandit_service.gateway.request_size import size_of
@@ -51,6 +52,7 @@ from bandit_service.gateway.streamed_answer import StreamedAnswer
 from bandit_service.gateway.text_chunks import Renamed
 from bandit_service.gateway.translation import told_of
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.gateway.watch import Watch
 from bandit_service.settings import DuelSettings
 from bandit_service.settings.budgets import BudgetSpec
 from bandit_service.settings.judges import JudgeSpec
@@ -79,6 +81,7 @@ class Gateway:
         self.duels = Duels(duels, resources, self._judges)
         self._selector = ArmSelector(resources)
         self._implicit = implicit
+        self._watch = Watch(asyncio.get_running_loop())
 
     @property
     def upstreams(self) -> Upstreams:
@@ -120,13 +123,14 @@ class Gateway:
 
         If the client leaves before its answer begins, the call ends there, upstream too.
         """
-        request = await apart(asked.parts, lambda: self._read(client, asked, routing, caller))
+        read = partial(self._read, client, asked, routing, caller)
+        request = read() if asked.parts <= LARGE else await apart(asked.parts, read)
         with client.waiting():
             answering = self._tried if request.turn is None else self._signalled
             if not asked.body.get("stream"):
                 return await answering(request, None)
             front, keep_alive_s = asked.front, self._resources.settings.keep_alive_s
-            stream = EventStream(client, keep_alive_s, front.KEEP_ALIVE)
+            stream = EventStream(client, self._watch, keep_alive_s, front.KEEP_ALIVE)
             with stream:
                 try:
                     return await answering(request, stream)
@@ -358,8 +362,11 @@ class Gateway:
     ) -> Said:
         """What is sent to this upstream."""
         thought = self._thought(request, upstream)
-        parts = request.asked.parts
-        return await apart(parts, lambda: request.to(upstream, whole=whole, thought=thought))
+        said, parts = (
+            partial(request.to, upstream, whole=whole, thought=thought),
+            request.asked.parts,
+        )
+        return said() if parts <= LARGE else await apart(parts, said)
 
     def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:
         """Whether the thinking of earlier turns may be this provider's: it answered one of them, or

@@ -23,7 +23,8 @@ async def apart(parts: int, work: Callable[[], T]) -> T:
     """What `work` returns or raises. parts: of the request, as `wire.parts_of`.
 
     A small request is worked on at once, without giving up the loop. A large one is worked on in a
-    thread, so `work` changes nothing that others see.
+    thread, so `work` changes nothing that others see. What every request passes asks `LARGE` itself
+    before, since a coroutine for each small step adds up.
     """
     if parts <= LARGE:
         return work()

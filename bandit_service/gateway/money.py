@@ -94,14 +94,13 @@ def prompt_of(counts: Counts | None, estimate: int) -> tuple[int, int | None]:
     >>> prompt_of(Counts(fresh=5, cached=4, answer=1), 10), prompt_of(None, 10)
     ((9, 4), (10, None))
     """
-    if counts is None:
-        return estimate, None
-    return (counts.prompt, counts.cached) if counts.prompt else (estimate, None)
+    prompt = 0 if counts is None else counts.prompt
+    return (prompt, counts.cached) if counts is not None and prompt else (estimate, None)
 
 
 def saved_usd(counts: Counts | None, spec: ArmSpec) -> float:
     """What the provider's cache saved: cached · (price in − cached price) / 10⁶."""
-    if counts is None or spec.usd_per_mtok_cached_in is None:
+    if counts is None or not counts.cached or spec.usd_per_mtok_cached_in is None:
         return 0.0
     return counts.cached * (spec.usd_per_mtok_in - spec.usd_per_mtok_cached_in) / 1e6
 
@@ -114,14 +113,12 @@ def hour_price(spec: ArmSpec) -> float:
 
 
 def _listed(counts: Counts, spec: ArmSpec) -> float:
-    paid = (
-        counts.fresh * spec.usd_per_mtok_in
-        + counts.cached * _or_in(spec.usd_per_mtok_cached_in, spec)
-        + counts.kept * _or_in(spec.usd_per_mtok_cache_write, spec)
-        + counts.kept_hour * hour_price(spec)
-        + counts.answer * spec.usd_per_mtok_out
-    )
-    return paid / 1e6
+    paid = counts.fresh * spec.usd_per_mtok_in
+    if counts.cached or counts.kept or counts.kept_hour:  # which is rare
+        paid += counts.cached * _or_in(spec.usd_per_mtok_cached_in, spec)
+        paid += counts.kept * _or_in(spec.usd_per_mtok_cache_write, spec)
+        paid += counts.kept_hour * hour_price(spec)
+    return (paid + counts.answer * spec.usd_per_mtok_out) / 1e6
 
 
 def _or_in(price: float | None, spec: ArmSpec) -> float:

@@ -207,11 +207,12 @@ class RoutedExchange(Exchange):
         counts = counts_of(usage)
         cost = cost_by(usage, counts, self.priced)
         cached, tokens = (0, None) if counts is None else (counts.cached, counts.answer or None)
-        self._served = Served(deployment=self.deployment)
         if self.decided.conversation:
             calls = hashed(self.decided.conversation, self.calls[:MAX_CALLS]) if self.calls else ()
             prompt = prompt_of(counts, self.size.prompt)
             self._served = Served(*prompt, calls, self.deployment)
+        else:
+            self._served = Served(deployment=self.deployment)
         resources.telemetry.cached_prompt(cached, saved_usd(counts, self.priced))
         seconds = now - self._started
         first_s = seconds if self.first_token_s is None else self.first_token_s

@@ -21,7 +21,7 @@ from bandit_service.gateway.failures import (
     reported_failure,
 )
 from bandit_service.gateway.providers import Teller, front_of
-from bandit_service.gateway.text_chunks import Renamed, text_chunk
+from bandit_service.gateway.text_chunks import PlainChunk, Renamed, plain_chunk
 from bandit_service.gateway.translation import WRONG_TYPE, Own
 from bandit_service.gateway.usage import answer_bytes, merged, usage_in
 from bandit_service.parsing.inputs import said_json, whole
@@ -78,7 +78,7 @@ async def events_of(
     """
     parser = sse.Events(max_bytes)
     try:
-        async for piece in response.content.iter_any():
+        while piece := await response.content.readany():
             events = parser.feed(piece)
             if not parser.odd:
                 yield events
@@ -149,34 +149,51 @@ def rewritten(piece: list[bytes], id: str, answer: StreamedAnswer) -> bytes:
 def _rewritten(data: bytes, id: str, answer: StreamedAnswer) -> bytes:
     if isinstance(data, Own):
         return _own(data, answer)
-    if answer.renamed is not None and (told := _text(data, answer.renamed, answer)) is not None:
-        return told
     if data.strip() == DONE:
         answer.finished = answer.done = True
         return answer.teller.end(done=True)
+    if answer.renamed is not None and (told := _plain(data, answer.renamed, answer)) is not None:
+        return told
     chunk = _heard(data, id, answer)
     return b"" if chunk is None else answer.teller.feed(chunk)
 
 
-def _text(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None:
-    """The event of a chunk that has only a piece of text, which is recorded; None for any other."""
-    chunk = text_chunk(data)
-    told = None if chunk is None else renamed.event(data)
-    if chunk is None or told is None:
+def _plain(data: bytes, renamed: Renamed, answer: StreamedAnswer) -> bytes | None:
+    """The event of a chunk that goes on as it came; its content is recorded. None for any other."""
+    chunk = plain_chunk(data)
+    if chunk is None:
         return None
-    model, index, text = chunk
+    unasked = answer.hide_usage and not chunk.choices  # it is a usage and nothing else
+    told = b"" if unasked else renamed.event(data)
+    if told is None:
+        return None
+    answer.model = answer.model or whole(chunk.model)
+    answer.theirs = answer.theirs or chunk.id
+    if chunk.usage is not None:
+        answer.usage = merged(answer.usage, chunk.usage)
+    if chunk.choices:
+        text = _note_plain(chunk, answer)
+        if chunk.usage is None and not chunk.choices[0].finish_reason:
+            renamed.learn(data, text, told)
+    return told
+
+
+def _note_plain(chunk: PlainChunk, answer: StreamedAnswer) -> str:
+    """The text of a chunk of one choice, which is recorded."""
+    choice = chunk.choices[0]
+    text, reason, index = choice.delta.content or "", choice.finish_reason, str(choice.index)
     answer.received += len(text) if text.isascii() else len(text.encode(errors="replace"))
-    answer.model = answer.model or whole(model)
-    answer.spoke = answer.spoke or bool(text)
-    if not answer.choices.setdefault(str(index), False):
-        answer.finished = False
+    answer.spoke = answer.spoke or bool(text or reason)
+    answer.choices[index] = bool(reason) or answer.choices.get(index, False)
+    answer.finished = all(answer.choices.values())
+    if reason:
+        answer.finish_reason = reason
     if answer.text is not None:
-        if index:
+        if choice.index:
             answer.text = None
         else:
             answer.text.append(text)
-    renamed.learn(data, text, told)
-    return told
+    return text
 
 
 def _noted(texts: Sequence[bytes], answer: StreamedAnswer) -> None:

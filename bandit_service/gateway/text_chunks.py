@@ -1,15 +1,18 @@
-"""OpenAI's chunks with a piece of text and nothing else, as nearly all of a stream are. Pure.
+"""Chunks as nearly all of a stream are: a piece of text, a finish reason, or a usage. Pure.
 
 Such a chunk goes to the client as it came, under another id. A chunk with any field that is not
-named here, a finish reason, a usage, a tool call or an error is read as any event is.
+named here, a tool call or an error is read as any event is.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import msgspec
+
+from bandit_service.gateway.provider_errors import ended_badly
 
 _ID = re.compile(rb'"id"\s*:\s*"[^"\\]*"')
 _CONTENT = re.compile(rb'"content"\s*:\s*"')
@@ -28,40 +31,45 @@ class _Delta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class _Choice(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     delta: _Delta
     index: int = 0
-    finish_reason: None = None
+    finish_reason: str | None = None
     logprobs: None = None
 
 
-class _Chunk(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class PlainChunk(msgspec.Struct, forbid_unknown_fields=True):
+    """A chunk of at most one choice, which says nothing but this."""
+
     id: str
-    choices: tuple[_Choice]
+    choices: Annotated[tuple[_Choice, ...], msgspec.Meta(max_length=1)]
     model: str = ""
     object: str = ""
     created: int | None = None
     system_fingerprint: str | None = None
     service_tier: str | None = None
     obfuscation: str = ""
-    usage: None = None
+    usage: dict[str, Any] | None = None
 
 
 _MAX_MISSES = 4
-_decode = msgspec.json.Decoder(_Chunk).decode
+_decode = msgspec.json.Decoder(PlainChunk).decode
 
 
-def text_chunk(data: bytes) -> tuple[str, int, str] | None:
-    """The model that the chunk names, its choice, and the text, "" if it only begins; None if it
-    must be read as any event.
+def plain_chunk(data: bytes) -> PlainChunk | None:
+    """The chunk; None if it must be read as any event.
 
-    >>> text_chunk(b'{"id":"a","model":"m","choices":[{"delta":{"content":"Hi"}}]}')
-    ('m', 0, 'Hi')
-    >>> text_chunk(b'{"id":"a","choices":[],"usage":{"prompt_tokens":3}}')
+    >>> plain_chunk(b'{"id":"a","choices":[{"delta":{"content":"Hi"}}]}').choices[0].delta.content
+    'Hi'
+    >>> plain_chunk(b'{"id":"a","choices":[{"delta":{"tool_calls":[]}}]}')
     """
     try:
         chunk = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    choice = chunk.choices[0]
-    return chunk.model, choice.index, choice.delta.content or ""
+    if chunk.object == "error" or chunk.usage == {}:
+        return None
+    if not chunk.choices:
+        return None if chunk.usage is None else chunk
+    reason = chunk.choices[0].finish_reason
+    return None if reason and ended_badly(reason) else chunk
 
 
 def _is_plain(text: bytes) -> bool:

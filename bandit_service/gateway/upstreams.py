@@ -42,7 +42,7 @@ from bandit_service.gateway.arm_fit import ArmFit, fit_of, plain_kinds
 from bandit_service.gateway.calls import Calls, Connector, Head, Response, Sent
 from bandit_service.gateway.descriptors import is_lacking, socket_factory
 from bandit_service.gateway.failures import Failed, Rejected, raise_for_error, told_status
-from bandit_service.gateway.large_requests import apart
+from bandit_service.gateway.large_requests import LARGE, apart
 from bandit_service.gateway.provider_errors import About
 from bandit_service.gateway.providers import HttpRequest, Provider, provider_of
 from bandit_service.gateway.request import Asked
@@ -135,6 +135,8 @@ class Upstreams:
             }
             self._fitted, self._kinds = specs, plain_kinds(self._at, self._upstreams)
         at, kinds = self._at, self._kinds  # another request may bring others meanwhile
+        if asked.parts <= LARGE:
+            return fit_of(asked, at, self._upstreams, pins, kinds)
         return await apart(asked.parts, lambda: fit_of(asked, at, self._upstreams, pins, kinds))
 
     def answer_of(self, id: str, answer: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +198,7 @@ class Upstreams:
             asked = translation.configured(spec, path, request.body, asking)
             return request, msgspec.json.encode(asked)
 
-        request, data = await apart(parts, written)
+        request, data = written() if parts <= LARGE else await apart(parts, written)
         try:
             response = await self._response(upstream, request, data, extra, allowance)
         except (TimeoutError, aiohttp.ServerTimeoutError):

@@ -175,8 +175,8 @@ class FastPath:
             return False
         else:
             client = _Client(self, head, entrance, connection)
-            task = self._loop.create_task(self._answered(head, body, client))
-            self.ending.begun(task)
+            client.task = self._loop.create_task(self._answered(head, body, client))
+            self.ending.begun_until_gone(client.task)
         connection.begun_beside()
         return True
 
@@ -314,6 +314,7 @@ class FastPath:
             client.close()
             raise
         finally:
+            self.ending.gone(client.task)
             tell(self._app, "POST", head.path, status, begun)
             client.finished()
 
@@ -377,13 +378,14 @@ class _Decide(AtOnce):
 
 class _Client:
     """A `gateway.client.Client` on a connection. asked: the router of the pool that the head names.
-    admitted: its caller was. begun: the head of a stream was made.
+    admitted: its caller was. begun: the head of a stream was made. task: what answers it.
     """
 
     __slots__ = (
         *("_connection", "_entrance", "_fast", "_unsent"),
-        *("admitted", "asked", "begun", "head", "headers", "id"),
+        *("admitted", "asked", "begun", "head", "headers", "id", "task"),
     )
+    task: asyncio.Task[None]
 
     def __init__(
         self, fast: FastPath, head: Head, entrance: Entrance[Head], connection: Connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from bandit_service.core.world import World
 from bandit_service.gateway import fields
 from bandit_service.gateway.client import Client, Reply
 from bandit_service.gateway.gateway import Gateway
-from bandit_service.gateway.large_requests import apart
+from bandit_service.gateway.large_requests import LARGE, apart
 from bandit_service.gateway.providers import front_of
 from bandit_service.gateway.request import (
     CHAT,
@@ -70,8 +71,8 @@ class Came(msgspec.Struct, frozen=True, gc=False):
 async def _chat(came: Came) -> Reply | None:
     body, parts = await _body(came)
     world, headers = came.app[ROUTER].world, came.client.headers
-    deciding, routes = _deciding(world, body), world.routes.specs
-    routing = await apart(parts, lambda: of_chat(body, headers, deciding, routes=routes))
+    read = partial(of_chat, body, headers, _deciding(world, body), routes=world.routes.specs)
+    routing = read() if parts <= LARGE else await apart(parts, read)
     return await _answer(came, Asked(CHAT, body, parts=parts), routing, _chat)
 
 
@@ -243,7 +244,7 @@ async def _body(came: Came) -> tuple[dict[str, Any], int]:
         fields.check(body)
         return body
 
-    return await apart(parts, read), parts
+    return read() if parts <= LARGE else await apart(parts, read), parts
 
 
 def _parts(came: Came) -> tuple[int, int]:

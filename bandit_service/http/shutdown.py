@@ -48,9 +48,14 @@ class Ending:
         self._under_way.add(task)
         if long:
             self._long.add(task)
-        task.add_done_callback(self._gone)
+        task.add_done_callback(self.gone)
 
-    def _gone(self, task: asyncio.Task[object]) -> None:
+    def begun_until_gone(self, task: asyncio.Task[object]) -> None:
+        """The same for a task that calls `gone` itself once its answer is written."""
+        self._under_way.add(task)
+
+    def gone(self, task: asyncio.Task[object]) -> None:
+        """It has ended."""
         self._under_way.discard(task)
         self._long.discard(task)
         self._cut.discard(task)

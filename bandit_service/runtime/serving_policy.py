@@ -56,10 +56,10 @@ def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
     if said.configured != configured or not said.policy:
         return settings.policy, "config"
     named = said.settings()
-    if not _loads(named):
+    if why := _unusable(named):
         _log.warning(
-            "the policy that the API set is not there; the configured one serves",
-            extra={"policy": named.name, "configured": settings.policy.name},
+            "the policy that the API set cannot be had; the configured one serves",
+            extra={"policy": named.name, "why": why, "configured": settings.policy.name},
         )
         return settings.policy, "config"
     return named, "api"
@@ -98,17 +98,18 @@ def policies_of(snapshots: FileSnapshots) -> list[PolicySettings]:
     found = []
     for one in _kept(snapshots):
         named = PolicySettings(one.kept.policy, json.loads(one.kept.parameters))
-        if named not in found and _loads(named):
+        if named not in found and not _unusable(named):
             found.append(named)
     return found
 
 
-def _loads(policy: PolicySettings) -> bool:
+def _unusable(policy: PolicySettings) -> str:
+    """Why there is no such policy with these parameters; "" if there is."""
     try:
         load_policy(policy)
-    except (ValueError, TypeError):
-        return False
-    return True
+    except (ValueError, TypeError) as error:
+        return str(error)
+    return ""
 
 
 def keys_of_other_versions(snapshots: FileSnapshots) -> list[str]:

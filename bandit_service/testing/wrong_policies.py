@@ -384,6 +384,25 @@ class FindsOutLater(Honest):
 
 
 @dataclass(frozen=True)
+class HasNoUpperBound(Honest):
+    """Takes a finite number that makes another one infinite.
+
+    epsilon: in [0, 1], the probability of any arm.
+    scale: above 0, by which the scores are multiplied.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.scale < math.inf:
+            raise ValueError(f"scale: must be a finite number above 0, got {self.scale!r}")
+
+    def means(self, state: Sums, ids: tuple[ArmId, ...]) -> Floats:
+        return 3.0 * self.scale * (1.0 + super().means(state, ids))
+
+
+@dataclass(frozen=True)
 class HasASecretParameter(Honest):
     """A parameter that nobody explains.
 
@@ -488,5 +507,6 @@ CAUGHT_BY: dict[type[Honest], str] = {
     NeverLearns: "the_best_arm_of_an_easy_problem_is_found",
     TakesAnyEpsilon: "bad_parameters_are_refused_by_name",
     FindsOutLater: "bad_parameters_are_refused_by_name",
+    HasNoUpperBound: "bad_parameters_are_refused_by_name",
     HasASecretParameter: "every_parameter_has_a_default_and_is_documented",
 }

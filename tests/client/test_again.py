@@ -124,13 +124,11 @@ def test_the_service_is_told_how_long_it_may_take() -> None:
     with unruly() as server, Client(server.url) as client:
         server.script = [Said(504, an_error("timeout"))]
         with pytest.raises(TimedOut):
-            client.decide("hello", timeout_s=2.0)
-        assert 1.5 < float(server.asked[0][1]["x-request-timeout"]) < 2.0
-        server.script = [Said(body="late", after_s=5.0)]
-        begun = time.monotonic()
+            client.decide("hello", timeout_s=60.0)
+        assert 45.0 < float(server.asked[0][1]["x-request-timeout"]) < 60.0
+        server.script = [Said(body="late", after_s=3600.0)]
         with pytest.raises(NoAnswer, match="no answer in"):
-            client.decide("hello", timeout_s=0.3)
-        assert time.monotonic() - begun < 4.0
+            client.decide("hello", timeout_s=1.0)
         assert len(server.asked) == 2
 
 

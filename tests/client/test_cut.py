@@ -105,19 +105,23 @@ async def test_a_stream_that_is_cut_goes_on(between: Relay, served: Served) -> N
         made = await asyncio.gather(*(stream.decide(embedding=a_vector(i % 9)) for i in range(40)))
         lost = 0
         for round_ in range(3):
+            if round_ == 2:
+                between.hold()
             asked = [asyncio.ensure_future(stream.decide(embedding=a_vector(i))) for i in range(30)]
             rewards = [
                 asyncio.ensure_future(stream.reward(each, quality=0.5))
                 for each in made[round_ * 10 : round_ * 10 + 10]
             ]
             await asyncio.sleep(0.002 * round_)
+            if round_ == 2:
+                assert await asyncio.to_thread(between.held.wait, 60)
             await asyncio.to_thread(between.cut)
             for answer in await asyncio.gather(*asked, return_exceptions=True):
                 lost += isinstance(answer, NoAnswer)
                 assert isinstance(answer, NoAnswer | Decision), answer
             for each in await asyncio.gather(*rewards):
                 assert each.status in ("accepted", "duplicate")
-        assert lost > 0  # otherwise nothing was cut
+        assert lost > 0  # at least the answer that was held back
         assert (await stream.decide(embedding=a_vector(0))).decision_id
 
 

@@ -19,14 +19,14 @@ AT_ONCE = Batching(every_s=0.0, wait_s=0.0)
 
 
 def _until(true: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while not true():
         assert time.monotonic() < until
         time.sleep(0.005)
 
 
 def test_they_go_together_and_in_order() -> None:
-    with unruly() as server, Client(server.url, batching=Batching(every_s=5.0)) as client:
+    with unruly() as server, Client(server.url, batching=Batching(every_s=600.0)) as client:
         for i in range(450):
             client.reward_later(f"d{i}", quality=1.0)
         _until(lambda: client.delivery.delivered >= 400)  # whole lists do not wait
@@ -59,7 +59,7 @@ def test_a_full_queue_says_so_and_what_is_in_it_is_delivered() -> None:
         assert (waiting.value.waiting, waiting.value.count) == (20, 0)
         server.always, server.asked = None, []
         threads = [  # each waits for room
-            threading.Thread(target=client._live().outbox.add, args=({"decision_id": id}, 20.0))
+            threading.Thread(target=client._live().outbox.add, args=({"decision_id": id}, 60.0))
             for id in ("t0", "t1", "t2")
         ]
         for each in threads:
@@ -88,7 +88,7 @@ def test_what_is_refused_is_told_by_flush_and_by_the_callback() -> None:
             {"decision_id": "d3", "status": "duplicate"},
         ]
         live = client._live()
-        live.outbox._batching = Batching(every_s=5.0)  # so that they are one list
+        live.outbox._batching = Batching(every_s=600.0)  # so that they are one list
         for i in range(4):
             client.reward_later(f"d{i}", quality=7)
         server.script = [Said(body={"results": results})]
@@ -106,7 +106,7 @@ def test_what_is_refused_is_told_by_flush_and_by_the_callback() -> None:
 
 
 def test_a_list_that_is_too_large_is_halved() -> None:
-    with unruly() as server, Client(server.url, batching=Batching(every_s=5.0)) as client:
+    with unruly() as server, Client(server.url, batching=Batching(every_s=600.0)) as client:
         server.script = [Said(413, an_error("too_large"))] * 2
         for i in range(8):
             client.reward_later(f"d{i}", quality=1.0)
@@ -170,8 +170,9 @@ def test_an_error_nobody_thought_of_does_not_end_the_queue(
 SCRIPT = """
 import asyncio, os, sys
 from bandit_client import AsyncClient, Batching, Client, Retries
-url, how = sys.argv[1:]
-options = dict(retries=Retries(first_s=0.01, max_s=0.05), batching=Batching(every_s=30, exit_s=3))
+url, how, exit_s = sys.argv[1:]
+batching = Batching(every_s=30, exit_s=float(exit_s))
+options = dict(retries=Retries(first_s=0.01, max_s=0.05), batching=batching)
 async def on_a_loop():
     client = AsyncClient(url, **options)
     for i in range(5):
@@ -208,6 +209,7 @@ def test_the_end_of_the_process_sends_what_is_queued_or_says_so(how: str) -> Non
                 SCRIPT,
                 url,
                 how,
+                "1" if how == "away" else "60",
             ],
             capture_output=True,
             text=True,

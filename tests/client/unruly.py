@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,6 +113,10 @@ class Relay:
         self.url = ""
         self._to: tuple[str, int] | None = None
         self._wires: set[asyncio.StreamWriter] = set()
+        self._passes = asyncio.Event()
+        self._passes.set()
+        self.held = threading.Event()
+        """Whether an answer came since they are held back."""
 
     def to(self, url: str | None) -> None:
         """Where new connections go; None refuses them."""
@@ -120,12 +125,18 @@ class Relay:
             host, port = url.removeprefix("http://").split(":")
             self._to = (host, int(port))
 
+    def hold(self) -> None:
+        """Keep answers back until the connections are cut."""
+        self.held.clear()
+        self._passes.clear()
+
     def cut(self) -> None:
         """Reset all connections."""
 
         async def abort() -> None:
             for wire in self._wires:
                 wire.transport.abort()
+            self._passes.set()
 
         self._thread.run(abort())
 
@@ -136,7 +147,7 @@ class Relay:
                 return
             inner_reader, inner = await asyncio.open_connection(*self._to)
             try:
-                await asyncio.gather(_pour(reader, inner), _pour(inner_reader, wire))
+                await asyncio.gather(_pour(reader, inner), self._answers(inner_reader, wire))
             finally:
                 inner.close()
         except OSError:
@@ -145,10 +156,27 @@ class Relay:
             wire.close()
             self._wires.discard(wire)
 
+    async def _answers(self, source: asyncio.StreamReader, wire: asyncio.StreamWriter) -> None:
+        async def passed() -> None:
+            if not self._passes.is_set():
+                self.held.set()
+                await self._passes.wait()
 
-async def _pour(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        await _pour(source, wire, passed)
+
+
+async def _at_once() -> None:
+    """What goes to the service is never held back."""
+
+
+async def _pour(
+    source: asyncio.StreamReader,
+    target: asyncio.StreamWriter,
+    passed: Callable[[], Awaitable[None]] = _at_once,
+) -> None:
     try:
         while data := await source.read(65536):
+            await passed()
             target.write(data)
             await target.drain()
     except OSError:

@@ -16,6 +16,7 @@ import pytest
 
 import policies
 from bandit_service.cli.commands import serve
+from bandit_service.core.world import new_world
 from bandit_service.http.routes import ROUTES
 from bandit_service.settings import Settings
 from bandit_service.testing import laws
@@ -129,7 +130,8 @@ def test_a_newcomer_is_told_where_the_commands_are_and_how_long_the_first_ones_t
     assert re.search(r"make demo # [^#]*about two minutes", quickstart)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert 'echo "setting up $(VENV) (a few minutes the first time)"' in makefile
-    said = re.search(r"command  (\S+)", serve.hints("http://127.0.0.1:8080", Settings()))
+    world = new_world({"uniform": policies.load("uniform")}, "uniform", 1)
+    said = re.search(r"command  (\S+)", serve.hints("http://127.0.0.1:8080", Settings(), world))
     assert said is not None
     assert said[1] == str(Path(sys.executable).parent / "bandit-service")
 

@@ -312,14 +312,14 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_order_and_loses_no_rew
     (tmp_path / "clock").mkdir()
     (tmp_path / "clock" / "sitecustomize.py").write_text(_SHIFTED_CLOCK)
     shift = tmp_path / "shift"
-    shift.write_text("0")
+    _shifted(shift, 0)
     paths = [str(tmp_path / "clock"), *(path for path in sys.path if path), str(Path.cwd())]
     environ = {"SHIFT_FILE": str(shift), "PYTHONPATH": os.pathsep.join(paths)}
     data = tmp_path / "var"
     async with _running(data, models, **environ) as (client, process):
         early = await client.decide(embedding=a_vector(1))
         ids = await _traffic(client, 0, 5)
-        shift.write_text("-3600")
+        _shifted(shift, -3600)
         ids += await _traffic(client, 5, 10)
         assert await client.reward(early["decision_id"], quality=0.5) == "accepted"
         process.kill()
@@ -328,7 +328,7 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_order_and_loses_no_rew
         times = [await _ts(client, id) for id in ids]
         assert times == sorted(times)
         assert ids == sorted(set(ids))
-        shift.write_text(str(2 * 86_400))  # and then far ahead: what waited is too old
+        _shifted(shift, 2 * 86_400)  # and then far ahead: what waited is too old
 
         async def gone() -> bool:
             return (await client.get(f"/v1/decisions/{ids[-1]}"))[0] == 410
@@ -337,6 +337,13 @@ async def test_a_clock_that_jumps_back_an_hour_changes_no_order_and_loses_no_rew
         assert await client.reward((await client.decide())["decision_id"], quality=1) == "accepted"
         assert await asyncio.to_thread(process.stop) == 0
     assert len(_rewarded(data)) == 17
+
+
+def _shifted(shift: Path, seconds: int) -> None:
+    """In one step: a process that reads the file meanwhile must not find it empty."""
+    new = shift.with_suffix(".new")
+    new.write_text(str(seconds))
+    new.replace(shift)
 
 
 async def _ts(client: Client, id: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from bandit_service import settings
 from bandit_service.app import assembly
+from bandit_service.cli.commands import serve
 from bandit_service.core import events as ev
 from bandit_service.core import snapshot
 from bandit_service.core.events import owner_of
@@ -20,7 +22,7 @@ from bandit_service.core.learner import Learner
 from bandit_service.runtime import recovery
 from policies import Policy
 from store import EventLog, Offset, Record
-from tests.service.running import Client, a_vector, serving
+from tests.service.running import Client, a_vector, opened, serving
 
 
 async def _traffic(client: Client, first: int, last: int, **fields: Any) -> list[str]:
@@ -136,9 +138,17 @@ async def test_a_policy_changed_while_serving_is_as_if_it_had_been_there_from_th
 async def test_a_policy_that_is_none_changes_nothing(client: Client) -> None:
     status, body = await client.call("PUT", "/v1/policy", {"name": "no such"})
     assert (status, body["error"]["param"]) == (400, "name")
-    asked = {"name": "metallm", "parameters": {"alpha": -1}}
-    status, body = await client.call("PUT", "/v1/policy", asked)
-    assert (status, "alpha" in body["error"]["message"]) == (400, True)
+    for name, value, allowed in (
+        ("alpha", -1, "0"),
+        ("alpha", 1e300, "0"),
+        ("ridge", 1e-300, "1e-12"),
+    ):
+        asked = {"name": "metallm", "parameters": {name: value}}
+        status, body = await client.call("PUT", "/v1/policy", asked)
+        assert (status, body["error"]["message"]) == (
+            400,
+            f"parameters: {name}: must be a number >= {allowed} and <= 1e+12, got {value!r}",
+        )
     _, body = await client.get("/v1/policies")
     assert body["serving"]["name"] == "nested"
     assert "folding" not in body
@@ -251,3 +261,17 @@ async def test_an_erasure_that_was_begun_is_finished_after_a_restart(
 
 def _last(log: EventLog) -> bytes:
     return next(body for _, body in log.replay(Offset(log.last - 1)))
+
+
+async def test_a_start_prints_the_arms_in_force(tmp_path: Path, models: Path) -> None:
+    """It printed the configured ones: not what the API added or retired before the start."""
+    async with serving(tmp_path / "var", models) as client:
+        price = {"usd_per_mtok_in": 1, "usd_per_mtok_out": 1}
+        assert (await client.call("PUT", "/v1/arms/mine", price))[0] == 201
+        assert (await client.call("DELETE", "/v1/arms/gemini-2.5-pro"))[0] == 200
+    async with opened(tmp_path / "var", models) as (client, world):
+        printed = serve.hints(client.url, settings.Settings(), world)
+    (arms,) = re.findall(r"  arms     (.*)", printed)
+    assert "mine" in arms.split(", ")
+    assert "gemini-2.5-pro" not in arms.split(", ")
+    assert "  policy   nested\n" in printed

@@ -110,11 +110,12 @@ async def test_stopped_under_load_it_ends_with_0_a_snapshot_and_every_acknowledg
     enough = asyncio.Event()
 
     def watch(_: Any) -> None:
-        if len(traffic.ledger.acknowledged) >= 50:
+        if len(traffic.ledger.acknowledged) >= 10:
             enough.set()
 
     load = asyncio.create_task(open_loop(traffic, pool, rate=300.0, seconds=3.0, watch=watch))
-    await enough.wait()
+    async with asyncio.timeout(60):
+        await enough.wait()
     process.popen.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(process.popen.wait, 60) == 0
     statuses = {sample.status for sample in await load}

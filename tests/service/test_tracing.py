@@ -18,9 +18,9 @@ from aiohttp import web
 from bandit_service import settings
 from tests.service.provider import CRITIC, HELLO, a_gateway, until
 from tests.service.running import Client
-from tests.tools import needed
+from tests.tools import imported
 
-trace_service = needed("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+trace_service = imported("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
 
 _PARENT = "b7ad6b7169203331"
 _SECRET = "xylophones are my password"

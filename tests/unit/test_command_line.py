@@ -193,7 +193,7 @@ TOLD = [
     "embedding.backend: must be one of onnx, torch, static, got 'onx'; did you mean onnx?",
     "policy.name: no policy named 'metalm'; did you mean metallm?",
     "duels.judge: there is no [[judges]] with id 'exct'; did you mean exact?",
-    "policies[0].parameters.alpha: must be a number >= 0, got -1",
+    "policies[0].parameters.alpha: must be a number >= 0 and <= 1e+12, got -1",
     "policies[0].parameters.ridg: metallm has no such parameter; did you mean ridge?",
     "policies[0].parameters.bias: must be true or false",
     "arms[0].id: must be 1 to 128 printable characters",

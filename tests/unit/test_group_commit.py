@@ -31,12 +31,12 @@ async def test_who_is_cancelled_as_somebody_begins_to_wait_is_cancelled(turns: i
 
 async def test_it_is_due_when_somebody_waits_or_the_interval_is_over() -> None:
     commits = GroupCommit(MemoryLog(), 0.001, lambda _: None, lambda _: None)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await commits.due()
     assert not commits.needed
     commits = GroupCommit(MemoryLog(), 60.0, lambda _: None, lambda _: None)
     synced = asyncio.ensure_future(commits.synced())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await commits.due()
         await commits.sync()
         assert await synced == 0

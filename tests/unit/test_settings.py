@@ -161,7 +161,7 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
         "server.host: must be a string, got 7",
         "embedding.backend: must be one of onnx, torch, static, got 'gpu'",
         "exploration.floor: must be a number from 0 to 0.5, got 'much'",
-        "policy.parameters.alpha: must be a number >= 0, got -1",
+        "policy.parameters.alpha: must be a number >= 0 and <= 1e+12, got -1",
         "arms[0].usd_per_mtok_in: must be from 0 to 100000, got -1",
         "arms[1].usd_per_mtok_in: is required",
         "BANDIT_SERVER_PROT: no such setting",
@@ -185,6 +185,14 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
             "policy.parameters.delta: must be a number >= 0",
         ),
         ("[policy]\nparameters = {gamma = 1}", "gamma: nested has no such parameter"),
+        (
+            "[policy]\nparameters = {alarm = 1e300}",
+            "policy.parameters.alarm: must be a number >= 0 and <= 1e+12, got 1e+300",
+        ),
+        (
+            "[[policies]]\nname = 'metallm'\nparameters = {ridge = 1e-300}",
+            "policies[0].parameters.ridge: must be a number >= 1e-12 and <= 1e+12, got 1e-300",
+        ),
         ("[[arms]]\nid = 'a'\nusd_per_mtok_in = 1\nusd_per_mtok_out = 1\nprize = 2", "prize"),
         ("[reward]\nttl_s = true", "reward.ttl_s: must be a number from 1, got True"),
         ("[reward]\nttl_s = nan", "reward.ttl_s: must be a number from 1, got nan"),

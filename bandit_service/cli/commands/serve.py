@@ -20,6 +20,7 @@ from bandit_service import logs, settings
 from bandit_service.app import pools, service
 from bandit_service.cli import options
 from bandit_service.cli.file_modes import open_to_others
+from bandit_service.core.world import World
 from bandit_service.http import middleware
 
 _MIN_END_S = 2.0
@@ -101,7 +102,7 @@ async def _serve_until_stopped(chosen: settings.Settings, args: argparse.Namespa
             partial.write_text(json.dumps({"url": url}), encoding="utf-8")
             partial.rename(args.ready_file)
         if args.hints:
-            print(hints(url, chosen), flush=True)
+            print(hints(url, chosen, running[middleware.ROUTER].world), flush=True)
         stopping = asyncio.ensure_future(stop.wait())
         broken = running[middleware.ROUTER].writer.broken
         await asyncio.wait((stopping, broken), return_when=asyncio.FIRST_COMPLETED)
@@ -138,12 +139,15 @@ def _end(number: int, _: object) -> None:
     os._exit(128 + number)
 
 
-def hints(url: str, chosen: settings.Settings) -> str:
-    """What a newcomer needs first: addresses, where the command is, three commands to try."""
-    arms = ", ".join(arm.id for arm in chosen.arms)
+def hints(url: str, chosen: settings.Settings, world: World) -> str:
+    """What a newcomer needs first: addresses, where the command is, three commands to try.
+
+    world: which policy and arms are in force, whoever set them.
+    """
+    arms = ", ".join(record.spec.id for record in world.catalogue.present())
     return f"""
 bandit-service is listening on {url}   (Ctrl-C stops it)
-  policy   {chosen.policy.name}
+  policy   {world.serving}
   arms     {arms}
   state    {chosen.data_dir}/{chosen.log.path}
   page     {url}/   (open it in a browser)

@@ -175,9 +175,11 @@ def wrong_values(kinds: set[type]) -> list[Any]:
     if str in kinds:
         return ["", "no such thing"]
     if float in kinds:
-        odd = [math.nan, math.inf, -math.inf]
-        return [*odd, -1e12, -1.0, -1e-9, 0.0, 1e-9, 0.5, 1.0, 1.5, 1e3, 1e6]
-    return [-(10**9), -1, 0, 1, 2, 1000, 10**6]
+        odd = [math.nan, math.inf, -math.inf, 10**400]
+        near_zero = [-1e-9, 0.0, 5e-324, 1e-300, 1e-30, 1e-9]
+        large = [1e3, 1e6, 1e9, 1e12, 1e30, 1e150, sys.float_info.max]
+        return [*odd, *(-each for each in large), -1.0, *near_zero, 0.5, 1.0, 1.5, *large]
+    return [-(10**30), -(10**9), -1, 0, 1, 2, 1000, 10**6, 10**9, 2**53, 2**63, 10**30]
 
 
 def share_of_best(policy: Policy[Any], seed: int) -> float:

@@ -1,4 +1,4 @@
-"""What is computed with torch, in a process of its own (`tests.apart`)."""
+"""What is computed with torch or a whole model, in a process of its own (`tests.apart`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bandit_service.embedding import Backend, export, models, open_backend
+from bandit_service.embedding import Backend, bert_graph, export, models, open_backend
 from tests.apart import Run
 
 
@@ -39,6 +39,21 @@ def _dim(model: str) -> int:
 
 def _encoded(model: str, texts: Sequence[str]) -> NDArray[np.float32]:
     return _opened(model).encode(texts)
+
+
+def by_the_float_graph(model: str, texts: Sequence[str]) -> NDArray[np.float32]:
+    """What our graph makes of texts before it is quantised."""
+    import onnxruntime
+
+    directory = models.directory_of(model)
+    graph = bert_graph.build(directory, quantised=False).SerializeToString()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    tokenizer, vectors = models.tokenizer_of(directory), []
+    for text in texts:
+        ids = np.array([tokenizer.encode(text)], np.int64)
+        feed = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+        vectors.append(session.run(None, feed)[0][0])
+    return np.array(vectors)
 
 
 def token_ids(model: str, texts: Sequence[str]) -> list[list[int]]:

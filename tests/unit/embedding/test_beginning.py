@@ -18,9 +18,9 @@ def test_a_long_text_costs_what_its_beginning_costs_and_has_its_embedding(models
     assert np.array_equal(backend.encode([short]), backend.encode([long]))
 
     def seconds(text: str) -> float:
-        begun = time.perf_counter()
+        begun = time.thread_time()
         backend.encode([text])
-        return time.perf_counter() - begun
+        return time.thread_time() - begun
 
     # tokenizing all of it takes some hundred times as long
     assert min(seconds(long) for _ in range(3)) < 5 * min(seconds(short) for _ in range(3)) + 0.05

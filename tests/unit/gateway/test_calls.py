@@ -10,9 +10,10 @@ import aiohttp
 import pytest
 
 from bandit_service.gateway.allowance import Allowance
-from bandit_service.gateway.calls import Calls, Connector, Deadline, Sent, Watch
+from bandit_service.gateway.calls import Calls, Connector, Deadline, Sent
 from bandit_service.gateway.failures import Failed
 from bandit_service.gateway.upstreams import Upstreams
+from bandit_service.gateway.watch import Watch
 from bandit_service.settings import GatewaySettings
 from bandit_service.settings.upstreams import Upstream, UpstreamSpec
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bandit_service.gateway.failures import Failed, Rejected
 from bandit_service.gateway.streamed_answer import StreamedAnswer, rewritten
-from bandit_service.gateway.text_chunks import Renamed, text_chunk
+from bandit_service.gateway.text_chunks import Renamed, plain_chunk
 
 _TEXT = st.text(st.sampled_from('ab"\\{}:, \n\N{GRINNING FACE}é')) | st.sampled_from(
     ['"id"', '"usage": null', ', "usage": null', "id", "usage"]
@@ -42,7 +42,9 @@ _CHUNK = st.fixed_dictionaries(
         "id": st.sampled_from(["a", "b", "id", 'q"', "é"]),
         "model": _TEXT | st.just("id"),
         "created": st.integers(0, 9) | st.none(),
-        "usage": st.none() | st.just({"prompt_tokens": 7, "completion_tokens": 2}),
+        "object": st.sampled_from(["chat.completion.chunk", "error"]),
+        "usage": st.none()
+        | st.sampled_from([{}, {"prompt_tokens": 7, "completion_tokens": 2}, {"cost": 0.1}]),
         "error": st.none() | st.just({"message": "broken", "code": 500}),
         "x_groq": st.just({"usage": {"prompt_tokens": 3}}),
         "system_fingerprint": st.none() | _TEXT,
@@ -65,7 +67,10 @@ def _told(chunks: list[bytes], hide: bool, keep: bool, renamed: bool) -> tuple[A
         told.append(str(error))
     state = {
         name: getattr(answer, name)
-        for name in ("usage", "finished", "model", "finish_reason", "done", "choices", "received")
+        for name in (
+            *("usage", "finished", "model", "theirs", "finish_reason"),
+            *("done", "choices", "received"),
+        )
     }
     return told, state | {"spoke": answer.spoke, "text": answer.whole_text()}
 
@@ -199,8 +204,9 @@ _SAID = b'{"id":"u","choices":[{"index":0,"delta":{"content":"x"}%b}]%b}'
 @pytest.mark.parametrize(
     "data",
     [
-        _SAID % (b',"finish_reason":"stop"', b""),
-        _SAID % (b"", b',"usage":{"prompt_tokens":1}'),
+        _SAID % (b',"finish_reason":"error"', b""),
+        _SAID % (b"", b',"usage":{}'),
+        _SAID % (b"", b',"object":"error"'),
         _SAID % (b"", b',"error":{"code":500}'),
         _SAID % (b',"error":{}', b""),
         _SAID % (b"", b',"error_code":336003'),
@@ -211,7 +217,27 @@ _SAID = b'{"id":"u","choices":[{"index":0,"delta":{"content":"x"}%b}]%b}'
     ],
 )
 def test_what_says_more_is_read_as_any_event(data: bytes) -> None:
-    assert text_chunk(data) is None
+    assert plain_chunk(data) is None
+
+
+@pytest.mark.parametrize("hide", [True, False])
+def test_the_last_chunks_go_on_as_they_came(hide: bool) -> None:
+    answer = StreamedAnswer(hide_usage=hide, renamed=Renamed("ours", hide))
+    last = b'{"id":"u", "choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}'
+    used = b'{"id":"u", "choices":[],"usage":{"prompt_tokens":1}}'
+    told = rewritten([last, used, b"[DONE]"], "ours", answer)
+    ours = [each.replace(b'"u"', b'"ours"') for each in ([last] if hide else [last, used])]
+    assert told == b"".join(b"data: %b\n\n" % each for each in (*ours, b"[DONE]"))
+    assert (answer.finish_reason, answer.usage) == ("stop", {"prompt_tokens": 1})
+    assert answer.finished
+    assert answer.done
+
+
+def test_nothing_is_learned_of_a_text_that_says_why_it_stopped() -> None:
+    renamed = Renamed("ours", hide_usage=True)
+    last = _SAID % (b',"finish_reason":"stop"', b"")
+    assert rewritten([last], "ours", StreamedAnswer(hide_usage=True, renamed=renamed))
+    assert renamed.alike(last) is None
 
 
 def test_most_chunks_go_on_as_they_came() -> None:

@@ -19,7 +19,7 @@ from bandit_service.cli.commands import convert
 from bandit_service.data.answer_logs import load_long
 from bandit_service.data.convert import read_prices, write
 from bandit_service.data.recordings import BadRecording, load
-from tests.tools import needed
+from tests.tools import imported
 from tests.unit.data.recordings import planted
 
 GOOD = {"query": "why?", "model": "a", "quality": 1, "cost_usd": 0.002}
@@ -61,7 +61,7 @@ def test_a_line_per_answer_becomes_a_row_per_query(tmp_path: Path, name: str) ->
     if name.endswith("csv"):
         _csv(path, THREE)
     elif name.endswith("parquet"):
-        pa, pq = needed("pyarrow"), needed("pyarrow.parquet")
+        pa, pq = imported("pyarrow"), imported("pyarrow.parquet")
         pq.write_table(pa.Table.from_pylist(THREE), path)
     else:
         _jsonl(path, THREE)

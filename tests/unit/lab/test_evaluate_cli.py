@@ -15,7 +15,7 @@ import pytest
 from bandit_service.cli.commands import evaluate
 from bandit_service.data.recordings import open_recording
 from policies import Vector
-from tests.tools import needed
+from tests.tools import imported, needed
 from tests.unit.data.recordings import write
 
 needed("sklearn")
@@ -82,7 +82,7 @@ def _evaluated(
 def test_every_protocol_leaves_tables_curves_and_plots(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pq = needed("pyarrow.parquet")
+    pq = imported("pyarrow.parquet")
     found = _evaluated(monkeypatch, tmp_path, "out")
     told = capsys.readouterr()
     assert "made.jsonl.gz:4: not JSON" in told.err
@@ -194,7 +194,7 @@ def test_the_command_line_needs_none_of_the_extra_to_start() -> None:
 
 
 def test_routerbench_files_are_recordings_as_they_are(tmp_path: Path) -> None:
-    pd = needed("pandas")
+    pd = imported("pandas")
     table = {
         "sample_id": ["a", "b"], "prompt": ["one", "two"], "eval_name": ["x", "y"],
         "m": [1.0, 0.0], "n": [0.5, 1.0], "m|total_cost": [0.01, 0.02], "n|total_cost": [0.0, 0.1],

@@ -25,11 +25,11 @@ from bandit_service.lab.offline import OfflineRow, evaluate_offline
 from bandit_service.lab.plots import offline_plot
 from bandit_service.lab.reports import Report
 from bandit_service.lab.routers import standard
-from tests.tools import needed
+from tests.tools import imported, needed
 from tests.unit.lab.labelled import topics
 
-pa = needed("pyarrow")
-pq = needed("pyarrow.parquet")
+pa = imported("pyarrow")
+pq = imported("pyarrow.parquet")
 
 TABLE = "query,model,quality,cost_usd\nfirst é,a,0.5,0.001\nfirst é,b,1,0\nsecond,a,0,0.25\n"
 LINES = "".join(

@@ -20,7 +20,7 @@ from bandit_service.lab.equal import equal_rows
 from bandit_service.lab.online import Entrant, Passed, Protocol, run_online
 from bandit_service.lab.summary import change_rows, interval, online_rows
 from bandit_service.lab.tables import change_table, equal_table, online_table
-from tests.tools import needed
+from tests.tools import imported, needed
 from tests.unit.data.recordings import planted, recording
 
 needed("scipy")
@@ -277,7 +277,7 @@ def test_equal_cost_and_equal_quality_by_hand() -> None:
 
 
 def test_records_hold_no_nan_and_curves_every_checkpoint(tmp_path: Path) -> None:
-    pq = needed("pyarrow.parquet")
+    pq = imported("pyarrow.parquet")
     runs = list(run_online(_data(90), ENTRANTS, Protocol(seeds=2)))
     output.write_json(tmp_path / "out" / "a.json", {"rows": online_rows(runs), "x": NAN})
     written = json.loads((tmp_path / "out" / "a.json").read_text())

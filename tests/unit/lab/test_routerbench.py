@@ -16,9 +16,9 @@ import pytest
 from bandit_service.data.frames import BadFrame, read_frame
 from bandit_service.data.recordings import BadRecording, Recorded
 from bandit_service.data.routerbench import load_routerbench, looks_like
-from tests.tools import needed
+from tests.tools import imported
 
-pd = needed("pandas")
+pd = imported("pandas")
 
 ROWS: dict[str, list[Any]] = {
     "sample_id": ["mmlu.0", "mmlu.1", "mtbench.2"],

@@ -33,11 +33,11 @@ from bandit_service.lab.tune import (
     toml_of,
     tune,
 )
-from tests.tools import needed
+from tests.tools import imported, needed
 from tests.unit.data.recordings import planted, recording
 
 needed("scipy")
-optuna = needed("optuna")
+optuna = imported("optuna")
 
 WORLD = TuningWorld(seeds=2)
 

@@ -21,7 +21,7 @@ from tests.apart import apart
 from tests.fuzz.effort import effort
 from tests.open_bandit import archive, clicks
 from tests.shared_data import vectors
-from tests.tools import needed, needed_apart
+from tests.tools import imported, needed
 
 W = np.array([2.0, 0.5, 0.5, 1.0])
 R = np.array([1.0, 0.0, 1.0, 0.5])
@@ -122,7 +122,7 @@ def a_log(n: int, seed: int) -> tuple[Any, ...]:
 
 
 def test_ips_snips_and_the_sequence_agree_with_vw_estimators() -> None:
-    ips = needed("estimators.bandits.ips")
+    ips = imported("estimators.bandits.ips")
     from estimators.bandits import cs, snips
 
     needed("scipy")
@@ -159,8 +159,8 @@ def _values_by_obp(directory: Path, logged: dict[str, Any], given: Any) -> list[
 
 
 def test_every_estimator_agrees_with_obp(tmp_path: Path) -> None:
-    needed_apart("torch")
-    needed_apart("sklearn")
+    needed("torch")
+    needed("sklearn")
     archive()  # or it is skipped here
     arm, r, p, target, q = a_log(2000, seed=6)
     at = np.arange(len(arm))
@@ -255,13 +255,13 @@ def test_the_sequence_scales_with_the_range_and_begins_as_all_of_it() -> None:
     ("a", "x"), [(1, 1), (5, 3), (100, 120), (2000, 2100), (1e5, 1.02e5), (3, 500), (1e4, 9e3)]
 )
 def test_the_incomplete_gamma_function_is_scipys(a: float, x: float) -> None:
-    special = needed("scipy.special")
+    special = imported("scipy.special")
     expected = np.log(special.gammainc(a, x)) + special.gammaln(a)
     assert offpolicy_sequence.log_lower_gamma(a, x) == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_model_is_a_ridge_of_the_other_folds_alone() -> None:
-    linear = needed("sklearn.linear_model")
+    linear = imported("sklearn.linear_model")
     rng = np.random.default_rng(9)
     x = rng.normal(size=(300, 4)).astype(np.float32)
     arm = rng.integers(0, 3, 300)

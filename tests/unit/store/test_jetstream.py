@@ -43,7 +43,7 @@ from store._nats_wire import Late, Refused, Wire, address_of
 from store.jetstream import MOST, JetStreamLog
 from tests import shared_log
 from tests.shared_log import Synchronous
-from tests.tools import needed
+from tests.tools import imported
 from tests.unit.store.shared_suite import Joined, SharedSuite, all_of, all_of_after, entries
 
 
@@ -287,7 +287,7 @@ def _claim(issuer: Any, subject: str, name: str, nats: dict[str, Any]) -> str:
 
 
 async def test_a_file_of_credentials_lets_in(tmp_path: Path) -> None:
-    nkeys = needed("nkeys")
+    nkeys = imported("nkeys")
     kinds = (nkeys.PREFIX_BYTE_OPERATOR, *[nkeys.PREFIX_BYTE_ACCOUNT] * 2, nkeys.PREFIX_BYTE_USER)
     operator, account, system, user = (
         nkeys.from_seed(nkeys.encode_seed(os.urandom(32), kind)) for kind in kinds
