@@ -205,7 +205,7 @@ class _Start:
             try:
                 world, anew = _restored(kept, policy, version, may_learn_anew)
             finally:
-                check()
+                check()  # instead of whatever error a damaged one leads to
         except (ValueError, TypeError) as error:
             _unusable(at, error)
             return None
