@@ -52,7 +52,7 @@ class Unsound(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A snapshot that was read, and may still be hashed: only `check` says whether it is valid.
+    """A snapshot that was read, and may not be hashed yet: only `check` says whether it is valid.
 
     key: as its file says.
     """

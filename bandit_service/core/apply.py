@@ -50,7 +50,7 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
 
 
 def foldable(decisions: Sequence[ev.Decided]) -> bool:
-    """Whether no feature stops half-way at one of these decisions, which takes a bug."""
+    """Whether each of these decisions is whole: at another, which takes a bug, features stop."""
     return all(
         len(one.propensities) == len(one.arms) and 0 <= one.drawn < len(one.arms)
         for one in decisions

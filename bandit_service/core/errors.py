@@ -257,7 +257,7 @@ def field_of(error: msgspec.ValidationError) -> tuple[str | None, str]:
     if what.startswith("Object missing required field"):
         return param, "is required"
     if what == "Invalid base64 encoded string":
-        return param, "must be base64 where it is a text"
+        return param, "must be base64 if it is a text"
     return param, what
 
 

@@ -147,8 +147,8 @@ class History:
     def in_blocks(self) -> Iterator[None]:
         """While a log is folded, many outcomes are remembered at once.
 
-        Until it ends, all but what is asked of this class by a method is right after `catch_up`
-        only. What waits when an error ends the fold is not remembered.
+        Until it ends, only events, `neighbours` and `folded` see what waits: call `catch_up` before
+        anything else is asked. What waits when an error ends the fold is not remembered.
         """
         self._waiting = []
         yield

@@ -15,6 +15,7 @@ from bandit_service.core.experiments.spec import label_of
 from bandit_service.core.history import OutsideRoutes, View
 from bandit_service.core.learner import Correction, Fading, Learner, Lesson, Recompared
 from bandit_service.core.learners import loaded, policies_key
+from bandit_service.core.pending import signals_of
 from bandit_service.core.resolved import Pending, Resolved, Subject
 from bandit_service.core.world import World
 from policies import ArmId, Context, Neighbour
@@ -184,13 +185,7 @@ def _signals_with(pending: Pending, event: ev.Rewarded) -> dict[str, float]:
     """The signals that are known of a decision with those that this event brings."""
     if event.revoked:
         return {name: one for name, one in pending.signals.items() if name not in event.revoked}
-    signals = dict(pending.signals)
-    if event.quality is not None:
-        signals["quality"] = event.quality
-    if event.cost_usd is not None:
-        signals["cost_usd"] = event.cost_usd
-    if event.latency_s is not None:
-        signals["latency_s"] = event.latency_s
+    signals = {**pending.signals, **signals_of(event)}
     if event.reward is not None and event.explicit:
         signals["reward"] = event.reward
     if event.metrics:

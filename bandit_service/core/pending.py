@@ -112,6 +112,18 @@ class PendingDecisions:
             self.keys.popitem(last=False)
 
 
+def signals_of(outcome: ev.Rewarded | policies.Rewarded) -> dict[str, float]:
+    """What is known of quality, cost and latency, by name."""
+    signals: dict[str, float] = {}
+    if outcome.quality is not None:
+        signals["quality"] = outcome.quality
+    if outcome.cost_usd is not None:
+        signals["cost_usd"] = outcome.cost_usd
+    if outcome.latency_s is not None:
+        signals["latency_s"] = outcome.latency_s
+    return signals
+
+
 def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     pending.signals = what.after
     if event.deployment:
@@ -124,15 +136,8 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
     for lesson in what.lessons:
         learned = lesson.after if isinstance(lesson, Correction) else lesson
         if isinstance(learned, policies.Rewarded) and learned.reward is not None:
-            known: dict[str, float] = {}
-            if learned.quality is not None:
-                known["quality"] = learned.quality
-            if learned.cost_usd is not None:
-                known["cost_usd"] = learned.cost_usd
-            if learned.latency_s is not None:
-                known["latency_s"] = learned.latency_s
-            known["reward"] = learned.reward
-            pending.learned = known
+            pending.learned = signals_of(learned)
+            pending.learned["reward"] = learned.reward
             pending.taught = pending.taught or what.number
             if event.revoked:
                 pending.learned["revoked"] = 1.0
@@ -143,14 +148,10 @@ def _note_reward(pending: Pending, event: ev.Rewarded, what: Resolved) -> None:
 
 
 def settle(pending: Pending, event: ev.Rewarded, number: int) -> None:
-    """The same for the first outcome of a decision, with nothing but signals and their reward."""
-    signals: dict[str, float] = {}
-    if event.quality is not None:
-        signals["quality"] = event.quality
-    if event.cost_usd is not None:
-        signals["cost_usd"] = event.cost_usd
-    if event.latency_s is not None:
-        signals["latency_s"] = event.latency_s
+    """What `_note_reward` does with the first outcome of a decision, which has nothing but signals
+    and their reward.
+    """
+    signals = signals_of(event)
     assert event.reward is not None
     pending.learned = {**signals, "reward": event.reward}
     pending.signals = dict(pending.learned) if event.explicit else signals

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Self
 
 from bandit_service.gateway.client import Client
@@ -39,6 +40,7 @@ class EventStream:
         self._written = self._loop.time()
         self._head = asyncio.Lock()
         self._named: dict[str, str] = {}
+        self._context = copy_context()  # what is logged of it belongs to its request
         self._pulsing: asyncio.Task[None] | None = None
         self._over = False
         self._started = self._begun = False
@@ -79,7 +81,7 @@ class EventStream:
 
     def miss(self) -> None:
         """Called by the watch; from now on a task of its own looks."""
-        self._pulsing = self._loop.create_task(self._pulse())
+        self._pulsing = self._loop.create_task(self._pulse(), context=self._context)
 
     async def _pulse(self) -> None:
         with suppress(ConnectionError):

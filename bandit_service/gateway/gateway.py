@@ -361,11 +361,8 @@ class Gateway:
         self, request: ChatRequest, upstream: UpstreamSpec, whole: bool = False
     ) -> Said:
         """What is sent to this upstream."""
-        thought = self._thought(request, upstream)
-        said, parts = (
-            partial(request.to, upstream, whole=whole, thought=thought),
-            request.asked.parts,
-        )
+        thought, parts = self._thought(request, upstream), request.asked.parts
+        said = partial(request.to, upstream, whole=whole, thought=thought)
         return said() if parts <= LARGE else await apart(parts, said)
 
     def _thought(self, request: ChatRequest, upstream: UpstreamSpec) -> bool:

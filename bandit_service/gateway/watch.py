@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from typing import Protocol
 
 
@@ -17,10 +18,14 @@ class Wait(Protocol):
 
 
 class Watch:
-    """One timer of the loop for many waits, which ends those that are due."""
+    """One timer of the loop for many waits, which ends those that are due.
+
+    It runs in a context of its own, not in that of the request that happened to begin first.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self._context = Context()
         self._waits: set[Wait] = set()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -31,7 +36,7 @@ class Watch:
             if self._timer.when() <= wait.due:
                 return
             self._timer.cancel()
-        self._timer = self.loop.call_at(wait.due, self._look)
+        self._set(wait.due)
 
     def end(self, wait: Wait) -> None:
         """It is over. The timer stays as it is: others may wait by then."""
@@ -43,4 +48,7 @@ class Watch:
             self.end(each)
             each.miss()
         if self._waits:
-            self._timer = self.loop.call_at(min(each.due for each in self._waits), self._look)
+            self._set(min(each.due for each in self._waits))
+
+    def _set(self, due: float) -> None:
+        self._timer = self.loop.call_at(due, self._look, context=self._context)

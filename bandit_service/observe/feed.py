@@ -151,8 +151,8 @@ class ActivityFeeds:
         """Decisions that were applied one after another."""
         made = [what.pending for what in some if what.pending is not None]
         self.all.decided(made)
-        for tenant, feed in self._of.items():
-            feed.decided([one for one in made if one.decided.tenant == tenant])
+        for tenant in self._of.keys() & {one.decided.tenant for one in made}:  # not of all tenants
+            self._of[tenant].decided([one for one in made if one.decided.tenant == tenant])
 
     def _audiences(self, tenant: str) -> tuple[ActivityFeed, ...]:
         own = self._of.get(tenant) if tenant else None

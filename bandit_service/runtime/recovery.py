@@ -121,7 +121,8 @@ def recover(
         return _recovered(log, settings, snapshots, progress, checked=False)
     except Unsound as error:
         _log.warning("snapshot unusable", extra={"why": str(error)})
-        return _recovered(log, settings, snapshots, progress, checked=True)
+    # out of the handler: the error keeps what was restored, which is as large as the world
+    return _recovered(log, settings, snapshots, progress, checked=True)
 
 
 def _recovered(
@@ -140,8 +141,13 @@ def _recovered(
             f"was put here on purpose, move the snapshots away ({snapshots.directory})",
         )
     said, read = said_of(log, snapshots, checked=checked)
-    wanted, _ = wanted_of(said, settings)
-    before = said.settings() if said.policy else wanted
+    try:
+        wanted, _ = wanted_of(said, settings)
+        before = said.settings() if said.policy else wanted
+    except Exception:
+        if read is not None:
+            read.begun.check()  # a damaged one may say anything
+        raise
     first = [wanted] if wanted == before else [wanted, before]
     start = _Start(log, settings, snapshots, progress, read)
     del read  # as large as the world
@@ -199,7 +205,7 @@ class _Start:
             try:
                 world, anew = _restored(kept, policy, version, may_learn_anew)
             finally:
-                check()
+                check()  # instead of whatever error a damaged one leads to
         except (ValueError, TypeError) as error:
             _unusable(at, error)
             return None

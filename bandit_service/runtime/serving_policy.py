@@ -63,7 +63,7 @@ def wanted_of(said: Said, settings: Settings) -> tuple[PolicySettings, str]:
     named = said.settings()
     if why := _unusable(named):
         _log.warning(
-            "the policy that the API set cannot be had; the configured one serves",
+            "the policy that the API set cannot be used; the configured one serves",
             extra={"policy": named.name, "why": why, "configured": settings.policy.name},
         )
         return settings.policy, "config"

@@ -243,8 +243,8 @@ class LearningFold:
     def decided(self, events: Sequence[ev.Decided]) -> None:
         """Decisions that were applied one after another."""
         self.all.decided(events)
-        for tenant, own in self._of.items():
-            own.decided([event for event in events if event.tenant == tenant])
+        for tenant in self._of.keys() & {event.tenant for event in events}:  # not of all tenants
+            self._of[tenant].decided([event for event in events if event.tenant == tenant])
 
     def _audiences(self, tenant: str) -> tuple[Learning, ...]:
         own = self._of.get(tenant) if tenant else None

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from bandit_service.core.errors import Refused
 
@@ -20,6 +21,9 @@ _LONGEST = 100
 _LONG_BODY, _BLOCK = 4_000, 1 << 17
 """From so many bytes on numpy finds quotes faster, in blocks that stay in the processor's cache."""
 _NAME_ENDS = re.compile(rb'"[ \t\r\n]*:')
+_DEEPEST = 16
+"""Backslashes before a quote: three where JSON is a text within a text of JSON, fifteen two texts
+deeper."""
 _QUOTE, _BACKSLASH, _COLON, _SPACE = b'"\\: '
 
 _MAP16, _MAP32, _LIST32 = 0xDE, 0xDF, 0xDD
@@ -77,13 +81,27 @@ def _names_at_most(body: bytes) -> int:
     read = np.frombuffer(body, np.uint8)
     blocks = range(0, len(read), _BLOCK)
     at = np.concatenate([np.flatnonzero(read[i : i + _BLOCK] == _QUOTE) + i for i in blocks])
-    # a quote after one backslash is in a text
-    at = at[(read[at - 1] != _BACKSLASH) | (read[at - 2] == _BACKSLASH)]
+    at = at[~_escaped(read, at)]
     then = read[np.minimum(at + 1, len(read) - 1)]
     spaced = at[then <= _SPACE].tolist()
     return int(np.count_nonzero(then == _COLON)) + sum(
         _NAME_ENDS.match(body, quote) is not None for quote in spaced
     )
+
+
+def _escaped(read: npt.NDArray[np.uint8], at: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Of which quotes the text says that they do not end it: an odd number of backslashes stands
+    before them. False where there are `_DEEPEST` or more, which are not counted.
+    """
+    follows = read[at - 1] == _BACKSLASH
+    odd: npt.NDArray[np.bool_] = follows.copy()
+    for i in range(2, _DEEPEST + 1):
+        if not follows.any():
+            break
+        follows &= read[at - i] == _BACKSLASH
+        odd ^= follows
+    odd &= ~follows
+    return odd
 
 
 def _object(pairs: list[tuple[str, Any]]) -> None:

@@ -180,7 +180,7 @@ async def test_a_message_of_the_stream_is_refused_with_what_is_allowed(client: C
     cases: list[tuple[Any, str]] = [
         ({"id": 1}, "op: must be decide, reward or compare, got nothing"),
         ({"id": 1, "op": ["x"] * 999}, "op: must be decide, reward or compare, got ['x', 'x'"),
-        ({**ask, "embedding": "abc"}, "embedding: must be base64 where it is a text"),
+        ({**ask, "embedding": "abc"}, "embedding: must be base64 if it is a text"),
         ({**ask, "query": msgspec.msgpack.Ext(5, b"")},
          "query: must be a text or null, got an extension of MessagePack"),
         ({**ask, "query": {(1, 2): 3}}, "query: must be a text or null, got an object"),
@@ -197,7 +197,7 @@ async def test_a_message_of_the_stream_is_refused_with_what_is_allowed(client: C
     status, told = await client.post("/v1/decide", {"embedding": "abc"})
     assert (status, told["error"]["message"]) == (
         400,
-        "embedding: must be base64 where it is a text",
+        "embedding: must be base64 if it is a text",
     )
 
 

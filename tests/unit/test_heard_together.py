@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,11 +14,12 @@ import policies
 from bandit_service.core import events as ev
 from bandit_service.core.resolved import Resolved
 from bandit_service.core.world import World, new_world
-from bandit_service.observe.feed import ActivityFeeds
+from bandit_service.observe.feed import ActivityFeed, ActivityFeeds
 from bandit_service.runtime.detectors import DriftWatch
 from bandit_service.runtime.live_world import NOT_APPLIED, OURS, LiveWorld
 from bandit_service.runtime.supervisor import Supervisor
 from bandit_service.statistics.calibration import Calibrating
+from bandit_service.telemetry.learning import Learning
 from bandit_service.telemetry.telemetry import Telemetry
 from policies import ArmId
 
@@ -142,6 +144,23 @@ def test_a_drift_is_found_within_decisions_that_are_heard_together() -> None:
         together.live.apply_many((*calm, *apart)[i : i + 20])
     assert alone.alarms
     assert [one.seen for one in together.alarms] == [one.seen for one in alone.alarms]
+
+
+def test_a_decision_is_told_to_its_own_tenant_alone_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, told = _Live(), list[object]()
+    one.feeds.admit([f"t{i}" for i in range(50)])
+    for kind in (Learning, ActivityFeed):
+        monkeypatch.setattr(kind, "decided", lambda self, some: told.append((self, len(some))))
+    one.live.apply(_decided(0, 0, None, "t7"))
+    one.live.apply_many([_decided(i, 0, None, f"t{i % 2}") for i in range(1, 5)])
+    fold, feeds = one.telemetry.learning.fold, one.feeds
+    own = [((of("t7"), 1), (of("t0"), 2), (of("t1"), 2)) for of in (fold.of, feeds.of)]
+    for expected in (*own, ((fold.all, 1), (fold.all, 4), (feeds.all, 1), (feeds.all, 4))):
+        for each in expected:
+            told.remove(each)
+    assert not told
 
 
 def test_a_listener_that_fails_for_one_decision_hears_of_the_others() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bandit_service import wire
 from bandit_service.core.errors import Refused
+from bandit_service.wire import repeated
 from bandit_service.wire.repeated import is_repeated_at_top, may_repeat, repeated_in
 
 
@@ -65,6 +66,26 @@ def test_a_body_that_only_clients_write_is_searched_too() -> None:
 )
 def test_a_name_in_two_objects_or_in_a_text_is_not_repeated(body: bytes) -> None:
     assert wire.decode_request(body) == _passed(body) == json.loads(body)
+
+
+@pytest.mark.parametrize("count", range(12))
+def test_a_name_that_ends_with_backslashes_is_found_in_a_long_body(count: int) -> None:
+    name = json.dumps("a" + "\\" * count)
+    with pytest.raises(Refused, match="given twice"):
+        wire.decode_request(f'{{{name}: "{"b" * 5_000}", {name}: 1}}'.encode())
+
+
+@pytest.mark.parametrize("texts", range(5))
+def test_a_text_of_json_in_a_text_is_not_read_again(
+    texts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value: Any = [{"name": i} for i in range(1_000)]
+    for _ in range(texts):
+        value = {"text": json.dumps(value)}
+    body = json.dumps({"content": value}).encode()
+    with monkeypatch.context() as patched:
+        patched.setattr(repeated, "_object", lambda _: pytest.fail("it is read again"))
+        assert wire.decode_request(body) == {"content": value}
 
 
 _texts = st.text(st.sampled_from('ab":\\ ,{}'), max_size=4)

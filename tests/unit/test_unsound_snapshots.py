@@ -19,6 +19,7 @@ from bandit_service.core.exploration import Exploration
 from bandit_service.core.query import Query, Recalled
 from bandit_service.core.world import World, new_world
 from bandit_service.runtime import recovery
+from bandit_service.settings import policy_key
 from policies import ArmId
 from store import EventLog, Record
 from store.snapshots import FileSnapshots
@@ -50,6 +51,11 @@ def _kept(chosen: settings.Settings) -> tuple[EventLog, FileSnapshots, World]:
     return log, snapshots, world
 
 
+def _newest(chosen: settings.Settings) -> Path:
+    there = (Path(chosen.data_dir) / chosen.snapshots.directory).glob("*.snapshot")
+    return max(there, key=lambda one: one.name)
+
+
 @pytest.mark.parametrize("in_pieces", [False, True])
 def test_with_any_byte_flipped_the_one_before_it_is_used(
     tmp_path: Path,
@@ -61,7 +67,7 @@ def test_with_any_byte_flipped_the_one_before_it_is_used(
         monkeypatch.setattr("store.snapshots._PIECE", 1000)
     chosen = _chosen(tmp_path)
     log, snapshots, world = _kept(chosen)
-    path = max((tmp_path / chosen.snapshots.directory).glob("*.snapshot"), key=lambda one: one.name)
+    path = _newest(chosen)
     whole, caught = path.read_bytes(), 0
     assert recovery.recover(log, chosen, snapshots).after == log.last
     for at in range(9, len(whole), len(whole) // 25):
@@ -81,7 +87,7 @@ def test_an_error_in_what_is_not_sound_is_no_error(
 ) -> None:
     chosen = _chosen(tmp_path)
     log, snapshots, _ = _kept(chosen)
-    path = max((tmp_path / chosen.snapshots.directory).glob("*.snapshot"), key=lambda one: one.name)
+    path = _newest(chosen)
     whole, restore, tried = path.read_bytes(), snapshot.restore, list[int]()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
 
@@ -97,4 +103,27 @@ def test_an_error_in_what_is_not_sound_is_no_error(
     tried.clear()
     with pytest.raises(MemoryError):
         recovery.recover(log, chosen, snapshots)
+    log.close()
+
+
+def test_what_a_damaged_one_says_of_the_policy_ends_no_start(tmp_path: Path) -> None:
+    """It is read before the snapshot is known to be sound."""
+    chosen = _chosen(tmp_path)
+    log, snapshots, world = _kept(chosen)
+    name, key = chosen.policy.name, policy_key(chosen.policy.name, chosen.policy.parameters)
+    event = ev.PolicyChanged(ts=9.0, policy=name, key=key, parameters=b"{}", source="config")
+    log.append([Record(f"{99:026d}", ev.kind(event), event.ts, ev.encode(event), "")])
+    apply(world, event)
+    made = snapshot.dump(world, snapshot.mark_of(ev.encode(event)))
+    snapshots.save(log.sync(), recovery.snapshot_key(chosen.policy, chosen), made)
+    path = _newest(chosen)
+    whole = path.read_bytes()
+    said, world_at = whole.index(b"\xa6policy"), whole.index(b"\xa5world")
+    assert recovery.recover(log, chosen, snapshots).after == log.last
+    for at in range(said, world_at):
+        for bit in (0x01, 0x80):
+            path.write_bytes(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+            found = recovery.recover(log, chosen, snapshots)
+            assert found.after < log.last
+            assert found.world.digest() == world.digest()
     log.close()

@@ -273,9 +273,12 @@ async def test_good_five_times_in_a_row_says_each_time_what_it_moved_and_why(
     tmp_path: Path, models: Path, opened: Opened
 ) -> None:
     """With LinUCB an answer takes more of the bonus than it adds to the value, which is said."""
-    process = Process(
-        tmp_path / "var", models, BANDIT_ARMS=json.dumps(ARMS[:2]), BANDIT_POLICY_NAME="metallm"
-    )
+    environ = {
+        "BANDIT_ARMS": json.dumps(ARMS[:2]),
+        "BANDIT_POLICY_NAME": "metallm",
+        "BANDIT_EXPLORATION_SHARE": "0",  # the best arm each time, so that nothing is up to chance
+    }
+    process = Process(tmp_path / "var", models, **environ)
     page = await opened(await process.url())
     await _visit(page, "try")
     await page.fill("#query", "What is the capital of France?")

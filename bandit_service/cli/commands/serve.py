@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
 
     def ready(url: str, world: World) -> None:
         if args.ready_file is not None:
-            partial = args.ready_file.with_suffix(".partial")
-            partial.write_text(json.dumps({"url": url}), encoding="utf-8")
-            partial.rename(args.ready_file)
+            unfinished = args.ready_file.with_suffix(".partial")
+            unfinished.write_text(json.dumps({"url": url}), encoding="utf-8")
+            unfinished.rename(args.ready_file)
         if args.hints:
             print(hints(url, chosen, world), flush=True)
 
