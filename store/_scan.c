@@ -22,6 +22,7 @@
 
 #define LANES 16
 #define TILE 8
+#define ROOM(K) (8 + 5 * (K)) /* the candidates of a query for which its bound is raised */
 #define CHUNK 48 /* blocks that are read from the cache for every query, once they are there */
 #define AHEAD 1 /* how many candidates before its turn a row is fetched */
 #define INLINE static inline __attribute__((always_inline))
@@ -47,11 +48,6 @@ typedef struct {
 typedef int32_t __attribute__((may_alias, aligned(1))) Word;
 
 typedef struct {
-    float upper;
-    int32_t slot;
-} Candidate;
-
-typedef struct {
     float similarity;
     int64_t id;
 } Found;
@@ -62,10 +58,20 @@ typedef struct {
     float scale, error, reach; /* reach: the lengths of the copy and of its error */
     float least;               /* what the k-th nearest has at the very least */
     int32_t sum;
-    int64_t lowers, count, room;
-    float *lower; /* a heap of the k best lower bounds, the worst at its root */
-    Candidate *candidates;
+    /* The candidates: what each has at most, `place` of what it has at the very least, and where it
+     * is. They are noted without an order; the bound is raised when there are `room` of them. */
+    int64_t count, room;
+    float *upper;
+    int32_t *lower, *slot;
 } Query;
+
+/* Queries that look at a block together, and side by side what every block needs of each. */
+typedef struct {
+    Query *queries[TILE];
+    const int8_t *copies[TILE];
+    int32_t start[TILE]; /* what the 128 of every byte add to a sum, taken away */
+    float scale[TILE], reach[TILE], error[TILE], least[TILE];
+} Tile;
 
 /* How a vector is copied: scale, length of the copy, its distance from the vector. */
 INLINE void quantise(const float *from, int64_t dim, int8_t *to, float *scale, float *length,
@@ -122,18 +128,6 @@ static float clipped(float value) {
     return value > 1.0f ? 1.0f : value < -1.0f ? -1.0f : value;
 }
 
-static void sink(float *heap, int64_t n, int64_t at, float value) {
-    for (;;) {
-        int64_t child = 2 * at + 1;
-        if (child >= n) break;
-        if (child + 1 < n && heap[child + 1] < heap[child]) child++;
-        if (heap[child] >= value) break;
-        heap[at] = heap[child];
-        at = child;
-    }
-    heap[at] = value;
-}
-
 static int farther(const Found *one, const Found *other) {
     if (one->similarity != other->similarity) return one->similarity < other->similarity;
     return one->id < other->id;
@@ -151,78 +145,137 @@ static void sink_found(Found *heap, int64_t n, int64_t at, Found value) {
     heap[at] = value;
 }
 
+/* A whole number that is the larger the larger the float is. */
+INLINE int32_t place(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits ^ (bits >> 31 & INT32_MAX);
+}
+
+/* The float of a place. */
+INLINE float float_at(int32_t at) {
+    int32_t bits = at ^ (at >> 31 & INT32_MAX);
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 static int nearer_first(const void *one, const void *other) {
     return farther(one, other) - farther(other, one);
 }
 
-static int likelier_first(const void *one, const void *other) {
-    float a = ((const Candidate *)one)->upper, b = ((const Candidate *)other)->upper;
-    return (a < b) - (a > b);
+/* The k-th largest of n numbers, of which at least k are not below `low`. It halves what it may be
+ * and counts, which takes no branch for each of them. There must be space for LANES more. */
+INLINE int32_t kth(int32_t *values, int64_t n, int64_t k, int32_t low) {
+    int32_t highs[LANES], lows[LANES], high = INT32_MIN, count = 0;
+    for (int i = 0; i < LANES; i++) {
+        values[n + i] = INT32_MIN;
+        highs[i] = INT32_MIN;
+        lows[i] = INT32_MAX;
+    }
+    for (int64_t at = 0; at < n; at += LANES)
+        for (int i = 0; i < LANES; i++)
+            highs[i] = values[at + i] > highs[i] ? values[at + i] : highs[i];
+    for (int i = 0; i < LANES; i++) high = highs[i] > high ? highs[i] : high;
+    while (low < high && count != k) { /* k or more are not below `low`, fewer are above `high` */
+        int32_t middle = (int32_t)(((int64_t)low + high + 1) >> 1), counts[LANES] = {0};
+        for (int64_t at = 0; at < n; at += LANES)
+            for (int i = 0; i < LANES; i++) counts[i] += values[at + i] >= middle;
+        count = 0;
+        for (int i = 0; i < LANES; i++) count += counts[i];
+        low = count >= k ? middle : low;
+        high = count >= k ? high : middle - 1;
+    }
+    for (int64_t at = 0; at < n; at += LANES)
+        for (int i = 0; i < LANES; i++) {
+            int32_t value = values[at + i];
+            lows[i] = value >= low && value < lows[i] ? value : lows[i];
+        }
+    int32_t least = INT32_MAX;
+    for (int i = 0; i < LANES; i++) least = lows[i] < least ? lows[i] : least;
+    return least;
 }
 
-static void prune(Query *query) {
+/* Leave out the candidates that cannot reach the bound. */
+INLINE void keep(Query *query) {
     int64_t kept = 0;
-    for (int64_t i = 0; i < query->count; i++)
-        if (query->candidates[i].upper >= query->least)
-            query->candidates[kept++] = query->candidates[i];
+    for (int64_t i = 0; i < query->count; i++) {
+        float upper = query->upper[i];
+        query->upper[kept] = upper;
+        query->lower[kept] = query->lower[i];
+        query->slot[kept] = query->slot[i];
+        kept += upper >= query->least;
+    }
     query->count = kept;
 }
 
-static int note(Query *query, int32_t slot, float upper, float lower, int64_t k) {
-    if (query->count == query->room) {
-        prune(query);
-        if (2 * query->count > query->room) {
-            Candidate *more = realloc(query->candidates, 2 * query->room * sizeof *more);
-            if (!more) return -1;
-            query->candidates = more;
-            query->room *= 2;
-        }
-    }
-    query->candidates[query->count++] = (Candidate){upper, slot};
-    if (query->lowers < k) {
-        float *heap = query->lower;
-        int64_t at = query->lowers++;
-        for (; at > 0 && heap[(at - 1) / 2] > lower; at = (at - 1) / 2) heap[at] = heap[(at - 1) / 2];
-        heap[at] = lower;
-        if (query->lowers == k) query->least = heap[0];
-    } else if (lower > query->least) {
-        sink(query->lower, k, 0, lower);
-        query->least = query->lower[0];
-    }
-    return 0;
+static int grow(Query *query, int64_t room) {
+    size_t size = (size_t)(room + 2 * LANES) * sizeof(float); /* a block, and what `kth` adds */
+    float *upper = realloc(query->upper, size);
+    if (upper) query->upper = upper;
+    int32_t *lower = realloc(query->lower, size);
+    if (lower) query->lower = lower;
+    int32_t *slot = realloc(query->slot, size);
+    if (slot) query->slot = slot;
+    query->room = room;
+    return upper && lower && slot ? 0 : -1;
 }
+
+/* Raise the bound to the k-th best of what the candidates have at the very least. */
+#define RAISE(NAME, TARGET, KEEP)                                                                 \
+    TARGET static void raise_##NAME(Query *query, int64_t k) {                                    \
+        if (query->count >= k)                                                                    \
+            query->least = float_at(kth(query->lower, query->count, k, place(query->least)));     \
+        KEEP(query);                                                                              \
+    }                                                                                             \
+                                                                                                  \
+    /* After a block's candidates are noted: fewer than `room` are left. */                        \
+    TARGET INLINE int settle_##NAME(Tile *tile, int q, int64_t k) {                               \
+        Query *query = tile->queries[q];                                                          \
+        if (query->count < query->room) return 0;                                                 \
+        raise_##NAME(query, k);                                                                   \
+        tile->least[q] = query->least;                                                            \
+        return 2 * query->count > query->room ? grow(query, 2 * query->count) : 0;                \
+    }
 
 /* What the sums of one block say of each of n queries. */
-INLINE int weigh(const Table *table, Query *const *queries, int n, int64_t block,
-                 int32_t (*sums)[LANES], int64_t k) {
-    const float *scale = table->scale + block * LANES, *length = table->length + block * LANES;
-    const float *error = table->error + block * LANES;
-    for (int q = 0; q < n; q++) {
-        Query *query = queries[q];
-        float about[LANES], off[LANES];
-        int any = 0;
-        for (int i = 0; i < LANES; i++) {
-            about[i] = scale[i] * query->scale * (float)(sums[q][i] - 128 * query->sum);
-            off[i] = error[i] * query->reach + length[i] * query->error;
-            any |= about[i] + off[i] >= query->least;
-        }
-        for (int i = 0; any && i < LANES; i++) {
-            float upper = about[i] + off[i];
-            if (upper >= query->least &&
-                note(query, (int32_t)(block * LANES + i), upper, about[i] - off[i], k))
-                return -1;
-        }
+#define WEIGH(NAME, TARGET)                                                                       \
+    TARGET INLINE int weigh_##NAME(const Table *table, Tile *tile, int n, int64_t block,          \
+                                   int32_t (*sums)[LANES], int64_t k) {                           \
+        const float *scale = table->scale + block * LANES, *length = table->length + block * LANES; \
+        const float *error = table->error + block * LANES;                                        \
+        for (int q = 0; q < n; q++) {                                                             \
+            Query *query = tile->queries[q];                                                      \
+            float about[LANES], off[LANES], least = query->least;                                 \
+            int any = 0;                                                                          \
+            for (int i = 0; i < LANES; i++) {                                                     \
+                about[i] = scale[i] * query->scale * (float)sums[q][i];                           \
+                off[i] = error[i] * query->reach + length[i] * query->error;                      \
+                any |= about[i] + off[i] >= least;                                                \
+            }                                                                                     \
+            for (int i = 0; any && i < LANES; i++) {                                              \
+                int64_t at = query->count;                                                        \
+                query->upper[at] = about[i] + off[i];                                             \
+                query->lower[at] = place(about[i] - off[i]);                                      \
+                query->slot[at] = (int32_t)(block * LANES + i);                                   \
+                query->count += about[i] + off[i] >= least;                                       \
+            }                                                                                     \
+            if (settle_##NAME(tile, q, k)) return -1;                                             \
+        }                                                                                         \
+        return 0;                                                                                 \
     }
-    return 0;
-}
 
-INLINE void dots_plain(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
-                       int64_t width, int n, int32_t (*sums)[LANES]) {
+RAISE(plain, , keep)
+WEIGH(plain, )
+
+INLINE void dots_plain(const uint8_t *block, const uint8_t *ahead, const Tile *tile, int64_t width,
+                       int n, int32_t (*sums)[LANES]) {
     (void)ahead;
-    memset(sums, 0, sizeof(*sums) * (size_t)n);
+    for (int q = 0; q < n; q++)
+        for (int i = 0; i < LANES; i++) sums[q][i] = tile->start[q];
     for (int64_t at = 0; at < width; at += 4, block += 4 * LANES)
         for (int q = 0; q < n; q++) {
-            const int8_t *copy = copies[q] + at;
+            const int8_t *copy = tile->copies[q] + at;
             for (int i = 0; i < LANES; i++)
                 sums[q][i] += block[4 * i] * copy[0] + block[4 * i + 1] * copy[1] +
                               block[4 * i + 2] * copy[2] + block[4 * i + 3] * copy[3];
@@ -234,7 +287,7 @@ INLINE void dots_plain(const uint8_t *block, const uint8_t *ahead, const int8_t 
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
 /* Without vpdpbusd: |a| * (b with a's sign) in pairs stays below 2 * 127 * 127, in 16 bits. */
-AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
+AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const Tile *tile,
                            int64_t width, int n, int32_t (*sums)[LANES]) {
     const __m256i middle = _mm256_set1_epi8((char)0x80), ones = _mm256_set1_epi16(1);
     for (int half = 0; half < 2; half++) {
@@ -246,7 +299,7 @@ AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int
             __m256i some = _mm256_xor_si256(_mm256_loadu_si256((const void *)from), middle);
             __m256i size = _mm256_abs_epi8(some);
             for (int q = 0; q < n; q++) {
-                __m256i four = _mm256_set1_epi32(*(const Word *)(copies[q] + at));
+                __m256i four = _mm256_set1_epi32(*(const Word *)(tile->copies[q] + at));
                 __m256i other = _mm256_sign_epi8(four, some);
                 __m256i pairs = _mm256_maddubs_epi16(size, other);
                 sum[q] = _mm256_add_epi32(sum[q], _mm256_madd_epi16(pairs, ones));
@@ -255,19 +308,20 @@ AVX2 INLINE void dots_avx2(const uint8_t *block, const uint8_t *ahead, const int
         for (int q = 0; q < n; q++)
             _mm256_storeu_si256((void *)(sums[q] + 8 * half), sum[q]);
     }
-    for (int q = 0; q < n; q++) { /* as the others, whose blocks are above 128 */
-        int32_t above = 0;
-        for (int64_t i = 0; i < width; i++) above += copies[q][i];
-        for (int i = 0; i < LANES; i++) sums[q][i] += 128 * above;
-    }
 }
+
+RAISE(avx2, AVX2, keep)
+WEIGH(avx2, AVX2)
 
 /* Up to eight sums by name, of as many queries; an array of them costs twice the time. Of one or two
  * queries there are several for each, so that no sum waits for the one before. */
-VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int8_t *const *copies,
+VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const Tile *tile,
                            int64_t width, int n, int32_t (*sums)[LANES]) {
-    __m512i s0, s1, s2, s3, s4, s5, s6, s7;
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = _mm512_setzero_si512();
+    const int8_t *const *copies = tile->copies;
+#define START(Q) (Q < n ? _mm512_set1_epi32(tile->start[Q]) : _mm512_setzero_si512())
+    __m512i s0 = START(0), s1 = START(1), s2 = START(2), s3 = START(3);
+    __m512i s4 = START(4), s5 = START(5), s6 = START(6), s7 = START(7);
+#undef START
 #define FROM(AT) _mm512_loadu_si512(block + 4 * LANES * (AT))
 #define ADD(SUM, SOME, COPY, AT) /* by its name: compilers load the copy apart, and move the sums */ \
     __asm__("vpdpbusd %2%{1to16%}, %1, %0"                                                        \
@@ -322,38 +376,64 @@ VNNI INLINE void dots_vnni(const uint8_t *block, const uint8_t *ahead, const int
     _mm512_storeu_si512(sums[7], s7);
 }
 
-/* As `weigh`. What few blocks have is looked at apart, so that no query waits for another's. */
-VNNI INLINE int weigh_vnni(const Table *table, Query *const *queries, int n, int64_t block,
+/* As `keep`. */
+VNNI INLINE void keep_vnni(Query *query) {
+    const __m512 least = _mm512_set1_ps(query->least);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < query->count; i += LANES) {
+        __m512 upper = _mm512_loadu_ps(query->upper + i);
+        __mmask16 some = _mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ);
+        if (query->count - i < LANES) some &= (1u << (query->count - i)) - 1;
+        __m512i lower = _mm512_maskz_compress_epi32(some, _mm512_loadu_si512(query->lower + i));
+        __m512i slot = _mm512_maskz_compress_epi32(some, _mm512_loadu_si512(query->slot + i));
+        _mm512_storeu_ps(query->upper + kept, _mm512_maskz_compress_ps(some, upper));
+        _mm512_storeu_si512(query->lower + kept, lower);
+        _mm512_storeu_si512(query->slot + kept, slot);
+        kept += __builtin_popcount(some);
+    }
+    query->count = kept;
+}
+
+RAISE(vnni, VNNI, keep_vnni)
+
+/* As the others. All queries are compared first, so that none waits for what is noted of another; few
+ * have candidates in a block, and these are gone through by their bits in `any`. */
+VNNI INLINE int weigh_vnni(const Table *table, Tile *tile, int n, int64_t block,
                            int32_t (*sums)[LANES], int64_t k) {
     const __m512 scale = _mm512_loadu_ps(table->scale + block * LANES);
     const __m512 length = _mm512_loadu_ps(table->length + block * LANES);
     const __m512 error = _mm512_loadu_ps(table->error + block * LANES);
-    uint16_t near[TILE];
     unsigned any = 0;
 #define ABOUT(Q)                                                                                  \
-    _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(queries[Q]->scale)),                         \
-                  _mm512_cvtepi32_ps(_mm512_sub_epi32(                                            \
-                      _mm512_loadu_si512(sums[Q]), _mm512_set1_epi32(128 * queries[Q]->sum))))
+    _mm512_mul_ps(_mm512_mul_ps(scale, _mm512_set1_ps(tile->scale[Q])),                           \
+                  _mm512_cvtepi32_ps(_mm512_loadu_si512(sums[Q])))
 #define OFF(Q)                                                                                    \
-    _mm512_add_ps(_mm512_mul_ps(error, _mm512_set1_ps(queries[Q]->reach)),                         \
-                  _mm512_mul_ps(length, _mm512_set1_ps(queries[Q]->error)))
+    _mm512_add_ps(_mm512_mul_ps(error, _mm512_set1_ps(tile->reach[Q])),                           \
+                  _mm512_mul_ps(length, _mm512_set1_ps(tile->error[Q])))
     for (int q = 0; q < n; q++) {
-        near[q] = _mm512_cmp_ps_mask(_mm512_add_ps(ABOUT(q), OFF(q)),
-                                     _mm512_set1_ps(queries[q]->least), _CMP_GE_OQ);
-        any |= near[q];
+        __m512 upper = _mm512_add_ps(ABOUT(q), OFF(q)), least = _mm512_set1_ps(tile->least[q]);
+        any |= (unsigned)(_mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ) != 0) << q;
     }
     if (!any) return 0;
-    for (int q = 0; q < n; q++) {
-        if (!near[q]) continue;
-        float uppers[LANES], lowers[LANES];
-        _mm512_storeu_ps(uppers, _mm512_add_ps(ABOUT(q), OFF(q)));
-        _mm512_storeu_ps(lowers, _mm512_sub_ps(ABOUT(q), OFF(q)));
-        for (unsigned left = near[q]; left; left &= left - 1) {
-            int i = __builtin_ctz(left);
-            if (uppers[i] >= queries[q]->least &&
-                note(queries[q], (int32_t)(block * LANES + i), uppers[i], lowers[i], k))
-                return -1;
-        }
+    const __m512i slots = _mm512_add_epi32(
+        _mm512_set1_epi32((int32_t)(block * LANES)),
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    for (; any; any &= any - 1) {
+        int q = __builtin_ctz(any);
+        Query *query = tile->queries[q];
+        int64_t at = query->count;
+        __m512 about = ABOUT(q);
+        __m512 off = OFF(q);
+        __m512 upper = _mm512_add_ps(about, off);
+        __m512i lower = _mm512_castps_si512(_mm512_sub_ps(about, off));
+        lower = _mm512_xor_si512(lower, _mm512_srli_epi32(_mm512_srai_epi32(lower, 31), 1));
+        __m512 least = _mm512_set1_ps(tile->least[q]);
+        __mmask16 some = _mm512_cmp_ps_mask(upper, least, _CMP_GE_OQ);
+        _mm512_storeu_ps(query->upper + at, _mm512_maskz_compress_ps(some, upper));
+        _mm512_storeu_si512(query->lower + at, _mm512_maskz_compress_epi32(some, lower));
+        _mm512_storeu_si512(query->slot + at, _mm512_maskz_compress_epi32(some, slots));
+        query->count = at + __builtin_popcount(some);
+        if (settle_vnni(tile, q, k)) return -1;
     }
 #undef ABOUT
 #undef OFF
@@ -361,31 +441,65 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *const *queries, int n, int
 }
 #endif
 
+INLINE Tile tile_of(Query *const *queries, int64_t n) {
+    Tile tile;
+    for (int64_t q = 0; q < n; q++) {
+        Query *query = tile.queries[q] = queries[q];
+        tile.copies[q] = query->copy;
+        tile.start[q] = -128 * query->sum;
+        tile.scale[q] = query->scale;
+        tile.reach[q] = query->reach;
+        tile.error[q] = query->error;
+        tile.least[q] = query->least;
+    }
+    return tile;
+}
+
+/* Bring those candidates to the front that may be the k likeliest, and say how many: their rows are
+ * read in any case, or nearly. */
+INLINE int64_t likeliest_first(Query *query, int64_t k) {
+    int64_t front = 0;
+    int32_t *places = query->lower, least = place(query->least);
+    for (int64_t i = 0; i < query->count; i++) places[i] = place(query->upper[i]);
+    if (query->count > k) least = kth(places, query->count, k, least);
+    for (int64_t i = 0; i < query->count; i++) {
+        float upper = query->upper[i];
+        int32_t slot = query->slot[i];
+        query->upper[i] = query->upper[front];
+        query->slot[i] = query->slot[front];
+        query->upper[front] = upper;
+        query->slot[front] = slot;
+        front += place(upper) >= least;
+    }
+    return front;
+}
+
 /* One cell against some queries: a tile of 8, 4 or 2 of them, or one, for each block while it is in
  * the cache. What comes after a block is fetched meanwhile where it does not lie behind it: what does, the
  * processor guesses, and fetches sooner. */
-#define LOOK(DOTS, WEIGH, N)                                                                      \
-    (DOTS(from, ahead, copies, width, N, sums), WEIGH(table, queries + q, N, block, sums, k))
-#define SCAN(NAME, TARGET, DOTS, WEIGH)                                                           \
+#define LOOK(NAME, N)                                                                             \
+    (dots_##NAME(from, ahead, &tile, width, N, sums),                                             \
+     weigh_##NAME(table, &tile, N, block, sums, k))
+#define SCAN(NAME, TARGET)                                                                        \
     TARGET static int scan_##NAME(const Table *table, Query *const *queries, int64_t n,           \
                                   int32_t cell, int32_t then, int64_t k) {                        \
-        int32_t sums[TILE][LANES], begin = table->first[cell], block = begin;                     \
-        const int8_t *copies[TILE];                                                               \
+        _Alignas(64) int32_t sums[TILE][LANES]; /* else a register is written to two lines */     \
+        int32_t begin = table->first[cell], block = begin;                                        \
         int64_t width = table->width, size = LANES * width;                                       \
         for (; begin >= 0; begin = block)                                                         \
-            for (int64_t q = 0, tile; q < n; q += tile) {                                         \
-                tile = n - q < 2 ? 1 : n - q < 4 ? 2 : n - q < TILE ? 4 : TILE;                   \
-                for (int64_t i = 0; i < tile; i++) copies[i] = queries[q + i]->copy;              \
+            for (int64_t q = 0, each; q < n; q += each) {                                         \
+                each = n - q < 2 ? 1 : n - q < 4 ? 2 : n - q < TILE ? 4 : TILE;                   \
+                Tile tile = tile_of(queries + q, each);                                           \
                 block = begin;                                                                    \
                 for (int left = CHUNK; left > 0 && block >= 0; left--) {                          \
                     const uint8_t *from = table->blocks + block * size;                           \
                     int32_t next = table->next[block], after = next >= 0 ? next : then;           \
                     int jumps = after >= 0 && after != block + 1;                                 \
                     const uint8_t *ahead = jumps ? table->blocks + after * size : NULL;           \
-                    int failed = tile == 1   ? LOOK(DOTS, WEIGH, 1)                               \
-                                 : tile == 2 ? LOOK(DOTS, WEIGH, 2)                               \
-                                 : tile == 4 ? LOOK(DOTS, WEIGH, 4)                               \
-                                             : LOOK(DOTS, WEIGH, TILE);                           \
+                    int failed = each == 1   ? LOOK(NAME, 1)                                      \
+                                 : each == 2 ? LOOK(NAME, 2)                                      \
+                                 : each == 4 ? LOOK(NAME, 4)                                      \
+                                             : LOOK(NAME, TILE);                                  \
                     if (failed) return -1;                                                        \
                     block = next;                                                                 \
                 }                                                                                 \
@@ -393,20 +507,22 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *const *queries, int n, int
         return 0;                                                                                 \
     }                                                                                             \
                                                                                                   \
-    TARGET static int64_t choose_##NAME(const Table *table, const Query *query, int64_t k,     \
-                                        Found *best, float *sums) {                               \
-        int64_t n = 0, dim = table->dim;                                                          \
+    TARGET static int64_t choose_##NAME(const Table *table, Query *query, int64_t k, Found *best, \
+                                        float *sums) {                                            \
+        int64_t n = 0, dim = table->dim, first;                                                   \
+        raise_##NAME(query, k);                                                                   \
+        first = likeliest_first(query, k);                                                        \
         for (int64_t i = 0; i < query->count; i++) {                                              \
-            const Candidate *one = query->candidates + i;                                         \
-            if (n == k && one->upper < best[0].similarity) break;                                 \
-            int64_t at = table->rows[one->slot];                                                  \
+            if (n == k && query->upper[i] < best[0].similarity) continue;                         \
+            const int32_t *slot = query->slot + i;                                                \
+            int64_t at = table->rows[*slot];                                                      \
             if (at >= table->height) continue; /* whoever has the rows is ahead of us */          \
-            if (i + AHEAD < query->count && table->rows[one[AHEAD].slot] < table->height) {       \
-                const float *next = table->matrix + table->rows[one[AHEAD].slot] * dim;           \
+            if (i + AHEAD < first && table->rows[slot[AHEAD]] < table->height) {                  \
+                const float *next = table->matrix + table->rows[slot[AHEAD]] * dim;               \
                 for (int64_t j = 0; j < dim; j += 16) __builtin_prefetch(next + j);               \
             }                                                                                     \
             const float *row = table->matrix + at * dim;                                          \
-            Found found = {product(row, query->vector, dim, sums), table->ids[one->slot]};        \
+            Found found = {product(row, query->vector, dim, sums), table->ids[*slot]};            \
             if (n < k) {                                                                          \
                 best[n++] = found;                                                                \
                 if (n == k)                                                                       \
@@ -418,10 +534,10 @@ VNNI INLINE int weigh_vnni(const Table *table, Query *const *queries, int n, int
         return n;                                                                                 \
     }
 
-SCAN(plain, , dots_plain, weigh)
+SCAN(plain, )
 #ifdef X86
-SCAN(avx2, AVX2, dots_avx2, weigh)
-SCAN(vnni, VNNI, dots_vnni, weigh_vnni)
+SCAN(avx2, AVX2)
+SCAN(vnni, VNNI)
 #endif
 
 /* The CRC-32 of this file, from hatch_build.py: a library of other source is not used. */
@@ -449,7 +565,7 @@ static int scan(const Table *table, int level, Query *const *queries, int64_t n,
     return scan_plain(table, queries, n, cell, then, k);
 }
 
-static int64_t choose(const Table *table, int level, const Query *query, int64_t k, Found *best,
+static int64_t choose(const Table *table, int level, Query *query, int64_t k, Found *best,
                       float *sums) {
 #ifdef X86
     if (level == 2) return choose_vnni(table, query, k, best, sums);
@@ -487,7 +603,7 @@ static int cell_first(const void *one, const void *other) {
             quantise(table->matrix + table->rows[slot] * table->dim, table->dim, copy,            \
                      table->scale + slot, table->length + slot, table->error + slot);             \
             for (int64_t at = 0; at < table->width; at += 4, to += 4 * LANES) {                   \
-                Word four = *(const Word *)(copy + at) ^ (Word)0x80808080; /* each plus 128 */     \
+                Word four = *(const Word *)(copy + at) ^ (Word)0x80808080; /* each plus 128 */    \
                 memcpy(to, &four, sizeof four);                                                   \
             }                                                                                     \
         }                                                                                         \
@@ -547,10 +663,9 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
     Query **some = malloc((size_t)n * sizeof *some);
     Pair *pairs = malloc((size_t)(many + 1) * sizeof *pairs);
     int8_t *copies = calloc((size_t)(n * width), 1);
-    float *lower = malloc((size_t)(n * k) * sizeof *lower);
     Found *best = malloc((size_t)k * sizeof *best);
     float *sums = malloc((size_t)width * sizeof *sums);
-    if (!queries || !some || !pairs || !copies || !lower || !best || !sums) goto done;
+    if (!queries || !some || !pairs || !copies || !best || !sums) goto done;
     for (int64_t i = 0; i < n; i++) {
         Query *query = queries + i;
         int8_t *copy = copies + i * width;
@@ -558,10 +673,7 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
         query->copy = copy;
         ask(table, level, query->vector, copy, query);
         query->least = -INFINITY;
-        query->lower = lower + i * k;
-        query->room = 4 * k > 256 ? 4 * k : 256;
-        query->candidates = malloc((size_t)query->room * sizeof(Candidate));
-        if (!query->candidates) goto done;
+        if (grow(query, ROOM(k))) goto done;
         some[i] = query;
         for (int64_t j = cells ? starts[i] : 0; cells && j < starts[i + 1]; j++)
             pairs[j] = (Pair){cells[j], query};
@@ -580,8 +692,6 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
     }
     for (int64_t i = 0; i < n; i++) {
         Query *query = queries + i;
-        prune(query);
-        qsort(query->candidates, (size_t)query->count, sizeof(Candidate), likelier_first);
         counts[i] = query->error > 0.0f ? choose(table, level, query, k, best, sums) : 0;
         qsort(best, (size_t)counts[i], sizeof *best, nearer_first);
         for (int64_t j = 0; j < counts[i]; j++) {
@@ -592,12 +702,15 @@ int scan_nearest(const Table *table, int level, const float *vectors, int64_t n,
     failed = 0;
 done:
     if (queries)
-        for (int64_t i = 0; i < n; i++) free(queries[i].candidates);
+        for (int64_t i = 0; i < n; i++) {
+            free(queries[i].upper);
+            free(queries[i].lower);
+            free(queries[i].slot);
+        }
     free(queries);
     free(some);
     free(pairs);
     free(copies);
-    free(lower);
     free(best);
     free(sums);
     return failed;

@@ -83,6 +83,20 @@ def test_what_is_found_is_what_comparing_all_finds(
         assert [_pairs(index.recall(query, k)) for query in queries] == wanted, kernel.name
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-4])
+def test_more_candidates_than_there_is_room_for_are_all_told_apart(apart: float) -> None:
+    rng = np.random.default_rng(1)
+    raw = rng.standard_normal(33) + apart * rng.standard_normal((900, 33))
+    vectors = (raw / np.linalg.norm(raw, axis=1, keepdims=True)).astype(np.float32)
+    ids = rng.permutation(900)
+    queries = vectors[:15]  # tiles of 8, 4, 2 and 1
+    wanted = [_brute(ids.tolist(), vectors, query, 7) for query in queries]
+    for kernel in KERNELS:
+        index = HybridIndex(33, 900, kernel=kernel)
+        index.load(ids, vectors)
+        assert [_pairs(found) for found in index.recall_many(queries, 7)] == wanted, kernel.name
+
+
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), k=st.integers(5, 30))
 def test_every_kernel_looks_at_the_same_cells(seed: int, k: int) -> None:
