@@ -56,9 +56,17 @@ def _watch(recorded: Recorded, args: argparse.Namespace, scratch: Path) -> None:
         asyncio.run(traffic(url, recorded, args.rate, args.seconds))
 
 
-def _end(_: int, __: FrameType | None) -> None:
+class Ended(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM.
+
+    It is a kind of its own, since `python -m` ends by SIGINT once exactly a KeyboardInterrupt has
+    left code that was made of a text, as dataclasses and named tuples are, even if it was caught.
+    """
+
+
+def end(_: int, __: FrameType | None) -> None:
     """Raised at once: asyncio would only cancel the traffic, once, and a request can lose that."""
-    raise KeyboardInterrupt
+    raise Ended
 
 
 def main() -> int:
@@ -70,10 +78,10 @@ def main() -> int:
     parser.add_argument("--data-dir", type=Path, default=Path("var"), help="where models/ is")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, end)
     try:
         recorded = open_recording(args.data)
-        with tempfile.TemporaryDirectory() as scratch, suppress(KeyboardInterrupt):
+        with tempfile.TemporaryDirectory() as scratch, suppress(Ended):
             _watch(recorded, args, Path(scratch))
     except BadRecording as error:
         print(f"monitor: {error}", file=sys.stderr)

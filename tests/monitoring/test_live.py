@@ -171,6 +171,27 @@ def test_the_page_of_metrics_has_what_the_code_has() -> None:
         assert f"| `{each.name}` | {each.kind} | {labels} | {each.help} |" in page
 
 
+_INTERRUPTED = """
+import os, signal, sys
+from contextlib import suppress
+from loadtest import monitor
+
+signal.signal(signal.SIGINT, monitor.end)
+with suppress(monitor.Ended):
+    exec("os.kill(os.getpid(), signal.SIGINT)\\nfor _ in range(9): pass")
+print("ended")
+sys.exit(0)
+"""
+
+
+def test_an_interrupt_within_code_made_of_a_text_ends_cleanly_too(tmp_path: Path) -> None:
+    """As it came while a class was made in an import, if rarely, in the next test."""
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED, encoding="utf-8")
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
+
+
 def test_make_monitor_ends_cleanly_on_an_interrupt(tmp_path: Path, models: Path) -> None:
     tool("prometheus")
     (tmp_path / "models").symlink_to(models, target_is_directory=True)
