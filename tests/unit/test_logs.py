@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import logging
@@ -113,6 +114,34 @@ def test_what_other_packages_log_has_our_form_and_repeats_nothing(form: str) -> 
     assert SECRET not in written
     assert written.count("\n") == 2
     assert "Task exception was never retrieved" in written
+
+
+def _given(module: Path) -> set[str]:
+    """The names of the fields that a module gives its lines: in dicts, by name or on the spot."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    logged = [
+        call
+        for call in calls
+        if isinstance(call.func, ast.Attribute) and "_log" in ast.unparse(call.func)
+    ]
+    extras = [each.value for call in logged for each in call.keywords if each.arg == "extra"]
+    parts = [part for extra in extras for part in ast.walk(extra)]
+    names = {part.id for part in parts if isinstance(part, ast.Name)}
+    assigned = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and {ast.unparse(each) for each in node.targets} & names
+    ]
+    dicts = [each for each in (*parts, *assigned) if isinstance(each, ast.Dict)]
+    return {str(key.value) for each in dicts for key in each.keys if isinstance(key, ast.Constant)}
+
+
+def test_every_field_that_is_given_is_written() -> None:
+    package = Path(__file__).parents[2] / "bandit_service"
+    given = {path: _given(path) for path in package.rglob("*.py")}
+    assert {"events", "usd", "deployment", "upstream"} <= set().union(*given.values())
+    assert [str(path) for path, names in given.items() if names - {*logs.FIELDS}] == []
 
 
 def test_every_field_is_in_the_docs() -> None:
