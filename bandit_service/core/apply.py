@@ -51,10 +51,7 @@ def fold(world: World, what: Resolved) -> Sequence[Lesson]:
 
 def foldable(decisions: Sequence[ev.Decided]) -> bool:
     """Whether each of these decisions is whole: at another, which takes a bug, features stop."""
-    return all(
-        len(one.propensities) == len(one.arms) and 0 <= one.drawn < len(one.arms)
-        for one in decisions
-    )
+    return all(one.whole for one in decisions)
 
 
 def fold_decisions(world: World, decisions: Sequence[ev.Decided]) -> list[Resolved]:

@@ -69,8 +69,8 @@ class Track:
         self.level += (level - self.level) / min(self.passed, SPAN)
 
     def look(self, distances: Iterable[tuple[float, int]]) -> None:
-        """`measure` and `add` of how far queries are from the past, each with the number of its
-        event, as `Drift.decided` does for one: to the same bits.
+        """`measure` and `add` of how far queries are from the past, in spreads of what was known
+        before each, with the number of its event. In local variables, since there are many.
         """
         passed, mean, squares, level = self.passed, self.mean, self.squares, self.level
         values, at = self.values, self.at
@@ -143,15 +143,7 @@ class Drift:
 
     def decided(self, decided: ev.Decided, at: int) -> None:
         """One decision: how far its query is from the past, and one less of every allowance."""
-        if decided.similarities and not decided.fallback and not decided.route:
-            distance = 1.0 - sum(decided.similarities) / len(decided.similarities)
-            track = self.tracks.get(QUERIES)
-            if track is None:
-                track = self.tracks[QUERIES] = Track()
-            apart, scale = distance - track.mean, 2.0 * track.deviation
-            track.measure(distance, distance)
-            if track.passed > QUERIES_WARM_UP:
-                track.add(_cut(apart / scale) if scale > 0.0 else 0.0, at)
+        self._look([(decided, at)])
         if not self.allowances:
             return
         for arm, allowance in list(self.allowances.items()):
@@ -162,20 +154,26 @@ class Drift:
 
     @takes_many
     def _decided_many(self, decisions: Sequence[ev.Decided], some: Sequence[Resolved]) -> None:
-        if self.allowances:
-            for event, what in zip(decisions, some, strict=True):
-                self.decided(event, what.number)
+        numbered = [(event, what.number) for event, what in zip(decisions, some, strict=True)]
+        if not self.allowances:
+            self._look(numbered)
             return
+        for event, at in numbered:
+            self.decided(event, at)
+
+    def _look(self, some: Iterable[tuple[ev.Decided, int]]) -> None:
+        """How far the queries of decisions are from the past, each with the event's number."""
         distances = [
-            (1.0 - sum(event.similarities) / len(event.similarities), what.number)
-            for event, what in zip(decisions, some, strict=True)
+            (1.0 - sum(event.similarities) / len(event.similarities), at)
+            for event, at in some
             if event.similarities and not event.fallback and not event.route
         ]
-        if distances:
-            track = self.tracks.get(QUERIES)
-            if track is None:
-                track = self.tracks[QUERIES] = Track()
-            track.look(distances)
+        if not distances:
+            return
+        track = self.tracks.get(QUERIES)
+        if track is None:
+            track = self.tracks[QUERIES] = Track()
+        track.look(distances)
 
     def settled(self, decided: ev.Decided, reward: float, at: int) -> None:
         """The scalar reward of one decision. Where the query was not embedded, nothing was known

@@ -27,14 +27,14 @@ def settled_by(world: World, event: ev.Rewarded) -> Pending | None:
     pending = world.pending.decisions.find(event.decision_id)
     if pending is None or pending.signals or pending.learned or pending.guessed_usd:
         return None
-    decided, (arms, drawn) = pending.decided, (pending.decided.arms, pending.decided.drawn)
+    decided = pending.decided
     if pending.redirected is not None or decided.experiment or decided.route:
         return None
-    if decided.prompt_tokens or not 0 <= drawn < len(arms) == len(decided.propensities):
+    if decided.prompt_tokens or not decided.whole:
         return None
     if world.experiments.trials or event.decision_id in world.judging.scored:
         return None
-    if arms[drawn] not in world.catalogue.arms or world.learners.read_neighbours():
+    if decided.arm not in world.catalogue.arms or world.learners.read_neighbours():
         return None
     return pending
 
@@ -43,11 +43,11 @@ def take_in(world: World, event: ev.Rewarded, pending: Pending) -> None:
     """What the features do with this outcome of a decision."""
     decided, number, reward = pending.decided, world.events, event.reward
     assert reward is not None
-    arm, cost_usd = decided.arms[decided.drawn], event.cost_usd
+    arm, cost_usd = decided.arm, event.cost_usd
     lesson = policies.Rewarded(
         context_with(decided, ()),
         arm,
-        decided.propensities[decided.drawn],
+        decided.propensity,
         decided.price,
         decided.expected_cost_usd,
         event.quality,

@@ -94,8 +94,9 @@ def prompt_of(counts: Counts | None, estimate: int) -> tuple[int, int | None]:
     >>> prompt_of(Counts(fresh=5, cached=4, answer=1), 10), prompt_of(None, 10)
     ((9, 4), (10, None))
     """
-    prompt = 0 if counts is None else counts.prompt
-    return (prompt, counts.cached) if counts is not None and prompt else (estimate, None)
+    if counts is None or not (prompt := counts.prompt):
+        return estimate, None
+    return prompt, counts.cached
 
 
 def saved_usd(counts: Counts | None, spec: ArmSpec) -> float:

@@ -79,8 +79,7 @@ class LiveWorld:
         """Apply an event, and tell the listeners; returns why it was not fully applied, "" if it
         was. then: changes unfolded state together with a fully applied event.
         """
-        if self.before_next is not None:
-            self._do_before()
+        self._do_before()
         unapplied = self.world.unapplied
         try:
             what = resolve(self.world, event)
@@ -103,13 +102,10 @@ class LiveWorld:
         return OURS
 
     def _do_before(self) -> None:
-        do, self.before_next = self.before_next, None
-        assert do is not None
-        try:
-            do()
-        except Exception as error:  # noqa: BLE001 - as of a listener
-            self._failing = True
-            self._tasks.failed("look on", error)
+        do = self.before_next
+        if do is not None:
+            self.before_next = None
+            self._fails(lambda _, __: do(), None)
 
     def apply_many(self, events: Sequence[ev.AnyEvent]) -> list[str]:
         """`apply` for each; decisions that follow one another are folded, and told, together."""
@@ -125,8 +121,7 @@ class LiveWorld:
         return whys
 
     def _apply_decisions(self, decisions: Sequence[ev.Decided]) -> list[str]:
-        if self.before_next is not None:
-            self._do_before()
+        self._do_before()
         try:
             some = fold_decisions(self.world, decisions)
         except Exception as error:  # noqa: BLE001 - the world is not the log's any more

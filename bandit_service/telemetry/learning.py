@@ -151,16 +151,12 @@ class Learning:
 
     def decided(self, events: Sequence[ev.Decided]) -> None:
         """Decisions, in their order."""
-        drawn = [event.arms[event.drawn] for event in events]
+        drawn = [event.arm for event in events]
         for arm in drawn:
             self.seen(arm).decisions += 1
         for event in events:
             self.route(event.route).decisions += 1
-        free = [
-            event.propensities
-            for event in events
-            if not (event.experiment and event.policy == "fixed")
-        ]
+        free = [event.propensities for event in events if event.by_chance]
         self.health.decided(drawn, free)
 
     def rewarded(

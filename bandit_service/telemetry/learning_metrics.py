@@ -45,10 +45,8 @@ class LearningMetrics:
 
         returns whether each explored: drew another arm than the likeliest.
         """
-        self._estimates.decided(
-            event for event in events if not (event.experiment and event.policy == "fixed")
-        )
-        return [event.propensities[event.drawn] < max(event.propensities) for event in events]
+        self._estimates.decided(event for event in events if event.by_chance)
+        return [event.propensity < max(event.propensities) for event in events]
 
     def heard(self, what: Resolved, world: World) -> None:
         """One event that was applied to the world as it is now."""

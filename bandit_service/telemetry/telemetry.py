@@ -203,9 +203,9 @@ class Telemetry:
                 self.experiments.decided(event.experiment, event.variant)
         for labels, n in modes.items():
             self.metrics.decisions(*labels).inc(n)
-        for arm, n in Counter([event.arms[event.drawn] for event in events]).items():
+        for arm, n in Counter([event.arm for event in events]).items():
             self.metrics.arm_decisions(self.arm_label(arm)).inc(n)
-        drawn = [event.propensities[event.drawn] for event in events]
+        drawn = [event.propensity for event in events]
         observe_many(self.metrics.propensity, drawn)
         ids = [event.id for event in events]
         observe_many(self._stages["total"], [seconds for _, seconds in told], ids)

@@ -128,6 +128,16 @@ class Decided(Event, frozen=True, kw_only=True, tag="decided"):
         """The probability with which it was drawn."""
         return self.propensities[self.drawn]
 
+    @property
+    def whole(self) -> bool:
+        """Whether every arm has a propensity, and one of them was drawn; else a bug made it."""
+        return 0 <= self.drawn < len(self.arms) == len(self.propensities)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether chance had a say; of a variant with one arm propensities say nothing."""
+        return not (self.experiment and self.policy == "fixed")
+
 
 class Shadowed(Event, frozen=True, kw_only=True, tag="shadowed"):
     """The decisions of shadows for a decision, computed after it was answered.
